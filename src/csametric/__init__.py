@@ -1,0 +1,39 @@
+"""Deep metric learning with compressed self-attention.
+
+The public names load on first use, so that `import csametric` imports neither the compile stack nor OpenCV, timm or
+matplotlib.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from csametric.attention.layers import CompressedSelfAttention, SelfAttention
+    from csametric.evaluation.verification import fpr95
+    from csametric.inference import load
+    from csametric.losses.hardnet import hardnet_loss
+    from csametric.losses.ralnet import ral_loss
+    from csametric.models.l2net import L2Net
+
+__version__ = "0.1.0"
+__all__ = ["CompressedSelfAttention", "L2Net", "SelfAttention", "fpr95", "hardnet_loss", "load", "ral_loss"]
+
+_ROOMS = {
+    "CompressedSelfAttention": "attention.layers",
+    "SelfAttention": "attention.layers",
+    "L2Net": "models.l2net",
+    "hardnet_loss": "losses.hardnet",
+    "ral_loss": "losses.ralnet",
+    "fpr95": "evaluation.verification",
+    "load": "inference",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOMS:
+        raise AttributeError(f"module 'csametric' has no attribute {name!r}")
+    return getattr(import_module(f"csametric.{_ROOMS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_ROOMS])

@@ -1,0 +1,24 @@
+"""What a user can cause and mend: the one exception for it, importable by every room."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class UserError(ValueError):
+    """A mistake a user can mend; its message is one sentence that names the mend.
+
+    The command prints the message and exits with status 2. A library caller may catch it as a `ValueError`.
+    """
+
+
+@contextmanager
+def explaining_full_disk(where: Path, mend: str) -> Iterator[None]:
+    """Turns "no space left" and "quota exceeded" inside the block into a `UserError` that ends with the mend."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"the disk of {where} is full; {mend}") from error
