@@ -1,0 +1,139 @@
+"""The layers: compressed self-attention, and self-attention beside it."""
+
+import torch
+from torch import Tensor, nn
+
+from csametric.attention import dispatch, reference
+from csametric.attention.reference import AttentionMaps
+from csametric.errors import UserError
+
+
+class CompressedSelfAttention(nn.Module):
+    """Compressed self-attention (CSA), grouped and exact: (N, C, H, W) -> (N, C, H, W).
+
+    O = X + alpha E W, equation (7) of "Compressed Self-Attention for Deep Metric Learning" (Chen et al., AAAI 2020).
+    The output has the input's type, device and memory format, under autocast too.
+
+    Args:
+        channels: C, divisible by `groups`.
+        maps: D, the base attention maps of each group, at least 1.
+        groups: G; every group of C/G channels attends with weights of its own.
+        alpha: the weight of the attended features at the start; 0 leaves a pretrained network as it was.
+        learn_alpha: whether alpha is a parameter or a buffer.
+        bias: whether the two 1x1 convolutions carry biases; the paper's equations have none.
+        backend: "auto", or a path by name: "reference", "reordered" or "fused".
+
+    Attributes:
+        last_path, last_reason: which path ran the last forward, and why; "" before the first one.
+
+    Raises:
+        UserError: channels not divisible by groups, maps below 1, or a backend that cannot run.
+    """
+
+    alpha: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        maps: int = 32,
+        groups: int = 2,
+        alpha: float = 0.0,
+        learn_alpha: bool = True,
+        bias: bool = False,
+        backend: dispatch.Backend = "auto",
+    ) -> None:
+        super().__init__()
+        if groups < 1 or channels % groups:
+            raise UserError(f"channels={channels} cannot be split into groups={groups}; choose a divisor of the channels")
+        if maps < 1:
+            raise UserError(f"maps={maps} leaves nothing to attend with; use 1 or more")
+        dispatch.check_backend(backend)
+        self.channels, self.maps, self.groups, self.backend = channels, maps, groups, backend
+        self.logits = nn.Conv2d(channels, groups * maps, 1, groups=groups, bias=bias)
+        self.value = nn.Conv2d(channels, channels, 1, groups=groups, bias=bias)
+        _register_alpha(self, alpha, learn_alpha)
+        self.last_path, self.last_reason = "", ""
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W), equation (7)."""
+        _check_input(x_NCHW, self.channels)
+        self.last_path, self.last_reason = dispatch.choose_path(self.backend)
+        return dispatch.compressed_self_attention(
+            self.last_path,
+            x_NCHW,
+            self.logits.weight,
+            self.value.weight,
+            self.alpha,
+            self.logits.bias,
+            self.value.bias,
+            self.groups,
+        )
+
+    def attention(self, x_NCHW: Tensor) -> AttentionMaps:
+        """The base maps and adaptive weights for an input of (N, C, H, W), each (N, G, D, H, W), equations (3), (4)."""
+        _check_input(x_NCHW, self.channels)
+        weight = self.logits.weight.to(x_NCHW.dtype)
+        bias = None if self.logits.bias is None else self.logits.bias.to(x_NCHW.dtype)
+        with torch.autocast(x_NCHW.device.type, enabled=False):
+            return reference.attention_maps(x_NCHW, weight, bias, self.groups)
+
+    def extra_repr(self) -> str:
+        """What `print` shows beside the convolutions."""
+        return f"maps={self.maps}, groups={self.groups}, backend={self.backend!r}"
+
+
+class SelfAttention(nn.Module):
+    """Self-attention (SA) with a residual, (N, C, H, W) -> (N, C, H, W): equations (1) and (2).
+
+    O = X + alpha V A^T, where A_ij is a softmax over j of q_i . k_j, without the 1/sqrt(d) of transformers. The residual
+    and alpha are ours, so that SA and CSA are exchangeable. Time and memory grow with the square of H*W.
+
+    Args:
+        channels: C, divisible by `reduction`.
+        reduction: queries and keys have C/reduction dimensions.
+        alpha, learn_alpha: as in `CompressedSelfAttention`.
+
+    Raises:
+        UserError: channels not divisible by the reduction.
+    """
+
+    alpha: Tensor
+
+    def __init__(self, channels: int, reduction: int = 8, alpha: float = 0.0, learn_alpha: bool = True) -> None:
+        super().__init__()
+        if reduction < 1 or channels % reduction:
+            raise UserError(f"channels={channels} cannot be reduced by {reduction}; choose a divisor of the channels")
+        self.channels, self.reduction = channels, reduction
+        self.query = nn.Conv2d(channels, channels // reduction, 1, bias=False)
+        self.key = nn.Conv2d(channels, channels // reduction, 1, bias=False)
+        self.value = nn.Conv2d(channels, channels, 1, bias=False)
+        _register_alpha(self, alpha, learn_alpha)
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C, H, W)."""
+        _check_input(x_NCHW, self.channels)
+        with torch.autocast(x_NCHW.device.type, enabled=False):
+            query, key, value = (self._project(conv, x_NCHW) for conv in (self.query, self.key, self.value))
+            attended_NCP = reference.self_attention(query, key, value)
+            attended_NCHW = attended_NCP.unflatten(2, x_NCHW.shape[2:])
+            return x_NCHW + self.alpha.to(x_NCHW.dtype) * attended_NCHW
+
+    @staticmethod
+    def _project(convolution: nn.Conv2d, x_NCHW: Tensor) -> Tensor:
+        return nn.functional.conv2d(x_NCHW, convolution.weight.to(x_NCHW.dtype)).flatten(2)
+
+    def extra_repr(self) -> str:
+        """What `print` shows beside the convolutions."""
+        return f"reduction={self.reduction}"
+
+
+def _register_alpha(layer: nn.Module, alpha: float, learn: bool) -> None:
+    if learn:
+        layer.alpha = nn.Parameter(torch.tensor(float(alpha)))
+    else:
+        layer.register_buffer("alpha", torch.tensor(float(alpha)))
+
+
+def _check_input(x_NCHW: Tensor, channels: int) -> None:
+    if x_NCHW.dim() != 4 or x_NCHW.shape[1] != channels:
+        raise ValueError(f"the layer takes (N, {channels}, H, W), got {tuple(x_NCHW.shape)}")
