@@ -1,0 +1,58 @@
+"""Every distance and similarity the project uses, with its direction and range, once.
+
+Legend: N, M numbers of vectors, D their dimension. Unit vectors are expected where a docstring says so.
+All of them compute in at least fp32 with autocast off: 2 - 2a.p in bf16 falls below zero under the root.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+def _dot_products(a_ND: Tensor, b_MD: Tensor) -> Tensor:
+    with torch.autocast(a_ND.device.type, enabled=False):
+        dtype = torch.promote_types(torch.promote_types(a_ND.dtype, b_MD.dtype), torch.float32)
+        return a_ND.to(dtype) @ b_MD.to(dtype).T
+
+
+def unit_euclidean_distances(a_ND: Tensor, b_MD: Tensor, epsilon: float = 0.0) -> Tensor:
+    """Euclidean distances of unit vectors, (N, M), in [sqrt(epsilon), 2]; lower is nearer.
+
+    d = sqrt(2 - 2 a.b + epsilon); HardNet (Mishchuk et al. 2017) trains with epsilon = 1e-6, which keeps the root's
+    gradient finite.
+    """
+    return ((2 - 2 * _dot_products(a_ND, b_MD)).clamp(min=0) + epsilon).sqrt()
+
+
+def angular_distances(a_ND: Tensor, b_MD: Tensor) -> Tensor:
+    """Twice one minus the cosine of unit vectors, (N, M), in [0, 4]; lower is nearer.
+
+    The squared Euclidean distance of unit vectors, RALNet's measure (Xu et al. 2019).
+    """
+    return (2 - 2 * _dot_products(a_ND, b_MD)).clamp(min=0)
+
+
+def cosine_similarities(a_ND: Tensor, b_MD: Tensor) -> Tensor:
+    """Cosines of unit vectors, (N, M), in [-1, 1] up to rounding; higher is nearer."""
+    return _dot_products(a_ND, b_MD)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measure:
+    """A way to compare two sets of vectors; the direction is part of the type."""
+
+    name: str
+    compare: Callable[[Tensor, Tensor], Tensor]
+    lower_is_nearer: bool
+
+    def as_distance(self, a_ND: Tensor, b_MD: Tensor) -> Tensor:
+        """The comparison with its sign set so that lower is nearer, (N, M)."""
+        compared = self.compare(a_ND, b_MD)
+        return compared if self.lower_is_nearer else -compared
+
+
+UNIT_EUCLIDEAN = Measure(name="euclidean distance of unit vectors", compare=unit_euclidean_distances, lower_is_nearer=True)
+ANGULAR = Measure(name="2(1 - cosine)", compare=angular_distances, lower_is_nearer=True)
+COSINE = Measure(name="cosine similarity", compare=cosine_similarities, lower_is_nearer=False)

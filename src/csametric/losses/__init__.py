@@ -1,0 +1,1 @@
+"""Losses: a function and a thin class each."""

@@ -1,0 +1,82 @@
+"""L2Net: its size, its output, where the attention sits."""
+
+import pytest
+import torch
+
+from csametric import CompressedSelfAttention, L2Net, SelfAttention
+from csametric.errors import UserError
+from csametric.models.l2net import normalize_patches
+
+
+def test_parameters_and_multiply_adds_are_those_published():
+    net = L2Net().eval()
+    assert sum(p.numel() for p in net.parameters()) == 1_334_560
+    multiply_adds = 0
+
+    def count(convolution, _, output):
+        nonlocal multiply_adds
+        multiply_adds += convolution.weight[0].numel() * output[0].numel()
+
+    for module in net.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.register_forward_hook(count)
+    net(torch.randn(1, 1, 32, 32))
+    assert round(multiply_adds / 1e6, 1) == 39.1
+
+
+@pytest.mark.parametrize("attention", [None, "sa", "csa", lambda channels: torch.nn.Conv2d(channels, channels, 1)])
+def test_unit_descriptors(attention):
+    out = L2Net(attention).eval()(torch.rand(5, 1, 32, 32) * 255)
+    assert out.shape == (5, 128)
+    torch.testing.assert_close(out.norm(dim=1), torch.ones(5))
+
+
+def test_attention_follows_the_third_convolution():
+    seen = []
+    net = L2Net("csa").eval()
+    net.attention.register_forward_hook(lambda module, args, out: seen.append(tuple(args[0].shape)))
+    net(torch.randn(2, 1, 32, 32))
+    assert seen == [(2, 64, 16, 16)]
+    assert isinstance(net.attention, CompressedSelfAttention)
+    assert (net.attention.groups, net.attention.maps) == (1, 32)
+    assert sum(isinstance(m, torch.nn.Conv2d) for m in net.local) == 3
+    assert isinstance(L2Net("sa").attention, SelfAttention)
+    assert L2Net("sa").attention.reduction == 8
+
+
+def test_attention_starts_as_the_plain_network():
+    torch.manual_seed(0)
+    plain, attended = L2Net().eval(), L2Net("csa").eval()
+    attended.load_state_dict(plain.state_dict(), strict=False)
+    patches = torch.randn(3, 1, 32, 32)
+    torch.testing.assert_close(attended(patches), plain(patches))
+
+
+def test_brightness_and_contrast_do_not_matter():
+    net, patches = L2Net().eval(), torch.rand(4, 1, 32, 32) * 255
+    torch.testing.assert_close(net(patches), net(0.4 * patches + 30), rtol=1e-3, atol=1e-4)
+
+
+def test_normalisation_worked_by_hand():
+    patch = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])
+    expected = torch.tensor([[[[-1.5, -0.5], [0.5, 1.5]]]]) / (5 / 3) ** 0.5
+    torch.testing.assert_close(normalize_patches(patch), expected)
+
+
+def test_bf16_descriptors_are_unit_fp32():
+    net = L2Net("csa").eval()
+    with torch.autocast("cpu", torch.bfloat16):
+        out = net(torch.rand(3, 1, 32, 32))
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out.norm(dim=1), torch.ones(3))
+
+
+def test_a_flat_patch_is_no_nan():
+    assert L2Net("csa").eval()(torch.full((1, 1, 32, 32), 7.0)).isfinite().all()
+
+
+def test_errors_name_the_mend():
+    with pytest.raises(UserError, match="use None, 'sa', 'csa' or a callable"):
+        L2Net("gcn")
+    with pytest.raises(ValueError, match=r"takes \(N, 1, 32, 32\), got \(2, 3, 32, 32\)"):
+        L2Net()(torch.randn(2, 3, 32, 32))
