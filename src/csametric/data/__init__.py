@@ -1,0 +1,1 @@
+"""Images and patches: where they come from, how they are drawn."""

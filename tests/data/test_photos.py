@@ -1,0 +1,141 @@
+"""The patch cache: what it holds, what it skips, how it is keyed, what goes wrong."""
+
+import errno
+import os
+import shutil
+
+import cv2
+import numpy as np
+import pytest
+
+from csametric.data import photos
+from csametric.data.photos import PhotoSettings, open_photo_patches, read_photo, split_photos
+from csametric.data.stereo import motorcycle
+from csametric.errors import UserError
+
+
+def small(folder, **changes) -> PhotoSettings:
+    return PhotoSettings(folder=str(folder), keypoints=200, views=4, held_out_keypoints=50, **changes)
+
+
+@pytest.fixture
+def own(photo_folder, tmp_path_factory):
+    return shutil.copytree(photo_folder, tmp_path_factory.mktemp("copy") / "own")
+
+
+def test_cache_holds_what_was_asked_for(photo_folder, cache):
+    patches = open_photo_patches(small(photo_folder), cache)
+    assert patches.train.shape[1:] == (4, 32, 32)
+    assert patches.held_out.shape[1:] == (4, 32, 32)
+    assert len(patches.held_out_photos) == len(patches.held_out)
+    assert isinstance(patches.train, np.memmap)
+    assert sum(patches.summary.train.values()) == len(patches.train)
+    assert list(patches.summary.held_out) == ["photo4.png"]
+    assert list(patches.summary.train) == [f"photo{i}.png" for i in range(4)]
+
+
+def test_second_opening_is_the_same_cache(photo_folder, tmp_path):
+    first = open_photo_patches(small(photo_folder), tmp_path)
+    again = open_photo_patches(small(photo_folder), tmp_path)
+    assert (first.summary.cached, again.summary.cached) == (False, True)
+    np.testing.assert_array_equal(first.train, again.train)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_the_same_settings_build_the_same_bytes(photo_folder, tmp_path):
+    first, again = (open_photo_patches(small(photo_folder), tmp_path / name) for name in ("a", "b"))
+    np.testing.assert_array_equal(first.train, again.train)
+    np.testing.assert_array_equal(first.held_out, again.held_out)
+
+
+def test_other_settings_or_files_are_another_cache(own, tmp_path):
+    open_photo_patches(small(own), tmp_path)
+    open_photo_patches(small(own, seed=1), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    (own / "photo0.png").unlink()
+    open_photo_patches(small(own), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_bad_files_are_skipped_and_named(own, tmp_path):
+    whole = (own / "photo1.png").read_bytes()
+    (own / "photo1.png").write_bytes(whole[: len(whole) // 2])
+    (own / "notes.jpg").write_text("no image")
+    cv2.imwrite(str(own / "flat.png"), np.full((90, 90), 7, np.uint8))
+    cv2.imwrite(str(own / "tiny.png"), np.zeros((20, 90), np.uint8))
+    summary = open_photo_patches(small(own), tmp_path).summary
+    assert set(summary.skipped) == {"photo1.png", "notes.jpg", "flat.png", "tiny.png"}
+    assert summary.skipped["flat.png"] == "no keypoints"
+    assert "smaller than 32 pixels" in summary.skipped["tiny.png"]
+    assert "4 skipped" in str(summary)
+    assert "notes.jpg: not a whole image" in str(summary)
+
+
+def test_a_truncated_jpeg_is_no_whole_image(own):
+    image = cv2.imread(str(own / "photo0.png"))
+    whole = cv2.imencode(".jpg", image)[1].tobytes()
+    (own / "cut.jpg").write_bytes(whole[: len(whole) * 2 // 3])
+    with pytest.raises(photos.UnreadablePhotoError, match="not a whole image"):
+        read_photo(own / "cut.jpg", 1600)
+
+
+@pytest.mark.parametrize("suffix", [".jpg", ".png"])
+def test_large_photographs_are_reduced(tmp_path, suffix):
+    cv2.imwrite(str(tmp_path / f"large{suffix}"), np.random.default_rng(0).integers(0, 256, (500, 900), dtype=np.uint8))
+    assert read_photo(tmp_path / f"large{suffix}", 300).shape == (167, 300)
+
+
+def test_missing_empty_and_unusable_folders(tmp_path):
+    with pytest.raises(UserError, match="there is no folder"):
+        split_photos(PhotoSettings(folder=str(tmp_path / "nowhere")))
+    with pytest.raises(UserError, match="holds 0 photographs"):
+        split_photos(PhotoSettings(folder=str(tmp_path)))
+    for index in range(3):
+        cv2.imwrite(str(tmp_path / f"flat{index}.png"), np.full((90, 90), 7, np.uint8))
+    with pytest.raises(UserError, match="none of the 2 photographs to train has usable keypoints"):
+        open_photo_patches(PhotoSettings(folder=str(tmp_path)), tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_a_full_disk_leaves_nothing_behind(photo_folder, tmp_path, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="is full; free some room or set CSAMETRIC_CACHE"):
+        open_photo_patches(small(photo_folder), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_photographs_are_read_a_few_at_a_time(tmp_path, photo_folder, monkeypatch):
+    """Forty photographs: never more than four are read ahead of what is written."""
+    for index in range(40):
+        shutil.copy(photo_folder / f"photo{index % 5}.png", tmp_path / f"copy{index:02}.png")
+    read, done = [], []
+    real = photos.read_photo
+    monkeypatch.setattr(photos, "read_photo", lambda path, side: read.append(path) or real(path, side))
+    ahead = []
+    open_photo_patches(
+        small(tmp_path, seed=3), tmp_path / "cache", lambda count, total: done.append(count) or ahead.append(len(read) - count)
+    )
+    assert done == list(range(1, 41))
+    assert max(ahead) <= 4
+
+
+def test_the_bundled_photographs_are_all_there():
+    train, held_out = split_photos(PhotoSettings())
+    assert all(path.is_file() for path in [*train, *held_out])
+    assert not {path.name for path in train} & {path.name for path in held_out}
+    assert not any("motorcycle" in path.name for path in train)
+
+
+def test_the_stereo_pair_has_its_disparity():
+    pair = motorcycle()
+    assert pair.left.shape == pair.right.shape == pair.disparity.shape == (500, 741)
+    known = np.isfinite(pair.disparity)
+    assert 0.9 < known.mean() < 1
+    rows, columns = np.nonzero(known)
+    there = (columns - pair.disparity[known]).round().astype(int)
+    seen = there >= 0
+    difference = pair.left[rows, columns][seen].astype(int) - pair.right[rows[seen], there[seen]]
+    assert np.median(np.abs(difference)) < 10
