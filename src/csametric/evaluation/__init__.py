@@ -1,0 +1,1 @@
+"""Protocols: arrays in, dataclass out."""

@@ -1,0 +1,44 @@
+"""Patch verification: is a pair a match? FPR95 and the curve it is a point of."""
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+def fpr95(distances: ArrayLike, is_match: ArrayLike) -> float:
+    """The false positive rate at 95 % recall, in [0, 1]; lower is better (Brown and Lowe 2007).
+
+    The threshold is the smallest distance at which at least 95 % of the matches are accepted; every non-match at a
+    distance equal to or below it counts as a false positive, and the rate is over all non-matches.
+
+    Args:
+        distances: (N,), lower is nearer.
+        is_match: (N,), true or 1 for matches.
+
+    Raises:
+        ValueError: shapes differ, a distance is NaN, or matches or non-matches are missing.
+    """
+    matches, non_matches = _split(distances, is_match)
+    needed = -(-19 * len(matches) // 20)
+    threshold = np.partition(matches, needed - 1)[needed - 1]
+    return float((non_matches <= threshold).mean())
+
+
+def roc(distances: ArrayLike, is_match: ArrayLike) -> tuple[NDArray, NDArray]:
+    """False and true positive rates at every distinct threshold, from (0, 0) to (1, 1); arguments as in `fpr95`."""
+    matches, non_matches = _split(distances, is_match)
+    thresholds = np.unique(np.concatenate([matches, non_matches]))
+    accepted = (np.searchsorted(np.sort(each), thresholds, side="right") / len(each) for each in (non_matches, matches))
+    false_rates, true_rates = accepted
+    return np.concatenate([[0.0], false_rates]), np.concatenate([[0.0], true_rates])
+
+
+def _split(distances: ArrayLike, is_match: ArrayLike) -> tuple[NDArray, NDArray]:
+    distances_N = np.asarray(distances, dtype=np.float64)
+    is_match_N = np.asarray(is_match).astype(bool)
+    if distances_N.ndim != 1 or distances_N.shape != is_match_N.shape:
+        raise ValueError(f"distances and is_match must share one shape (N,), got {distances_N.shape} and {is_match_N.shape}")
+    if np.isnan(distances_N).any():
+        raise ValueError("a distance is NaN; check the descriptors")
+    if is_match_N.all() or not is_match_N.any():
+        raise ValueError("matches and non-matches are both needed")
+    return distances_N[is_match_N], distances_N[~is_match_N]
