@@ -1,0 +1,72 @@
+"""Pairs per second of the training step against the same network and loss in plain fp32 NCHW eager."""
+
+import argparse
+import copy
+from collections.abc import Callable
+
+import numpy as np
+import torch
+
+from bench.measure import interleaved, ratio, write_results
+from csametric.cli.tables import print_table
+from csametric.data.sampling import PairBatch
+from csametric.losses.hardnet import hardnet_loss
+from csametric.training.experiment import DescriptorSettings
+from csametric.training.loop import batch_loss, build_model
+from csametric.training.memory import keep_freed_memory
+from csametric.training.precision import Precision, choose_precision
+
+CPU = torch.device("cpu")
+
+
+def training_step(model: torch.nn.Module, batch: PairBatch, precision: Precision) -> Callable[[], None]:
+    """One forward and backward of a batch."""
+
+    def step() -> None:
+        batch_loss(model, batch, hardnet_loss, CPU, precision).backward()
+        model.zero_grad()
+
+    return step
+
+
+def contenders(attention: str, batch: PairBatch, chosen: Precision) -> dict[str, Callable[[], None]]:
+    """The same network, in plain fp32 NCHW and as the loop trains it."""
+    model = build_model(DescriptorSettings(attention=attention))  # type: ignore[arg-type]
+    plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
+    return {
+        "plain": training_step(plain, batch, Precision("fp32", "asked for")),
+        "ours": training_step(model, batch, chosen),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--batch", type=int, default=512, help="pairs a step")
+    parser.add_argument("--rounds", type=int, default=5)
+    arguments = parser.parse_args()
+    rng = np.random.default_rng(0)
+    batch = PairBatch(np.arange(arguments.batch), rng.integers(0, 256, (2, arguments.batch, 32, 32), dtype=np.uint8))
+    chosen = choose_precision("auto", CPU)
+    names = ("none", "sa", "csa")
+    calls = {name: contenders(name, batch, chosen) for name in names}
+    plain = {name: interleaved({"plain": calls[name]["plain"]}, arguments.rounds, warm_up=1)["plain"] for name in names}
+    keep_freed_memory()
+    kept = {name: interleaved(calls[name], arguments.rounds, warm_up=1) for name in names}
+    seconds = {
+        name: {"plain": plain[name], "plain, memory kept": kept[name]["plain"], "ours": kept[name]["ours"]} for name in names
+    }
+    text = [
+        [
+            name,
+            *(f"{arguments.batch / np.median(each):.0f}" for each in seconds[name].values()),
+            "{:.2f} ({:.2f}-{:.2f})".format(*ratio(seconds[name], "plain", "ours")),
+        ]
+        for name in names
+    ]
+    header = ["attention", "plain fp32 NCHW", "plain, memory kept", f"ours ({chosen.name}, channels_last)", "ours over plain"]
+    print_table(f"pairs per second, batch {arguments.batch}", header, text)
+    print(f"written to {write_results('training', [{'attention': name, **seconds[name]} for name in names])}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,133 @@
+"""How good a descriptor is on what it never saw: held-out photographs at three levels, and a real stereo pair."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from csametric.data.keypoints import Keypoints, detect_keypoints, keypoint_patches
+from csametric.data.photos import HELD_OUT_COLUMNS, PhotoPatches
+from csametric.data.stereo import motorcycle
+from csametric.distances import unit_euclidean_distances
+from csametric.evaluation.matching import (
+    StereoMatching,
+    evaluate_patch_matching,
+    evaluate_stereo_matching,
+)
+from csametric.evaluation.verification import fpr95
+
+Describe = Callable[[NDArray], NDArray]
+STEREO_KEYPOINTS = 5000
+
+
+@dataclass(frozen=True, kw_only=True)
+class LevelScores:
+    """fpr95 over all held-out photographs; accuracy and average precision of matching, means over photographs."""
+
+    fpr95: float
+    accuracy: float
+    average_precision: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class StereoResult:
+    """What was matched between the pair, for the table and the picture."""
+
+    left: Keypoints
+    right: Keypoints
+    matching: StereoMatching
+
+
+@dataclass(frozen=True, kw_only=True)
+class StereoScores:
+    """matches: mutual nearest neighbours of known disparity; correct: those within 3 px; precision: their share."""
+
+    matches: int
+    correct: int
+    precision: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescriptorScores:
+    """The scores of each level by its name, and of the stereo pair."""
+
+    levels: dict[str, LevelScores]
+    stereo: StereoScores
+
+
+def score(describe: Describe, patches: PhotoPatches) -> DescriptorScores:
+    """All scores of a descriptor of patches, uint8 (K, 32, 32) -> (K, D) of unit length."""
+    return DescriptorScores(levels=score_levels(describe, patches), stereo=stereo_scores(score_stereo(describe).matching))
+
+
+def stereo_scores(matching: StereoMatching) -> StereoScores:
+    """The numbers of a matching."""
+    return StereoScores(matches=len(matching.matches), correct=matching.correct, precision=matching.precision)
+
+
+def curve_fpr95(describe: Describe, patches: PhotoPatches, level: str, keypoints: int) -> float:
+    """FPR95 at one level over evenly spread held-out keypoints: cheap enough to draw a curve of."""
+    chosen = np.linspace(0, len(patches.held_out) - 1, min(keypoints, len(patches.held_out))).astype(int)
+    columns = (0, HELD_OUT_COLUMNS.index(level))
+    upright_KD, views_KD = (describe(patches.held_out[chosen, column]) for column in columns)
+    return _verification_fpr95(upright_KD, views_KD)
+
+
+def score_levels(describe: Describe, patches: PhotoPatches) -> dict[str, LevelScores]:
+    """Scores at each level of held-out views against the upright patches.
+
+    Args:
+        describe: uint8 (K, 32, 32) -> (K, D) of unit length.
+    """
+    columns = [describe(patches.held_out[:, column]) for column in range(len(HELD_OUT_COLUMNS))]
+    photos = patches.held_out_photos
+    return {
+        level: _score_level(columns[0], columns[column], photos) for column, level in enumerate(HELD_OUT_COLUMNS) if column > 0
+    }
+
+
+def score_stereo(describe: Describe) -> StereoResult:
+    """Mutual nearest neighbours of the motorcycle pair's keypoints, judged by the true disparity."""
+    pair = motorcycle()
+    left, right = (detect_keypoints(image, STEREO_KEYPOINTS) for image in (pair.left, pair.right))
+    distances_NM = _distances(describe(keypoint_patches(pair.left, left)), describe(keypoint_patches(pair.right, right)))
+    matching = evaluate_stereo_matching(distances_NM, left.centres, right.centres, pair.disparity)
+    return StereoResult(left=left, right=right, matching=matching)
+
+
+def _score_level(upright_KD: NDArray, views_KD: NDArray, photos_K: NDArray) -> LevelScores:
+    matchings = [
+        evaluate_patch_matching(_distances(upright_KD[photos_K == photo], views_KD[photos_K == photo]))
+        for photo in np.unique(photos_K)
+        if (photos_K == photo).sum() > 1
+    ]
+    return LevelScores(
+        fpr95=_verification_fpr95(upright_KD, views_KD),
+        accuracy=float(np.mean([matching.accuracy for matching in matchings])),
+        average_precision=float(np.mean([matching.average_precision for matching in matchings])),
+    )
+
+
+def _verification_fpr95(upright_KD: NDArray, views_KD: NDArray) -> float:
+    """As many non-matches as matches: each upright patch with the view of the keypoint before it, of a fixed shuffle."""
+    shuffled = np.random.default_rng(0).permutation(len(upright_KD))
+    strangers = np.empty_like(shuffled)
+    strangers[shuffled] = np.roll(shuffled, 1)
+    pairs = np.concatenate([views_KD, views_KD[strangers]])
+    distances = np.linalg.norm(np.concatenate([upright_KD, upright_KD]) - pairs, axis=1)
+    return fpr95(distances, np.arange(len(pairs)) < len(upright_KD))
+
+
+def _distances(a_ND: NDArray, b_MD: NDArray) -> NDArray:
+    return unit_euclidean_distances(torch.from_numpy(a_ND), torch.from_numpy(b_MD)).numpy()
+
+
+def scores_from_dict(values: dict[str, Any]) -> DescriptorScores:
+    """The scores of their `dataclasses.asdict`."""
+    return DescriptorScores(
+        levels={name: LevelScores(**level) for name, level in values["levels"].items()},
+        stereo=StereoScores(**values["stereo"]),
+    )

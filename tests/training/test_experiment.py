@@ -1,0 +1,59 @@
+"""Settings: JSON there and back, typed overrides, refusals."""
+
+import json
+
+import pytest
+
+from csametric.errors import UserError
+from csametric.recipes import RECIPES, find_recipe
+from csametric.training.experiment import Experiment, from_json, override, to_json
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_survives_json(recipe):
+    experiment = find_recipe(recipe)
+    assert experiment.recipe == recipe
+    assert from_json(to_json(experiment)) == experiment
+
+
+def test_overrides_are_typed():
+    changed = override(Experiment(recipe="x"), ["steps=7", "optimizer.lr=5", "data.folder=3", "model.attention=csa"])
+    assert (changed.steps, changed.optimizer.lr, changed.data.folder, changed.model.attention) == (7, 5.0, "3", "csa")
+    assert isinstance(changed.optimizer.lr, float)
+
+
+@pytest.mark.parametrize(
+    ("assignment", "words"),
+    [
+        ("optimizer.learning_rate=1", "did you mean attention_lr|did you mean"),
+        ("stepz=1", "there is no setting stepz; did you mean steps?"),
+        ("zzzz=1", "known are recipe, seed"),
+        ("steps=many", "steps=many is not a whole number"),
+        ("steps=1.5", "is not a whole number"),
+        ("optimizer.lr=fast", "is not a number"),
+        ("model.attention=gcn", "use one of none, sa, csa"),
+        ("steps", "write it as name=value"),
+        ("optimizer=3", "set one of optimizer.lr"),
+        ("steps.more=3", "goes too deep"),
+        ("steps=0", "use 1 or more"),
+    ],
+)
+def test_refusals_name_the_mend(assignment, words):
+    with pytest.raises(UserError, match=words):
+        override(Experiment(recipe="x"), [assignment])
+
+
+def test_json_of_another_version_is_refused():
+    values = json.loads(to_json(Experiment(recipe="x")))
+    values["optimizer"]["beta"] = 1
+    with pytest.raises(UserError, match=r"no setting optimizer\.beta"):
+        from_json(json.dumps(values))
+    values = json.loads(to_json(Experiment(recipe="x")))
+    values["steps"] = [1]
+    with pytest.raises(UserError, match=r"steps=\[1\] is not"):
+        from_json(json.dumps(values))
+
+
+def test_unknown_recipe():
+    with pytest.raises(UserError, match="there is no recipe 'hardent'; use one of hardnet"):
+        find_recipe("hardent")

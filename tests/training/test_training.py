@@ -1,0 +1,214 @@
+"""Runs: what they write, that a kill changes nothing, what they refuse."""
+
+import errno
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from csametric import load
+from csametric.errors import UserError
+from csametric.recipes import find_recipe
+from csametric.training import checkpoint, loop
+from csametric.training.experiment import override
+from csametric.training.memory import keep_freed_memory
+from csametric.training.precision import choose_precision
+from tests.training import tiny
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, photo_folder, cache) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    loop.train(tiny.experiment(photo_folder), folder, cache)
+    return folder
+
+
+def start(folder: Path, photos: Path, cache: Path) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "tests.training.tiny", str(folder), str(photos), str(cache)]
+    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def test_a_run_folder_is_complete(finished):
+    assert {path.name for path in finished.iterdir()} == {
+        "experiment.json",
+        "environment.json",
+        "metrics.jsonl",
+        "scores.json",
+        "state",
+        "tensorboard",
+        "weights.safetensors",
+    }
+    rows = checkpoint.read_metrics(finished)
+    assert [row["step"] for row in rows] == list(range(1, 13))
+    assert {row["step"] for row in rows if "fpr95" in row} == {5, 10, 12}
+    assert all(np.isfinite(row["loss"]) and "alpha" in row for row in rows)
+    environment = json.loads((finished / "environment.json").read_text())
+    assert environment["precision"] in ("bf16", "fp32")
+    assert environment["precision_reason"]
+    scores = json.loads((finished / "scores.json").read_text())
+    assert set(scores["levels"]) == {"easy", "hard", "tough"}
+    assert list((finished / "tensorboard").iterdir())
+
+
+def test_training_moves_the_attention(finished):
+    assert checkpoint.read_metrics(finished)[-1]["alpha"] != 0
+
+
+def test_a_finished_run_is_left_alone(finished, photo_folder, cache):
+    before = (finished / "weights.safetensors").stat().st_mtime_ns
+    loop.train(tiny.experiment(photo_folder), finished, cache)
+    assert (finished / "weights.safetensors").stat().st_mtime_ns == before
+
+
+def test_killed_anywhere_and_resumed_the_weights_are_bit_identical(finished, tmp_path, photo_folder, cache):
+    """Five real SIGKILLs after random times, then to the end."""
+    folder = tmp_path / "killed"
+    draw = random.Random(0)
+    kills = 0
+    while kills < 5:
+        run = start(folder, photo_folder, cache)
+        wanted = min(2 + 2 * kills, 11)
+        deadline = time.monotonic() + 120
+        while run.poll() is None and time.monotonic() < deadline:
+            metrics = folder / "metrics.jsonl"
+            if metrics.exists() and metrics.read_bytes().count(b"\n") >= wanted:
+                time.sleep(draw.uniform(0, 0.1))
+                break
+            time.sleep(0.01)
+        run.kill()
+        run.communicate()
+        kills += 1
+    assert not (folder / "scores.json").exists() or kills == 5
+    last = start(folder, photo_folder, cache)
+    _, errors = last.communicate(timeout=300)
+    assert last.returncode == 0, errors.decode()
+    whole, resumed = load_file(finished / "weights.safetensors"), load_file(folder / "weights.safetensors")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    losses = [[row["loss"] for row in checkpoint.read_metrics(each)] for each in (finished, folder)]
+    assert losses[0] == losses[1]
+    scores = [(each / "scores.json").read_text() for each in (finished, folder)]
+    assert scores[0] == scores[1]
+
+
+def test_a_torn_last_line_of_metrics_is_dropped(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2}\n{"step": 2, "loss": 1}\n{"step": 3, "lo')
+    checkpoint.keep_metrics_until(tmp_path, 1)
+    assert checkpoint.read_metrics(tmp_path) == [{"step": 1, "loss": 2}]
+
+
+def test_writes_are_atomic(tmp_path):
+    target = tmp_path / "file.txt"
+    checkpoint.write_text(target, "old")
+
+    def breaks(out):
+        out.write(b"half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        checkpoint.write_atomically(target, breaks)
+    assert target.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_another_experiment_in_the_folder_is_refused(finished, photo_folder, cache):
+    with pytest.raises(UserError, match=r"other settings \(optimizer.lr=10.0 there, 5.0 here\); give this run another --name"):
+        loop.train(tiny.experiment(photo_folder, "optimizer.lr=5"), finished, cache)
+
+
+def test_a_folder_of_other_things_is_refused(tmp_path, photo_folder, cache):
+    (tmp_path / "thesis.tex").write_text("precious")
+    with pytest.raises(UserError, match=r"holds files but no experiment\.json"):
+        loop.train(tiny.experiment(photo_folder), tmp_path, cache)
+    assert (tmp_path / "thesis.tex").read_text() == "precious"
+
+
+def test_divergence_names_step_and_batch_and_keeps_the_checkpoint(tmp_path, photo_folder, cache, monkeypatch):
+    real = loop.batch_loss
+    calls = []
+
+    def breaks_at_step_five(*arguments):
+        calls.append(1)
+        return real(*arguments) * (float("nan") if len(calls) == 6 else 1)
+
+    monkeypatch.setattr(loop, "batch_loss", breaks_at_step_five)
+    with pytest.raises(
+        UserError, match=r"diverged at step 5: the gradient of .* \(batch of 16 keypoints .* lower optimizer.lr"
+    ):
+        loop.train(tiny.experiment(photo_folder), tmp_path / "run", cache)
+    model = loop.build_model(tiny.experiment(photo_folder).model)
+    optimizer = loop.build_optimizer(model, tiny.experiment(photo_folder).optimizer)
+    assert checkpoint.load_checkpoint(tmp_path / "run", model, optimizer) == 4
+
+
+def test_a_full_disk_while_training_keeps_the_checkpoint(tmp_path, photo_folder, cache, monkeypatch):
+    real = checkpoint.save_checkpoint
+
+    def full_at_six(folder, step, *rest):
+        if step == 6:
+            monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        real(folder, step, *rest)
+
+    monkeypatch.setattr(checkpoint, "save_checkpoint", full_at_six)
+    folder = tmp_path / "run"
+    with pytest.raises(UserError, match="is full; free some room and give the same command again"):
+        loop.train(tiny.experiment(photo_folder), folder, cache)
+    monkeypatch.undo()
+    model = loop.build_model(tiny.experiment(photo_folder).model)
+    assert checkpoint.load_checkpoint(folder, model, loop.build_optimizer(model, tiny.experiment(photo_folder).optimizer)) == 4
+    assert not [path for path in folder.rglob(".*") if path.is_file()]
+
+
+def test_fp32_and_sa_and_ral_train_too(tmp_path, photo_folder, cache):
+    experiment = override(
+        find_recipe("ralnet_sa"),
+        [f"data.folder={photo_folder}", *tiny.SETTINGS, "steps=2", "precision=fp32"],
+    )
+    loop.train(experiment, tmp_path / "run", cache)
+    assert load(tmp_path / "run").embed(np.zeros((2, 32, 32), np.uint8)).shape == (2, 128)
+
+
+def test_loaded_runs_embed(finished, photo_folder, cache):
+    model = load(finished)
+    patches = np.random.default_rng(0).integers(0, 256, (5, 32, 32), dtype=np.uint8)
+    described = model.embed(patches)
+    assert (described.shape, described.dtype) == ((5, 128), torch.float32)
+    torch.testing.assert_close(described.norm(dim=1), torch.ones(5))
+    torch.testing.assert_close(model.embed(torch.from_numpy(patches).unsqueeze(1)), described)
+    assert model.embed(patches[:0]).shape == (0, 128)
+    with pytest.raises(UserError, match=r"embeds grey patches \(N, 32, 32\), got \(5, 64, 64\)"):
+        model.embed(np.zeros((5, 64, 64)))
+
+
+def test_loading_what_is_no_finished_run(tmp_path, finished):
+    with pytest.raises(UserError, match="is no run"):
+        load(tmp_path)
+    (tmp_path / "experiment.json").write_text((finished / "experiment.json").read_text())
+    with pytest.raises(UserError, match="the run is not finished"):
+        load(tmp_path)
+    checkpoint.save_weights(tmp_path / "weights.safetensors", torch.nn.Linear(2, 2))
+    with pytest.raises(UserError, match="does not fit the model"):
+        load(tmp_path)
+
+
+def test_precision_says_why():
+    cpu = torch.device("cpu")
+    assert choose_precision("fp32", cpu) == ("fp32", "asked for")
+    assert choose_precision("auto", cpu).name in choose_precision("auto", cpu).name
+    assert "processor" in choose_precision("auto", cpu).reason
+
+
+def test_keeping_memory_reports_whether_it_can(monkeypatch):
+    assert keep_freed_memory() == sys.platform.startswith("linux")
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert keep_freed_memory() is False
