@@ -1,0 +1,28 @@
+"""bench: run a benchmark of the source checkout."""
+
+from typing import Annotated
+
+import typer
+
+
+def bench(
+    what: Annotated[str, typer.Argument(help="attention, training or patches.")],
+) -> None:
+    """Run a benchmark of the source checkout and print its table.
+
+    Example: csametric bench attention
+    """
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    import csametric
+    from csametric.errors import UserError
+
+    checkout = Path(csametric.__file__).parents[2]
+    known = sorted(path.stem for path in (checkout / "bench").glob("[a-z]*.py") if path.stem != "measure")
+    if not known:
+        raise UserError("the benchmarks are not installed with the package; clone the repository and run `make bench` there")
+    if what not in known:
+        raise UserError(f"there is no benchmark {what!r}; use one of {', '.join(known)}")
+    raise SystemExit(subprocess.run([sys.executable, "-m", f"bench.{what}"], cwd=checkout, check=False).returncode)

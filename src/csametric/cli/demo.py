@@ -1,0 +1,43 @@
+"""demo: train with and without attention on real photographs, evaluate, show."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+DEMO = Path("runs") / "demo"
+ARMS = {"HardNet": "hardnet", "HardNet + CSA": "hardnet_csa"}
+EXTRA_ARMS = {"sa": ("HardNet + SA", "hardnet_sa")}
+
+
+def demo(
+    extra: Annotated[
+        Literal["sa"] | None, typer.Option("--with", help="Train one arm more: sa, plain self-attention (slower).")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="The seed of all arms.")] = 0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Override a setting of every arm, e.g. steps=50; repeatable.", metavar="NAME=VALUE"),
+    ] = None,
+    out: Annotated[Path, typer.Option("--out", help="Where the runs and report.html go.")] = DEMO,
+) -> None:
+    """Train HardNet and HardNet + CSA on the bundled photographs, compare them with SIFT, write report.html.
+
+    Example: csametric demo --with sa
+    """
+    from csametric.cli.reports import SCORE_HEADER, score_rows, write_report
+    from csametric.cli.tables import print_table
+    from csametric.recipes import find_recipe
+    from csametric.training.experiment import override
+    from csametric.training.loop import train
+
+    arms = dict([*ARMS.items(), *([EXTRA_ARMS[extra]] if extra else [])])
+    runs = {}
+    for label, recipe in arms.items():
+        experiment = override(find_recipe(recipe), [f"seed={seed}", *(settings or [])])
+        runs[label] = out / recipe
+        train(experiment, runs[label])
+    report = out / "report.html"
+    scores = write_report("Descriptors with and without compressed self-attention", runs, report)
+    print_table(f"seed {seed}, held-out photographs and a real stereo pair", SCORE_HEADER, score_rows(scores))
+    print(f"open {report}")

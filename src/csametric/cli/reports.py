@@ -1,0 +1,160 @@
+"""From run folders to a report: load, look, draw."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from torch import nn
+
+from csametric.attention.layers import CompressedSelfAttention
+from csametric.data.photos import HELD_OUT_COLUMNS, PhotoPatches, open_photo_patches
+from csametric.data.stereo import motorcycle
+from csametric.inference import Embedder, load
+from csametric.models.l2net import normalize_patches
+from csametric.models.sift import sift_descriptors
+from csametric.report import figures
+from csametric.report.page import Section, Table, render
+from csametric.training import validation
+from csametric.training.checkpoint import ENVIRONMENT, SCORES, read_metrics, write_text
+from csametric.training.validation import DescriptorScores
+
+SCORE_HEADER = [
+    "descriptor",
+    *(f"{level} {score}" for level in HELD_OUT_COLUMNS[1:] for score in ("FPR95 %", "NN acc. %", "AP %")),
+    "stereo within 3 px %",
+    "stereo correct",
+]
+ATTENDED_PATCHES = 6
+POSITIONS = np.array([[4, 4], [8, 8], [12, 11]])
+
+
+def baseline_scores(patches: PhotoPatches) -> dict[str, DescriptorScores]:
+    """SIFT and RootSIFT on the patches the networks get."""
+    return {
+        "SIFT": validation.score(sift_descriptors, patches),
+        "RootSIFT": validation.score(lambda cut: sift_descriptors(cut, root=True), patches),
+    }
+
+
+def run_scores(folder: Path) -> DescriptorScores:
+    """The scores a finished run wrote."""
+    return validation.scores_from_dict(json.loads((folder / SCORES).read_text()))
+
+
+def score_rows(scores: Mapping[str, DescriptorScores]) -> list[list[str]]:
+    """A row of text a descriptor, under `SCORE_HEADER`."""
+    return [
+        [
+            name,
+            *(
+                f"{100 * value:.2f}"
+                for level in each.levels.values()
+                for value in (level.fpr95, level.accuracy, level.average_precision)
+            ),
+            f"{100 * each.stereo.precision:.1f}",
+            f"{each.stereo.correct:,}",
+        ]
+        for name, each in scores.items()
+    ]
+
+
+def write_report(title: str, runs: Mapping[str, Path], path: Path) -> dict[str, DescriptorScores]:
+    """Write one self-contained HTML page about finished runs of the same data, and return the table's scores.
+
+    Args:
+        runs: the run folders by the label they get on the page.
+    """
+    models = {label: load(folder) for label, folder in runs.items()}
+    patches = open_photo_patches(next(iter(models.values())).experiment.data)
+    scores = {**baseline_scores(patches), **{label: run_scores(folder) for label, folder in runs.items()}}
+    attending = {label: model for label, model in models.items() if _attention(model)}
+    sections = [
+        _table_section(scores),
+        _curve_section(runs),
+        *(_attention_section(label, model, patches) for label, model in attending.items()),
+        _match_section(models),
+        *_settings_sections(runs, models),
+    ]
+    subtitle = f"Trained and evaluated on photographs: {patches.summary}."
+    write_text(path, render(title, subtitle, sections))
+    return scores
+
+
+def _table_section(scores: Mapping[str, DescriptorScores]) -> Section:
+    return Section(
+        title="How good are the descriptors?",
+        text=(
+            "Held-out photographs: each keypoint's upright patch against a view of it at three levels. FPR95 is the "
+            "share of strangers accepted where 95 % of the true pairs are (lower is better); NN acc. the share of "
+            "patches whose nearest neighbour in the photograph is their own, AP the average precision of those matches "
+            "(higher is better). Stereo: mutual nearest neighbours between two real photographs, judged by the true "
+            "disparity. SIFT and RootSIFT see the same patches. One seed: differences of a few tenths are noise."
+        ),
+        table=Table(header=SCORE_HEADER, rows=score_rows(scores)),
+    )
+
+
+def _curve_section(runs: Mapping[str, Path]) -> Section:
+    metrics = {label: read_metrics(folder) for label, folder in runs.items()}
+    caption = "Training loss, and FPR95 on held-out photographs as training goes on"
+    return Section(title="Training", pictures=[(figures.data_uri(figures.curves(metrics)), caption)])
+
+
+def _attention(model: Embedder) -> CompressedSelfAttention | None:
+    layer = getattr(model.model, "attention", None)
+    return layer if isinstance(layer, CompressedSelfAttention) else None
+
+
+@torch.inference_mode()
+def _attention_section(label: str, model: Embedder, patches: PhotoPatches) -> Section:
+    layer = _attention(model)
+    assert layer is not None
+    chosen = np.linspace(0, len(patches.held_out) - 1, ATTENDED_PATCHES + 2).astype(int)[1:-1]
+    shown = np.asarray(patches.held_out[chosen, 0])
+    local = cast(nn.Module, model.model.local)
+    features = local(normalize_patches(torch.from_numpy(shown).unsqueeze(1).float().to(model.device)))
+    maps = layer.attention(features)
+    reconstructed = np.stack([maps.at(int(y), int(x))[:, 0].cpu().numpy() for y, x in POSITIONS], 1)
+    figure = figures.attention(shown, maps.base[:, 0].cpu().numpy(), reconstructed, POSITIONS)
+    caption = (
+        f"{label}: real held-out patches, three of the {layer.maps} base attention maps (those that overlap least), and "
+        f"the reconstructed map of three positions; alpha = {layer.alpha.item():.3f}"
+    )
+    return Section(title=f"What {label} looks at", pictures=[(figures.data_uri(figure), caption)])
+
+
+def _match_section(models: Mapping[str, Embedder]) -> Section:
+    pair = motorcycle()
+    pictures = []
+    for label, model in models.items():
+        result = validation.score_stereo(model.describe)
+        left, right = result.matching.matches.T
+        figure = figures.matches(
+            pair.left, pair.right, result.left.centres[left], result.right.centres[right], result.matching.is_correct
+        )
+        caption = (
+            f"{label}: {result.matching.correct:,} of {len(left):,} mutual nearest neighbours lie within 3 px of the true "
+            "place; an even sample is drawn"
+        )
+        pictures.append((figures.data_uri(figure), caption))
+    return Section(title="Matches between two real photographs", pictures=pictures)
+
+
+def _settings_sections(runs: Mapping[str, Path], models: Mapping[str, Embedder]) -> Sequence[Section]:
+    sections = []
+    for label, model in models.items():
+        experiment = asdict(model.experiment)
+        rows = [[name, _text(value)] for name, value in experiment.items()]
+        sections.append(Section(title=f"Settings of {label}", table=Table(header=["setting", "value"], rows=rows)))
+    environment = json.loads((next(iter(runs.values())) / ENVIRONMENT).read_text())
+    rows = [[name, _text(value)] for name, value in environment.items()]
+    sections.append(Section(title="Machine", table=Table(header=["what", "value"], rows=rows)))
+    return sections
+
+
+def _text(value: object) -> str:
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)

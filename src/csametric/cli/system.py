@@ -1,0 +1,21 @@
+"""doctor: what this machine has, and which paths will run."""
+
+
+def doctor() -> None:
+    """Show the versions, the processor and which paths will run on this machine.
+
+    Example: csametric doctor
+    """
+    from accelerate import Accelerator
+
+    from csametric.attention.dispatch import choose_path
+    from csametric.cli.tables import print_table
+    from csametric.training.environment import describe_environment
+    from csametric.training.precision import choose_precision
+
+    device = Accelerator().device
+    path = choose_path("auto")
+    environment = describe_environment(device, choose_precision("auto", device))
+    packages = environment.pop("packages")
+    rows = [*environment.items(), ("attention path", path.path), ("attention path reason", path.reason), *packages.items()]
+    print_table("csametric doctor", ["what", "value"], [list(row) for row in rows])

@@ -1,0 +1,112 @@
+"""Figures as functions from arrays to matplotlib figures, and a figure as an image inside a page."""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+RIGHT, WRONG = "#1b9e77", "#d95f02"
+DOTS_PER_INCH = 110
+
+
+def data_uri(figure: Figure) -> str:
+    """The figure as a PNG data URI for an <img>."""
+    out = io.BytesIO()
+    figure.savefig(out, format="png", dpi=DOTS_PER_INCH, bbox_inches="tight")
+    return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
+
+
+def curves(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Loss (mean of ten steps) and held-out FPR95 over steps, one line a run.
+
+    Args:
+        metrics: the rows of metrics.jsonl by the run's label.
+    """
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    loss, rate = figure.subplots(1, 2)
+    for label, rows in metrics.items():
+        steps, losses = np.array([(row["step"], row["loss"]) for row in rows]).T
+        window = min(10, len(losses))
+        loss.plot(steps[window - 1 :], np.convolve(losses, np.ones(window) / window, "valid"), label=label)
+        points = [(row["step"], 100 * row["fpr95"]) for row in rows if "fpr95" in row]
+        if points:
+            rate.plot(*zip(*points, strict=True), marker="o", label=label)
+    _decorate(loss, "training loss", "step", "loss")
+    _decorate(rate, "held-out photographs, hard views", "step", "FPR95, %")
+    rate.set_ylim(bottom=0)
+    return figure
+
+
+def attention(
+    patches_KHW: NDArray, base_KDHW: NDArray, reconstructed_KRHW: NDArray, positions_R2: NDArray, base_shown: int = 3
+) -> Figure:
+    """A row a patch: the patch, its most different base maps, the reconstructed maps of R positions.
+
+    Args:
+        patches_KHW: grey patches.
+        base_KDHW: base attention maps, each summing to 1.
+        reconstructed_KRHW: the maps of the positions, equation (4).
+        positions_R2: y, x of each position on the map's grid.
+        base_shown: how many base maps a patch; those that overlap least are chosen.
+    """
+    rows, columns = len(patches_KHW), 1 + base_shown + len(positions_R2)
+    figure = Figure(figsize=(1.25 * columns, 1.32 * rows + 0.3), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    extent = (-0.5, base_KDHW.shape[-1] - 0.5, base_KDHW.shape[-2] - 0.5, -0.5)
+    for k, patch in enumerate(patches_KHW):
+        chosen = most_different(base_KDHW[k], base_shown)
+        shown = [*base_KDHW[k][chosen], *reconstructed_KRHW[k]]
+        axes[k, 0].imshow(patch, cmap="gray", extent=extent)
+        for axis, heat in zip(axes[k, 1:], shown, strict=True):
+            axis.imshow(patch, cmap="gray", extent=extent)
+            axis.imshow(heat, cmap="inferno", alpha=0.65, vmin=0, extent=extent, interpolation="bilinear")
+        for axis, (y, x) in zip(axes[k, 1 + base_shown :], positions_R2, strict=True):
+            axis.plot(x, y, "+", color="cyan", markersize=8, markeredgewidth=2)
+    titles = ["patch", *["base map"] * base_shown, *["seen from +"] * len(positions_R2)]
+    for axis, title in zip(axes[0], titles, strict=True):
+        axis.set_title(title, fontsize=8)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    return figure
+
+
+def most_different(maps_DHW: NDArray, count: int) -> list[int]:
+    """Indices of `count` maps, the most peaked first, then each the least like those chosen (by cosine)."""
+    flat_DP = maps_DHW.reshape(len(maps_DHW), -1)
+    unit_DP = flat_DP / np.linalg.norm(flat_DP, axis=1, keepdims=True)
+    chosen = [int(flat_DP.max(1).argmax())]
+    while len(chosen) < min(count, len(maps_DHW)):
+        likeness_D = (unit_DP @ unit_DP[chosen].T).max(1)
+        likeness_D[chosen] = np.inf
+        chosen.append(int(likeness_D.argmin()))
+    return chosen
+
+
+def matches(
+    left_HW: NDArray, right_HW: NDArray, from_M2: NDArray, to_M2: NDArray, is_correct_M: NDArray, most: int = 300
+) -> Figure:
+    """Two photographs side by side with matches as lines: right in green, wrong in orange, an even sample of `most`."""
+    shown = np.linspace(0, len(from_M2) - 1, min(most, len(from_M2))).astype(int)
+    width = left_HW.shape[1]
+    figure = Figure(figsize=(12, 12 * left_HW.shape[0] / (2 * width) + 0.4), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(np.hstack([left_HW, right_HW]), cmap="gray")
+    lines_M22 = np.stack([from_M2[shown], to_M2[shown] + np.array([width, 0])], 1)
+    correct = is_correct_M[shown]
+    axis.add_collection(LineCollection(list(lines_M22[correct]), colors=RIGHT, linewidths=0.6, label="right (within 3 px)"))
+    axis.add_collection(LineCollection(list(lines_M22[~correct]), colors=WRONG, linewidths=0.6, label="wrong"))
+    axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
+    axis.set_axis_off()
+    return figure
+
+
+def _decorate(axis: Axes, title: str, x: str, y: str) -> None:
+    axis.set(title=title, xlabel=x, ylabel=y)
+    axis.grid(alpha=0.3)
+    if axis.lines:
+        axis.legend()

@@ -1,0 +1,122 @@
+"""The command as a user calls it: words, exit status, no traceback."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.training import tiny
+
+SMALL = [word for setting in tiny.SETTINGS for word in ("--set", setting)]
+
+
+def csametric(*words: str | Path, cwd: Path, cache: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "csametric", *map(str, words)]
+    environment = os.environ | {"CSAMETRIC_CACHE": str(cache), "COLUMNS": "200", "NO_COLOR": "1"}
+    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, photo_folder, cache) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("work")
+    photos = shutil.copytree(photo_folder, folder / "photos")
+    (photos / "broken.jpg").write_text("no image")
+    done = csametric("train", "hardnet_csa", "--data", "photos:photos", "--name", "mine", *SMALL, cwd=folder, cache=cache)
+    return folder, done
+
+
+def test_train_on_own_photographs(trained):
+    folder, done = trained
+    assert done.returncode == 0, done.stderr
+    assert "runs/mine" in done.stdout
+    assert "RootSIFT" in done.stdout
+    report = (folder / "runs" / "mine" / "report.html").read_text()
+    for words in ("How good are the descriptors?", "What hardnet_csa looks at", "broken.jpg: not a whole image", "precision"):
+        assert words in report
+    assert report.count("data:image/png") == 3
+
+
+def test_the_same_command_again_finds_the_run_done(trained, cache):
+    folder, _ = trained
+    again = csametric("train", "hardnet_csa", "--data", "photos:photos", "--name", "mine", *SMALL, cwd=folder, cache=cache)
+    assert again.returncode == 0, again.stderr
+
+
+def test_evaluate(trained, cache):
+    folder, _ = trained
+    done = csametric("evaluate", "runs/mine", "--data", "photos:photos", cwd=folder, cache=cache)
+    assert done.returncode == 0, done.stderr
+    assert "1 skipped" in done.stdout
+    assert done.stdout.count("SIFT") >= 2
+
+
+def test_demo_compares_two_arms(tmp_path, cache, photo_folder):
+    words = ["demo", *SMALL, "--set", "steps=2", "--set", f"data.folder={photo_folder}", "--out", "out"]
+    done = csametric(*words, cwd=tmp_path, cache=cache)
+    assert done.returncode == 0, done.stderr
+    for label in ("SIFT", "RootSIFT", "HardNet", "HardNet + CSA"):
+        assert label in done.stdout
+    assert (tmp_path / "out" / "report.html").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "mend"),
+    [
+        (["train", "hardent"], "use one of hardnet"),
+        (["train", "hardnet", "--set", "optimizer.rate=1"], "did you mean"),
+        (["train", "hardnet", "--data", "photos:nowhere"], "there is no folder nowhere"),
+        (["train", "hardnet", "--data", "video:x"], "write photos:FOLDER"),
+        (["evaluate", "nowhere"], "is no run"),
+        (["bench", "nothing"], "use one of attention"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_status_2(words, mend, tmp_path, cache):
+    done = csametric(*words, cwd=tmp_path, cache=cache)
+    assert done.returncode == 2
+    assert mend in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+    assert "Traceback" not in done.stderr
+
+
+def test_a_run_with_other_settings_is_kept(trained, cache):
+    folder, _ = trained
+    before = (folder / "runs" / "mine" / "experiment.json").read_text()
+    done = csametric("train", "hardnet", "--data", "photos:photos", "--name", "mine", cwd=folder, cache=cache)
+    assert done.returncode == 2
+    assert "give this run another --name" in done.stderr
+    assert (folder / "runs" / "mine" / "experiment.json").read_text() == before
+
+
+def test_debug_shows_the_traceback(tmp_path, cache):
+    done = csametric("--debug", "evaluate", "nowhere", cwd=tmp_path, cache=cache)
+    assert done.returncode == 2
+    assert "Traceback" in done.stderr
+
+
+def test_our_own_failures_are_status_1(monkeypatch, capsys):
+    from csametric.cli import app
+
+    monkeypatch.setattr(app, "app", lambda: 1 / 0)
+    monkeypatch.setattr(sys, "argv", ["csametric"])
+    with pytest.raises(SystemExit) as stopped:
+        app.main()
+    assert stopped.value.code == 1
+    assert "ZeroDivisionError" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["demo", "train", "evaluate", "recipes", "bench", "doctor"])
+def test_every_command_has_help_with_an_example(command, tmp_path, cache):
+    done = csametric(command, "--help", cwd=tmp_path, cache=cache)
+    assert done.returncode == 0
+    assert "Example: csametric" in done.stdout
+
+
+def test_recipes_and_doctor(tmp_path, cache):
+    listed = csametric("recipes", cwd=tmp_path, cache=cache)
+    assert listed.returncode == 0
+    assert "hardnet_csa" in listed.stdout
+    told = csametric("doctor", cwd=tmp_path, cache=cache)
+    assert told.returncode == 0
+    assert "reordered" in told.stdout

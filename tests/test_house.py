@@ -1,0 +1,114 @@
+"""Imports run downwards only, and starting up stays light."""
+
+import ast
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "src" / "csametric"
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "distances": set(),
+    "attention": set(),
+    "data": set(),
+    "models": {"attention"},
+    "losses": {"distances"},
+    "evaluation": {"distances"},
+    "search": {"distances"},
+    "training": {"models", "losses", "data", "evaluation", "distances", "attention"},
+    "recipes": {"training", "models", "losses", "data", "evaluation", "distances", "attention"},
+    "inference": {"models", "data", "training"},
+    "matching": {"models", "data", "distances", "inference"},
+    "report": {"evaluation"},
+    "web": {"search", "report", "inference", "attention"},
+}
+ALLOWED["cli"] = set(ALLOWED)
+ENTRANCES = {"__init__", "__main__"}
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def rooms_imported(path: Path) -> set[str]:
+    modules = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name.split(".")[1] for name in modules if name.startswith("csametric.")}
+
+
+def wrong_imports(path: Path) -> set[str]:
+    room = room_of(path)
+    return rooms_imported(path) - ALLOWED[room] - {room, "errors"}
+
+
+def test_every_file_imports_downwards_only():
+    files = [path for path in PACKAGE.rglob("*.py") if room_of(path) not in ENTRANCES]
+    assert len(files) > 20
+    unknown = {room_of(path) for path in files} - set(ALLOWED)
+    assert not unknown, f"rooms the plan does not know: {unknown}"
+    wrong = {str(path): wrong_imports(path) for path in files if wrong_imports(path)}
+    assert not wrong
+
+
+def test_the_import_test_sees_an_upward_import(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "PACKAGE", tmp_path)
+    (tmp_path / "losses").mkdir()
+    bad = tmp_path / "losses" / "bad.py"
+    bad.write_text("from csametric.training.loop import train\nfrom csametric import models\n")
+    assert wrong_imports(bad) == {"training", "models"}
+
+
+def test_folders_are_at_most_two_deep():
+    assert all(len(path.relative_to(PACKAGE).parts) <= 2 for path in PACKAGE.rglob("*.py"))
+
+
+def run_python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_import_is_lazy():
+    heavy = run_python(
+        "import csametric, sys; print([m for m in ('torch', 'cv2', 'timm', 'matplotlib', 'accelerate') if m in sys.modules])"
+    )
+    assert heavy.strip() == "[]"
+
+
+def test_the_layer_needs_neither_opencv_nor_timm_nor_matplotlib():
+    code = (
+        "import torch, sys; before = 'torch._dynamo' in sys.modules; from csametric import CompressedSelfAttention;"
+        "print([m for m in ('cv2', 'timm', 'matplotlib', 'accelerate') if m in sys.modules],"
+        "('torch._dynamo' in sys.modules) == before)"
+    )
+    assert run_python(code).strip() == "[] True"
+
+
+def test_every_public_name_resolves():
+    import csametric
+
+    for name in csametric.__all__:
+        assert callable(getattr(csametric, name))
+    assert set(csametric.__all__) <= set(dir(csametric))
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = csametric.nothing
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; import csametric.cli.app; print([m for m in ('torch', 'cv2', 'numpy', 'accelerate') if m in sys.modules])"
+    )
+    assert run_python(code).strip() == "[]"
+
+
+def test_help_answers_soon():
+    """A sanity bound, not a benchmark: an accidental `import torch` costs seconds."""
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-m", "csametric", "--help"], capture_output=True, check=True)
+    assert time.perf_counter() - started < 3
