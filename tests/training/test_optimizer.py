@@ -39,4 +39,4 @@ def test_two_steps_worked_by_hand():
     for expected in (-10, -10 - 10 * (0.9 * 1 + 0.1 * 1)):
         weight.grad = torch.ones(())
         optimizer.step()
-        assert float(weight) == pytest.approx(expected)
+        assert weight.item() == pytest.approx(expected)

@@ -88,11 +88,12 @@ def _table_section(scores: Mapping[str, DescriptorScores]) -> Section:
     return Section(
         title="How good are the descriptors?",
         text=(
-            "Held-out photographs: each keypoint's upright patch against a view of it at three levels. FPR95 is the "
-            "share of strangers accepted where 95 % of the true pairs are (lower is better); NN acc. the share of "
-            "patches whose nearest neighbour in the photograph is their own, AP the average precision of those matches "
-            "(higher is better). Stereo: mutual nearest neighbours between two real photographs, judged by the true "
-            "disparity. SIFT and RootSIFT see the same patches. One seed: differences of a few tenths are noise."
+            "Held-out photographs: each keypoint's upright patch against a view of it at three levels. Among all pairs "
+            "within a photograph, FPR95 is the share of strangers accepted where 95 % of the true pairs are (lower is "
+            "better); NN acc. is the share of patches whose nearest neighbour is their own, AP the average precision of "
+            "those matches (higher is better); means over photographs. Stereo: mutual nearest neighbours between two "
+            "real photographs, judged by the true disparity. SIFT and RootSIFT see the same patches. One seed: "
+            "differences of a few tenths are noise."
         ),
         table=Table(header=SCORE_HEADER, rows=score_rows(scores)),
     )

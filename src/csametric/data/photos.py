@@ -28,7 +28,6 @@ BUNDLED_TRAIN = (
     "astronaut.png",
     "brick.png",
     "cell.png",
-    "clock_motion.png",
     "coins.png",
     "grass.png",
     "gravel.png",

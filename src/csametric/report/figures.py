@@ -10,7 +10,7 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-RIGHT, WRONG = "#1b9e77", "#d95f02"
+RIGHT, WRONG = "#21d19f", "#ff6a13"
 DOTS_PER_INCH = 110
 
 
@@ -98,8 +98,8 @@ def matches(
     axis.imshow(np.hstack([left_HW, right_HW]), cmap="gray")
     lines_M22 = np.stack([from_M2[shown], to_M2[shown] + np.array([width, 0])], 1)
     correct = is_correct_M[shown]
-    axis.add_collection(LineCollection(list(lines_M22[correct]), colors=RIGHT, linewidths=0.6, label="right (within 3 px)"))
-    axis.add_collection(LineCollection(list(lines_M22[~correct]), colors=WRONG, linewidths=0.6, label="wrong"))
+    for chosen, colour, label in ((correct, RIGHT, "right (within 3 px)"), (~correct, WRONG, "wrong")):
+        axis.add_collection(LineCollection(list(lines_M22[chosen]), colors=colour, linewidths=0.8, label=label))
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     axis.set_axis_off()
     return figure

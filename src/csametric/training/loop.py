@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from csametric.models.l2net import L2Net
 from csametric.training import checkpoint, validation
 from csametric.training.environment import describe_environment
 from csametric.training.experiment import DescriptorSettings, Experiment
+from csametric.training.log import RunLog
 from csametric.training.memory import keep_freed_memory
 from csametric.training.optimizer import build_optimizer, set_learning_rates
 from csametric.training.precision import Precision, choose_precision
@@ -72,20 +73,18 @@ def _train(experiment: Experiment, folder: Path, accelerator: Accelerator, patch
     first = checkpoint.load_checkpoint(folder, model, optimizer)
     network, optimizer = accelerator.prepare(model, optimizer)
     describe = embedder(model, accelerator.device, precision)
-    log = _Log(folder, first, accelerator, experiment, precision, patches)
+    environment = describe_environment(accelerator.device, precision) | {"data": asdict(patches.summary)}
+    seed, rank, world_size = experiment.seed, accelerator.process_index, accelerator.num_processes
+    writing = RunLog(folder, first, environment) if accelerator.is_main_process else nullcontext()
+    bar = TrainingProgress.of_steps(experiment, first, enabled=accelerator.is_main_process)
 
-    with TrainingProgress.of_steps(experiment, first, enabled=accelerator.is_main_process) as progress:
+    with writing as log, bar as progress:
         for step in range(first, experiment.steps):
             started = time.perf_counter()
             set_learning_rates(optimizer, step, experiment.steps)
-            torch.manual_seed(_step_seed(experiment.seed, step, accelerator.process_index))
+            torch.manual_seed(_step_seed(seed, step, rank))
             batch = pair_batch(
-                patches.train,
-                step,
-                batch_size=experiment.batch_size,
-                seed=experiment.seed,
-                rank=accelerator.process_index,
-                world_size=accelerator.num_processes,
+                patches.train, step, batch_size=experiment.batch_size, seed=seed, rank=rank, world_size=world_size
             )
             loss = batch_loss(network, batch, LOSSES[experiment.loss], accelerator.device, precision)
             accelerator.backward(loss)
@@ -95,13 +94,12 @@ def _train(experiment: Experiment, folder: Path, accelerator: Accelerator, patch
 
             done = step + 1
             row: dict[str, float] = {"loss": loss.item(), **_alpha(model)}
-            row["pairs_per_second"] = experiment.batch_size * accelerator.num_processes / (time.perf_counter() - started)
-            last = done == experiment.steps
-            if accelerator.is_main_process:
-                if last or done % experiment.evaluate_every == 0:
+            row["pairs_per_second"] = experiment.batch_size * world_size / (time.perf_counter() - started)
+            if log is not None:
+                if _due(done, experiment.evaluate_every, experiment.steps):
                     row["fpr95"] = validation.curve_fpr95(describe, patches, CURVE_LEVEL, CURVE_KEYPOINTS)
                 log.write(done, row)
-                if last or done % experiment.checkpoint_every == 0:
+                if _due(done, experiment.checkpoint_every, experiment.steps):
                     checkpoint.save_checkpoint(folder, done, model, optimizer)
             progress(done, row)
 
@@ -109,7 +107,10 @@ def _train(experiment: Experiment, folder: Path, accelerator: Accelerator, patch
         checkpoint.save_weights(folder / checkpoint.WEIGHTS, model)
         scores = validation.score(describe, patches)
         checkpoint.write_text(folder / checkpoint.SCORES, json.dumps(asdict(scores), indent=1))
-    log.close()
+
+
+def _due(done: int, every: int, steps: int) -> bool:
+    return done == steps or done % every == 0
 
 
 def batch_loss(
@@ -147,7 +148,7 @@ def embedder(model: nn.Module, device: torch.device, precision: Precision) -> va
         with autocast(device, precision):
             batches = [
                 model(to_network(patches_KSS[start : start + EMBED_BATCH], device)).float().cpu()
-                for start in range(0, len(patches_KSS), EMBED_BATCH)
+                for start in range(0, max(len(patches_KSS), 1), EMBED_BATCH)
             ]
         model.train(training)
         return torch.cat(batches).numpy()
@@ -175,38 +176,3 @@ def _step_seed(seed: int, step: int, rank: int) -> int:
 def _alpha(model: nn.Module) -> dict[str, float]:
     alpha = getattr(getattr(model, "attention", None), "alpha", None)
     return {} if alpha is None else {"alpha": alpha.item()}
-
-
-class _Log:
-    """metrics.jsonl and TensorBoard, from a step on; a main-process affair."""
-
-    def __init__(
-        self,
-        folder: Path,
-        first: int,
-        accelerator: Accelerator,
-        experiment: Experiment,
-        precision: Precision,
-        patches: PhotoPatches,
-    ) -> None:
-        self.enabled = accelerator.is_main_process
-        if not self.enabled:
-            return
-        from torch.utils.tensorboard import SummaryWriter
-
-        environment = describe_environment(accelerator.device, precision) | {"data": asdict(patches.summary)}
-        checkpoint.write_text(folder / checkpoint.ENVIRONMENT, json.dumps(environment, indent=1))
-        checkpoint.keep_metrics_until(folder, first)
-        self.lines = (folder / checkpoint.METRICS).open("a")
-        self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1)
-
-    def write(self, step: int, row: dict[str, float]) -> None:
-        self.lines.write(json.dumps({"step": step, **row}) + "\n")
-        self.lines.flush()
-        for name, value in row.items():
-            self.tensorboard.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        if self.enabled:
-            self.lines.close()
-            self.tensorboard.close()

@@ -21,6 +21,8 @@ def choose_precision(wanted: str, device: torch.device) -> Precision:
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
         return Precision("bf16" if fast else "fp32", f"the GPU {'has' if fast else 'lacks'} bf16 units")
+    if device.type != "cpu":
+        return Precision("fp32", f"bf16 has not been measured on {device.type}")
     units = [unit for unit in _FAST_BF16 if torch.cpu.get_capabilities().get(unit)]
     if units:
         return Precision("bf16", f"the processor has {units[0]}")

@@ -12,6 +12,7 @@ from csametric.data.keypoints import Keypoints, detect_keypoints, keypoint_patch
 from csametric.data.photos import HELD_OUT_COLUMNS, PhotoPatches
 from csametric.data.stereo import motorcycle
 from csametric.distances import unit_euclidean_distances
+from csametric.errors import UserError
 from csametric.evaluation.matching import (
     StereoMatching,
     evaluate_patch_matching,
@@ -21,11 +22,12 @@ from csametric.evaluation.verification import fpr95
 
 Describe = Callable[[NDArray], NDArray]
 STEREO_KEYPOINTS = 5000
+STEREO_SEPARATION = 0.5  # a point dropped in one photograph only would have lost its partner in the other
 
 
 @dataclass(frozen=True, kw_only=True)
 class LevelScores:
-    """fpr95 over all held-out photographs; accuracy and average precision of matching, means over photographs."""
+    """FPR95 of all pairs within a photograph, accuracy and average precision of matching; means over photographs."""
 
     fpr95: float
     accuracy: float
@@ -73,7 +75,7 @@ def curve_fpr95(describe: Describe, patches: PhotoPatches, level: str, keypoints
     chosen = np.linspace(0, len(patches.held_out) - 1, min(keypoints, len(patches.held_out))).astype(int)
     columns = (0, HELD_OUT_COLUMNS.index(level))
     upright_KD, views_KD = (describe(patches.held_out[chosen, column]) for column in columns)
-    return _verification_fpr95(upright_KD, views_KD)
+    return _score_level(upright_KD, views_KD, patches.held_out_photos[chosen]).fpr95
 
 
 def score_levels(describe: Describe, patches: PhotoPatches) -> dict[str, LevelScores]:
@@ -92,33 +94,26 @@ def score_levels(describe: Describe, patches: PhotoPatches) -> dict[str, LevelSc
 def score_stereo(describe: Describe) -> StereoResult:
     """Mutual nearest neighbours of the motorcycle pair's keypoints, judged by the true disparity."""
     pair = motorcycle()
-    left, right = (detect_keypoints(image, STEREO_KEYPOINTS) for image in (pair.left, pair.right))
+    left, right = (detect_keypoints(image, STEREO_KEYPOINTS, separation=STEREO_SEPARATION) for image in (pair.left, pair.right))
     distances_NM = _distances(describe(keypoint_patches(pair.left, left)), describe(keypoint_patches(pair.right, right)))
     matching = evaluate_stereo_matching(distances_NM, left.centres, right.centres, pair.disparity)
     return StereoResult(left=left, right=right, matching=matching)
 
 
 def _score_level(upright_KD: NDArray, views_KD: NDArray, photos_K: NDArray) -> LevelScores:
-    matchings = [
-        evaluate_patch_matching(_distances(upright_KD[photos_K == photo], views_KD[photos_K == photo]))
-        for photo in np.unique(photos_K)
-        if (photos_K == photo).sum() > 1
-    ]
+    photos = [photo for photo, count in zip(*np.unique(photos_K, return_counts=True), strict=True) if count > 1]
+    if not photos:
+        raise UserError("no held-out photograph has two keypoints to tell apart; add larger or more textured photographs")
+    rates, matchings = [], []
+    for photo in photos:
+        distances_KK = _distances(upright_KD[photos_K == photo], views_KD[photos_K == photo])
+        rates.append(fpr95(distances_KK.ravel(), np.eye(len(distances_KK)).ravel()))
+        matchings.append(evaluate_patch_matching(distances_KK))
     return LevelScores(
-        fpr95=_verification_fpr95(upright_KD, views_KD),
+        fpr95=float(np.mean(rates)),
         accuracy=float(np.mean([matching.accuracy for matching in matchings])),
         average_precision=float(np.mean([matching.average_precision for matching in matchings])),
     )
-
-
-def _verification_fpr95(upright_KD: NDArray, views_KD: NDArray) -> float:
-    """As many non-matches as matches: each upright patch with the view of the keypoint before it, of a fixed shuffle."""
-    shuffled = np.random.default_rng(0).permutation(len(upright_KD))
-    strangers = np.empty_like(shuffled)
-    strangers[shuffled] = np.roll(shuffled, 1)
-    pairs = np.concatenate([views_KD, views_KD[strangers]])
-    distances = np.linalg.norm(np.concatenate([upright_KD, upright_KD]) - pairs, axis=1)
-    return fpr95(distances, np.arange(len(pairs)) < len(upright_KD))
 
 
 def _distances(a_ND: NDArray, b_MD: NDArray) -> NDArray:
