@@ -122,7 +122,7 @@ def test_writes_are_atomic(tmp_path):
 
 
 def test_another_experiment_in_the_folder_is_refused(finished, photo_folder, cache):
-    with pytest.raises(UserError, match=r"other settings \(optimizer.lr=10.0 there, 5.0 here\); give this run another --name"):
+    with pytest.raises(UserError, match=r"other settings \(optimizer.lr=1.0 there, 5.0 here\); give this run another --name"):
         loop.train(tiny.experiment(photo_folder, "optimizer.lr=5"), finished, cache)
 
 

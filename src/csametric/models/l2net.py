@@ -33,13 +33,12 @@ class L2Net(nn.Module):
 
     def __init__(self, attention: str | MakeLayer | None = None, maps: int = 32, dropout: float = 0.3) -> None:
         super().__init__()
-        self.local = nn.Sequential(
+        local = nn.Sequential(
             *_convolution_block(1, 32),
             *_convolution_block(32, 32),
             *_convolution_block(32, ATTENDED_CHANNELS, stride=2),
         )
-        self.attention = _attention_layer(attention, maps)
-        self.head = nn.Sequential(
+        head = nn.Sequential(
             *_convolution_block(ATTENDED_CHANNELS, 64),
             *_convolution_block(64, 128, stride=2),
             *_convolution_block(128, 128),
@@ -47,9 +46,12 @@ class L2Net(nn.Module):
             nn.Conv2d(128, 128, 8, bias=False),
             nn.BatchNorm2d(128, affine=False),
         )
-        for module in (*self.local, *self.head):
+        for module in (*local, *head):
             if isinstance(module, nn.Conv2d):
                 nn.init.orthogonal_(module.weight, gain=ORTHOGONAL_GAIN)
+        self.local = local
+        self.attention = _attention_layer(attention, maps)  # drawn last: one seed gives every attention the same network
+        self.head = head
 
     def forward(self, patches_N1HW: Tensor) -> Tensor:
         """(N, 1, 32, 32) -> (N, 128), unit length."""

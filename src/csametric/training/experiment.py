@@ -27,9 +27,9 @@ class OptimizerSettings:
     weight decay.
     """
 
-    lr: float = 10.0
-    attention_lr: float = 0.1
-    alpha_lr: float = 0.1
+    lr: float = 1.0
+    attention_lr: float = 10.0
+    alpha_lr: float = 30.0
     momentum: float = 0.9
     dampening: float = 0.9
     weight_decay: float = 1e-4
@@ -46,10 +46,10 @@ class Experiment:
     recipe: str
     seed: int = 0
     loss: Literal["hardnet", "ral"] = "hardnet"
-    steps: int = 300
+    steps: int = 220
     batch_size: int = 512
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    evaluate_every: int = 100
+    evaluate_every: int = 40
     checkpoint_every: int = 50
     data: PhotoSettings = field(default_factory=PhotoSettings)
     model: DescriptorSettings = field(default_factory=DescriptorSettings)

@@ -1,0 +1,57 @@
+"""A tiny fixed training run in fp32: its losses must not move when code is only rearranged.
+
+After a change that is meant to move them: python -m tests.training.test_golden
+"""
+
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from csametric.data.sampling import pair_batch
+from csametric.recipes import find_recipe
+from csametric.training.loop import LOSSES, batch_loss, build_model
+from csametric.training.optimizer import build_optimizer, set_learning_rates
+from csametric.training.precision import Precision
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "losses.json"
+STEPS = 6
+RECIPES = ("hardnet", "hardnet_sa", "hardnet_csa", "ralnet_csa")
+
+
+def patches() -> np.ndarray:
+    """Sixty-four blurred noises, four noisy views of each."""
+    rng = np.random.default_rng(0)
+    identities = np.stack([cv2.resize(rng.integers(0, 256, (6, 6), dtype=np.uint8), (32, 32)) for _ in range(64)])
+    views = identities[:, None] + rng.normal(0, 20, (64, 4, 32, 32))
+    return views.clip(0, 255).astype(np.uint8)
+
+
+def losses(recipe: str) -> list[float]:
+    experiment = find_recipe(recipe)
+    torch.manual_seed(0)
+    model = build_model(experiment.model)
+    optimizer = build_optimizer(model, experiment.optimizer)
+    seen = []
+    for step in range(STEPS):
+        set_learning_rates(optimizer, step, STEPS)
+        torch.manual_seed(step)
+        batch = pair_batch(patches(), step, batch_size=16, seed=0)
+        loss = batch_loss(model, batch, LOSSES[experiment.loss], torch.device("cpu"), Precision("fp32", "asked for"))
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        seen.append(loss.item())
+    return seen
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_losses_are_those_of_the_golden_run(recipe):
+    assert losses(recipe) == pytest.approx(json.loads(GOLDEN.read_text())[recipe], rel=5e-3)
+
+
+if __name__ == "__main__":
+    GOLDEN.write_text(json.dumps({recipe: losses(recipe) for recipe in RECIPES}, indent=1) + "\n")
