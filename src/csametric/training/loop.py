@@ -27,7 +27,7 @@ from csametric.training.log import RunLog
 from csametric.training.memory import keep_freed_memory
 from csametric.training.optimizer import build_optimizer, set_learning_rates
 from csametric.training.precision import Precision, choose_precision
-from csametric.training.progress import TrainingProgress
+from csametric.training.progress import photo_progress, step_progress
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"hardnet": hardnet_loss, "ral": ral_loss}
 CURVE_KEYPOINTS = 1000
@@ -59,7 +59,7 @@ def train(experiment: Experiment, folder: Path, cache: Path | None = None) -> No
             checkpoint.claim_run_folder(folder, experiment)
         if (folder / checkpoint.SCORES).exists():
             return
-        showing = TrainingProgress.of_photos(enabled=accelerator.is_main_process)
+        showing = photo_progress(enabled=accelerator.is_main_process)
         with accelerator.main_process_first(), showing as progress:
             patches = open_photo_patches(experiment.data, cache, progress)
         _train(experiment, folder, accelerator, patches)
@@ -76,7 +76,8 @@ def _train(experiment: Experiment, folder: Path, accelerator: Accelerator, patch
     environment = describe_environment(accelerator.device, precision) | {"data": asdict(patches.summary)}
     seed, rank, world_size = experiment.seed, accelerator.process_index, accelerator.num_processes
     writing = RunLog(folder, first, environment) if accelerator.is_main_process else nullcontext()
-    bar = TrainingProgress.of_steps(experiment, first, enabled=accelerator.is_main_process)
+    announcement = f"{patches.summary}\narithmetic: {precision.name}, {precision.reason}"
+    bar = step_progress(experiment, first, announcement, enabled=accelerator.is_main_process)
 
     with writing as log, bar as progress:
         for step in range(first, experiment.steps):
