@@ -85,6 +85,39 @@ def test_large_photographs_are_reduced(tmp_path, suffix):
     assert read_photo(tmp_path / f"large{suffix}", 300).shape == (167, 300)
 
 
+def test_sixteen_bits_are_reduced_to_eight(tmp_path):
+    grey = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
+    cv2.imwrite(str(tmp_path / "deep.png"), grey)
+    np.testing.assert_allclose(read_photo(tmp_path / "deep.png", 100).astype(int), grey // 256, atol=1)
+
+
+def test_what_a_kill_left_is_cleared_after_a_while(photo_folder, tmp_path):
+    patches = open_photo_patches(small(photo_folder), tmp_path)
+    (folder,) = tmp_path.iterdir()
+    del patches
+    shutil.rmtree(folder)
+    old, fresh = (tmp_path / f".{folder.name}-{name}" for name in ("old", "fresh"))
+    for left in (old, fresh):
+        left.mkdir()
+    os.utime(old, (0, 0))
+    open_photo_patches(small(photo_folder), tmp_path)
+    assert not old.exists()
+    assert fresh.exists()
+
+
+def test_files_of_one_name_in_two_folders_are_told_apart(own, tmp_path):
+    (own / "sub").mkdir()
+    for folder in (own, own / "sub"):
+        (folder / "bad.png").write_text("no image")
+    assert set(open_photo_patches(small(own), tmp_path).summary.skipped) == {"bad.png", "sub/bad.png"}
+
+
+@pytest.mark.parametrize("change", [{"views": 1}, {"keypoints": 0}, {"max_side": 8}, {"support": 0.0}, {"held_out_every": 1}])
+def test_settings_that_cannot_work_are_refused(change):
+    with pytest.raises(UserError, match=r"data\..* use"):
+        PhotoSettings(**change)
+
+
 def test_missing_empty_and_unusable_folders(tmp_path):
     with pytest.raises(UserError, match="there is no folder"):
         split_photos(PhotoSettings(folder=str(tmp_path / "nowhere")))
@@ -92,7 +125,7 @@ def test_missing_empty_and_unusable_folders(tmp_path):
         split_photos(PhotoSettings(folder=str(tmp_path)))
     for index in range(3):
         cv2.imwrite(str(tmp_path / f"flat{index}.png"), np.full((90, 90), 7, np.uint8))
-    with pytest.raises(UserError, match="none of the 2 photographs to train has usable keypoints"):
+    with pytest.raises(UserError, match="none of the 2 photographs to train on has usable keypoints"):
         open_photo_patches(PhotoSettings(folder=str(tmp_path)), tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from pathlib import Path
+from typing import IO, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +41,8 @@ BUNDLED_TRAIN = (
 BUNDLED_HELD_OUT = ("camera.png", "chelsea.png", "coffee.png", "motorcycle_left.png")
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 HELD_OUT_COLUMNS = ("upright", *LEVELS)
+TRAIN_FILE, HELD_OUT_FILE = "train.u8", "held_out.u8"
+STALE_AFTER = 3600.0  # seconds
 _FORMAT = 1
 _WORKERS = 2
 
@@ -59,7 +62,7 @@ class PhotoSettings:
     folder: str = BUNDLED
     keypoints: int = 20_000
     views: int = 16
-    level: str = "tough"
+    level: Literal["easy", "hard", "tough"] = "tough"
     support: float = SUPPORT
     contrast_threshold: float = CONTRAST_THRESHOLD
     separation: float = 2.0
@@ -67,6 +70,13 @@ class PhotoSettings:
     held_out_every: int = 5
     held_out_keypoints: int = 1000
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("keypoints", 2), ("views", 2), ("held_out_keypoints", 2), ("held_out_every", 2), ("max_side", 32)):
+            if getattr(self, name) < least:
+                raise UserError(f"data.{name}={getattr(self, name)} is too few; use {least} or more")
+        if self.support <= 0:
+            raise UserError(f"data.support={self.support} leaves no patch; use a number above 0, for example {SUPPORT}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,8 +116,16 @@ class PhotoSummary:
         return text
 
 
+MakePatches = Callable[[NDArray, PhotoSettings, np.random.Generator], NDArray]
+
+
 class UnreadablePhotoError(Exception):
     """A file that is no whole photograph; the message says why."""
+
+
+def photo_root(settings: PhotoSettings) -> Path:
+    """The folder that holds the photographs."""
+    return Path(str(files("skimage") / "data")) if settings.folder == BUNDLED else Path(settings.folder)
 
 
 def split_photos(settings: PhotoSettings) -> tuple[list[Path], list[Path]]:
@@ -116,10 +134,9 @@ def split_photos(settings: PhotoSettings) -> tuple[list[Path], list[Path]]:
     Raises:
         UserError: the folder is missing or has fewer than two image files.
     """
+    folder = photo_root(settings)
     if settings.folder == BUNDLED:
-        folder = Path(str(files("skimage") / "data"))
         return [folder / name for name in BUNDLED_TRAIN], [folder / name for name in BUNDLED_HELD_OUT]
-    folder = Path(settings.folder)
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; name one that holds photographs")
     photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
@@ -128,7 +145,7 @@ def split_photos(settings: PhotoSettings) -> tuple[list[Path], list[Path]]:
             f"{folder} holds {len(photos)} photographs, one to train on and one to hold out are the least; add some "
             f"({', '.join(sorted(SUFFIXES))})"
         )
-    every = min(max(settings.held_out_every, 2), len(photos))
+    every = min(settings.held_out_every, len(photos))
     held_out = photos[every - 1 :: every]
     return [photo for photo in photos if photo not in set(held_out)], held_out
 
@@ -141,15 +158,13 @@ def read_photo(path: Path, max_side: int) -> NDArray:
     """
     from PIL import Image
 
-    Image.MAX_IMAGE_PIXELS, limit = None, Image.MAX_IMAGE_PIXELS
     try:
         with Image.open(path) as image:
             image.draft("L", (max_side, max_side))
-            grey = image.convert("L")
+            sixteen_bits = image.mode.startswith("I;16")
+            grey = (image.convert("I").point(lambda value: value / 256) if sixteen_bits else image).convert("L")
     except Exception as error:
         raise UnreadablePhotoError(f"not a whole image ({error})") from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
     if max(grey.size) > max_side:
         grey.thumbnail((max_side, max_side), Image.Resampling.BOX)
     if min(grey.size) < PATCH_SIDE:
@@ -185,10 +200,15 @@ def _key(settings: PhotoSettings, photos: Sequence[Path]) -> str:
 
 def _build(settings: PhotoSettings, train: list[Path], held_out: list[Path], folder: Path, progress: Progress) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
+    for left_by_a_kill in folder.parent.glob(f".{folder.name}-*"):
+        if time.time() - left_by_a_kill.stat().st_mtime > STALE_AFTER:
+            shutil.rmtree(left_by_a_kill, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         summary = _write(settings, train, held_out, aside, progress)
-        (aside / "summary.json").write_text(json.dumps(asdict(summary), indent=1))
+        with (aside / "summary.json").open("w") as out:
+            json.dump(asdict(summary), out, indent=1)
+            _sync(out)
         try:
             aside.rename(folder)
         except OSError:
@@ -201,35 +221,39 @@ def _build(settings: PhotoSettings, train: list[Path], held_out: list[Path], fol
 def _write(settings: PhotoSettings, train: list[Path], held_out: list[Path], aside: Path, progress: Progress) -> PhotoSummary:
     started = time.monotonic()
     skipped: dict[str, str] = {}
-    total = len(train) + len(held_out)
+    total, root = len(train) + len(held_out), photo_root(settings)
     share = replace(settings, keypoints=-(-settings.keypoints // len(train)))
 
-    def write_all(photos: list[Path], name: str, make: "MakePatches", done: int) -> dict[str, int]:
+    def write_all(photos: list[Path], name: str, purpose: str, make: MakePatches, done: int) -> dict[str, int]:
         counts: dict[str, int] = {}
-        with (aside / f"{name}.u8").open("wb") as out:
+        with (aside / name).open("wb") as out:
             for index, (photo, patches) in enumerate(_in_order(photos, share, make, offset=done)):
-                label = photo.name if photo.name not in counts else str(photo)
+                label = photo.relative_to(root).as_posix()
                 if isinstance(patches, str):
                     skipped[label] = patches
                 else:
                     counts[label] = len(patches)
                     patches.tofile(out)
                 progress(done + index + 1, total)
-            out.flush()
-            os.fsync(out.fileno())
+            _sync(out)
         if not counts:
-            raise UserError(f"none of the {len(photos)} photographs to {name.replace('_', ' ')} has usable keypoints "
-                            f"({next(iter(skipped.values()))}); add larger or more textured ones")  # fmt: skip
+            reason = next(reversed(skipped.values()))
+            raise UserError(
+                f"none of the {len(photos)} photographs to {purpose} has usable keypoints ({reason}); "
+                "add larger or more textured ones"
+            )
         return counts
 
-    train_counts = write_all(train, "train", _training_views, 0)
-    held_out_counts = write_all(held_out, "hold_out", _held_out_views, len(train))
+    train_counts = write_all(train, TRAIN_FILE, "train on", _training_views, 0)
+    held_out_counts = write_all(held_out, HELD_OUT_FILE, "hold out", _held_out_views, len(train))
     patches = sum(train_counts.values()) * settings.views + sum(held_out_counts.values()) * len(HELD_OUT_COLUMNS)
     seconds = time.monotonic() - started
     return PhotoSummary(train=train_counts, held_out=held_out_counts, skipped=skipped, patches=patches, seconds=seconds)
 
 
-MakePatches = Callable[[NDArray, PhotoSettings, np.random.Generator], NDArray]
+def _sync(out: IO[Any]) -> None:
+    out.flush()
+    os.fsync(out.fileno())
 
 
 def _in_order(
@@ -273,8 +297,8 @@ def _open(folder: Path, cached: bool) -> PhotoPatches:
     summary = replace(summary, cached=cached)
     counts = np.array(list(summary.held_out.values()))
     return PhotoPatches(
-        train=_map(folder / "train.u8", sum(summary.train.values())),
-        held_out=_map(folder / "hold_out.u8", int(counts.sum())),
+        train=_map(folder / TRAIN_FILE, sum(summary.train.values())),
+        held_out=_map(folder / HELD_OUT_FILE, int(counts.sum())),
         held_out_photos=np.repeat(np.arange(len(counts)), counts),
         summary=summary,
     )
