@@ -15,7 +15,7 @@ def test_regions_are_inside_and_apart(photo_folder):
     assert (corners <= np.array([image.shape[1] - 1, image.shape[0] - 1])).all()
     distances = np.linalg.norm(keypoints.centres[:, None] - keypoints.centres[None], axis=2)
     alike = np.abs(np.log(keypoints.sizes[:, None] / keypoints.sizes[None])) < np.log(1.5)
-    close = distances < 2 * np.minimum(keypoints.sizes[:, None], keypoints.sizes[None])
+    close = distances < 3 * np.minimum(keypoints.sizes[:, None], keypoints.sizes[None])
     assert not (close & alike & ~np.eye(len(distances), dtype=bool)).any()
 
 

@@ -10,6 +10,7 @@ from csametric.data.views import pyramid, sample_patches, upright_corners
 
 SUPPORT = 12.0
 CONTRAST_THRESHOLD = 0.04
+SEPARATION = 3.0  # sizes: twice the 1.3 that a tough view may shift, so that no view of one point is nearer to another
 
 
 class Keypoints(NamedTuple):
@@ -28,7 +29,7 @@ def detect_keypoints(
     limit: int,
     support: float = SUPPORT,
     contrast_threshold: float = CONTRAST_THRESHOLD,
-    separation: float = 2.0,
+    separation: float = SEPARATION,
 ) -> Keypoints:
     """The strongest keypoints whose support region lies inside the photograph, at most `limit`.
 

@@ -20,7 +20,7 @@ from typing import IO, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from csametric.data.keypoints import CONTRAST_THRESHOLD, SUPPORT, Keypoints, detect_keypoints
+from csametric.data.keypoints import CONTRAST_THRESHOLD, SEPARATION, SUPPORT, Keypoints, detect_keypoints
 from csametric.data.views import LEVELS, PATCH_SIDE, pyramid, random_views, sample_patches
 from csametric.errors import UserError, explaining_full_disk
 
@@ -65,7 +65,7 @@ class PhotoSettings:
     level: Literal["easy", "hard", "tough"] = "tough"
     support: float = SUPPORT
     contrast_threshold: float = CONTRAST_THRESHOLD
-    separation: float = 2.0
+    separation: float = SEPARATION
     max_side: int = 1600
     held_out_every: int = 5
     held_out_keypoints: int = 1000
