@@ -39,7 +39,7 @@ BUNDLED_TRAIN = (
     "rocket.jpg",
 )
 BUNDLED_HELD_OUT = ("camera.png", "chelsea.png", "coffee.png", "motorcycle_left.png")
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 HELD_OUT_COLUMNS = ("upright", *LEVELS)
 TRAIN_FILE, HELD_OUT_FILE = "train.u8", "held_out.u8"
 STALE_AFTER = 3600.0  # seconds
