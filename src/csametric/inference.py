@@ -23,7 +23,9 @@ class Embedder:
         self.describe = embedder(self.model, device, choose_precision(experiment.precision, device))
 
     def embed(self, images: ArrayLike | Tensor) -> Tensor:
-        """Grey patches (N, 32, 32) or (N, 1, 32, 32), any real type and range -> unit vectors (N, 128), fp32 on the CPU.
+        """Grey patches (N, 32, 32) or (N, 1, 32, 32) -> unit vectors (N, 128), fp32 on the CPU.
+
+        Any real type that NumPy has, any range: each patch is normalised by its own mean and deviation.
 
         Raises:
             UserError: another shape.

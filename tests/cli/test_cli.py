@@ -30,7 +30,7 @@ def trained(tmp_path_factory, photo_folder, cache) -> tuple[Path, subprocess.Com
 def test_train_on_own_photographs(trained):
     folder, done = trained
     assert done.returncode == 0, done.stderr
-    assert "runs/mine" in done.stdout
+    assert "open runs/mine/report.html" in done.stdout
     assert "RootSIFT" in done.stdout
     assert "1 skipped (broken.jpg: not a whole image" in done.stdout
     assert "arithmetic: " in done.stdout
@@ -71,6 +71,7 @@ def test_demo_compares_two_arms(tmp_path, cache, photo_folder):
         (["train", "hardnet", "--data", "photos:nowhere"], "there is no folder nowhere"),
         (["train", "hardnet", "--data", "video:x"], "write photos:FOLDER"),
         (["evaluate", "nowhere"], "is no run"),
+        (["train", "hardnet", "--seed", "-1"], "is no seed"),
         (["bench", "nothing"], "use one of attention"),
     ],
 )
@@ -87,8 +88,15 @@ def test_a_run_with_other_settings_is_kept(trained, cache):
     before = (folder / "runs" / "mine" / "experiment.json").read_text()
     done = csametric("train", "hardnet", "--data", "photos:photos", "--name", "mine", cwd=folder, cache=cache)
     assert done.returncode == 2
-    assert "give this run another --name" in done.stderr
+    assert "give this run another folder" in done.stderr
     assert (folder / "runs" / "mine" / "experiment.json").read_text() == before
+
+
+def test_a_file_where_the_runs_should_go(tmp_path, cache, photo_folder):
+    (tmp_path / "runs").write_text("a file")
+    done = csametric("train", "hardnet", "--data", f"photos:{photo_folder}", *SMALL, cwd=tmp_path, cache=cache)
+    assert done.returncode == 2
+    assert "check the path and its permissions" in done.stderr
 
 
 def test_debug_shows_the_traceback(tmp_path, cache):

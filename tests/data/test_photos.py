@@ -1,6 +1,5 @@
 """The patch cache: what it holds, what it skips, how it is keyed, what goes wrong."""
 
-import errno
 import os
 import shutil
 
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 from csametric.data import photos
-from csametric.data.photos import PhotoSettings, open_photo_patches, read_photo, split_photos
+from csametric.data.photos import BUNDLED_HELD_OUT, PhotoSettings, find_photos, open_photo_patches, read_photo
 from csametric.data.stereo import motorcycle
 from csametric.errors import UserError
 
@@ -30,14 +29,14 @@ def test_cache_holds_what_was_asked_for(photo_folder, cache):
     assert len(patches.held_out_photos) == len(patches.held_out)
     assert isinstance(patches.train, np.memmap)
     assert sum(patches.summary.train.values()) == len(patches.train)
-    assert list(patches.summary.held_out) == ["photo4.png"]
-    assert list(patches.summary.train) == [f"photo{i}.png" for i in range(4)]
+    assert list(patches.summary.held_out) == ["photo0.png"]
+    assert list(patches.summary.train) == [f"photo{i}.png" for i in range(1, 5)]
 
 
 def test_second_opening_is_the_same_cache(photo_folder, tmp_path):
     first = open_photo_patches(small(photo_folder), tmp_path)
     again = open_photo_patches(small(photo_folder), tmp_path)
-    assert (first.summary.cached, again.summary.cached) == (False, True)
+    assert first.summary == again.summary
     np.testing.assert_array_equal(first.train, again.train)
     assert len(list(tmp_path.iterdir())) == 1
 
@@ -63,11 +62,14 @@ def test_bad_files_are_skipped_and_named(own, tmp_path):
     (own / "notes.jpg").write_text("no image")
     cv2.imwrite(str(own / "flat.png"), np.full((90, 90), 7, np.uint8))
     cv2.imwrite(str(own / "tiny.png"), np.zeros((20, 90), np.uint8))
+    (own / "readme.txt").write_text("about these photographs")
+    (own / ".hidden").write_text("not even looked at")
     summary = open_photo_patches(small(own), tmp_path).summary
-    assert set(summary.skipped) == {"photo1.png", "notes.jpg", "flat.png", "tiny.png"}
+    assert set(summary.skipped) == {"photo1.png", "notes.jpg", "flat.png", "tiny.png", "readme.txt"}
+    assert summary.skipped["readme.txt"] == "not a photograph by its name"
     assert summary.skipped["flat.png"] == "no keypoints"
     assert "smaller than 32 pixels" in summary.skipped["tiny.png"]
-    assert "4 skipped" in str(summary)
+    assert "5 skipped" in str(summary)
     assert "notes.jpg: not a whole image" in str(summary)
 
 
@@ -112,29 +114,60 @@ def test_files_of_one_name_in_two_folders_are_told_apart(own, tmp_path):
     assert set(open_photo_patches(small(own), tmp_path).summary.skipped) == {"bad.png", "sub/bad.png"}
 
 
-@pytest.mark.parametrize("change", [{"views": 1}, {"keypoints": 0}, {"max_side": 8}, {"support": 0.0}, {"held_out_every": 1}])
+@pytest.mark.parametrize(
+    "change", [{"views": 1}, {"keypoints": 0}, {"max_side": 8}, {"support": 0.0}, {"held_out_every": 1}, {"folder": ""}]
+)
 def test_settings_that_cannot_work_are_refused(change):
-    with pytest.raises(UserError, match=r"data\..* use"):
+    with pytest.raises(UserError, match=r"data\..*; (use|name)"):
         PhotoSettings(**change)
 
 
 def test_missing_empty_and_unusable_folders(tmp_path):
     with pytest.raises(UserError, match="there is no folder"):
-        split_photos(PhotoSettings(folder=str(tmp_path / "nowhere")))
+        find_photos(PhotoSettings(folder=str(tmp_path / "nowhere")))
     with pytest.raises(UserError, match="holds 0 photographs"):
-        split_photos(PhotoSettings(folder=str(tmp_path)))
+        find_photos(PhotoSettings(folder=str(tmp_path)))
     for index in range(3):
         cv2.imwrite(str(tmp_path / f"flat{index}.png"), np.full((90, 90), 7, np.uint8))
-    with pytest.raises(UserError, match="none of the 2 photographs to train on has usable keypoints"):
+    with pytest.raises(UserError, match="0 of the 3 photographs have usable keypoints"):
         open_photo_patches(PhotoSettings(folder=str(tmp_path)), tmp_path / "cache")
     assert list((tmp_path / "cache").iterdir()) == []
 
 
-def test_a_full_disk_leaves_nothing_behind(photo_folder, tmp_path, monkeypatch):
-    def full(_):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+@pytest.mark.parametrize("bad", ["photo0.png", "photo4.png"])
+def test_a_bad_file_never_costs_the_split(own, tmp_path, bad):
+    (own / bad).write_text("no image")
+    patches = open_photo_patches(small(own), tmp_path)
+    assert len(patches.summary.held_out) == 1
+    assert len(patches.summary.train) == 3
 
-    monkeypatch.setattr(os, "fsync", full)
+
+def test_many_skipped_files_are_counted_and_some_named(own, tmp_path):
+    for index in range(50):
+        (own / f"note{index:02}.txt").write_text("")
+    text = str(open_photo_patches(small(own), tmp_path).summary)
+    assert "50 skipped" in text
+    assert "30 more" in text
+
+
+def test_a_damaged_cache_says_what_to_remove(photo_folder, tmp_path):
+    open_photo_patches(small(photo_folder), tmp_path)
+    (folder,) = tmp_path.iterdir()
+    (folder / "train.u8").write_bytes(b"short")
+    with pytest.raises(UserError, match="is damaged; remove that folder"):
+        open_photo_patches(small(photo_folder), tmp_path)
+
+
+def test_a_full_disk_leaves_nothing_behind(photo_folder, tmp_path, monkeypatch):
+    """The write itself fails, as on a real full disk (/dev/full), not a stand-in for it."""
+    real = photos.tempfile.mkdtemp
+
+    def on_a_full_disk(**options):
+        folder = real(**options)
+        os.symlink("/dev/full", os.path.join(folder, photos.TRAIN_FILE))  # noqa: PTH118, PTH211
+        return folder
+
+    monkeypatch.setattr(photos.tempfile, "mkdtemp", on_a_full_disk)
     with pytest.raises(UserError, match="is full; free some room or set CSAMETRIC_CACHE"):
         open_photo_patches(small(photo_folder), tmp_path)
     assert list(tmp_path.iterdir()) == []
@@ -156,10 +189,11 @@ def test_photographs_are_read_a_few_at_a_time(tmp_path, photo_folder, monkeypatc
 
 
 def test_the_bundled_photographs_are_all_there():
-    train, held_out = split_photos(PhotoSettings())
-    assert all(path.is_file() for path in [*train, *held_out])
-    assert not {path.name for path in train} & {path.name for path in held_out}
-    assert not any("motorcycle" in path.name for path in train)
+    found, others = find_photos(PhotoSettings())
+    assert all(path.is_file() for path in found)
+    assert others == []
+    assert len({path.name for path in found}) == len(found)
+    assert all("motorcycle" not in path.name or path.name in BUNDLED_HELD_OUT for path in found)
 
 
 def test_the_stereo_pair_has_its_disparity():

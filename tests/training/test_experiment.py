@@ -36,6 +36,14 @@ def test_overrides_are_typed():
         ("optimizer=3", "set one of optimizer.lr"),
         ("steps.more=3", "goes too deep"),
         ("steps=0", "use 1 or more"),
+        ("batch_size=1", "has no negatives; use 2 or more"),
+        ("seed=-1", "is no seed"),
+        ("optimizer.lr=nan", "is not a finite number"),
+        ("optimizer.lr=-1", "is negative; use 0 or more"),
+        ("model.dropout=2", "is no probability"),
+        ("model.maps=0", "use 1 or more"),
+        ("data.separation=nan", "is not a finite number"),
+        ("data.level=harder", "use one of easy, hard, tough"),
     ],
 )
 def test_refusals_name_the_mend(assignment, words):
@@ -49,9 +57,16 @@ def test_json_of_another_version_is_refused():
     with pytest.raises(UserError, match=r"no setting optimizer\.beta"):
         from_json(json.dumps(values))
     values = json.loads(to_json(Experiment(recipe="x")))
-    values["steps"] = [1]
-    with pytest.raises(UserError, match=r"steps=\[1\] is not"):
-        from_json(json.dumps(values))
+    for value, words in (([1], r"steps=\[1\] is not"), (1.5, "steps=1.5 is not a whole number")):
+        with pytest.raises(UserError, match=words):
+            from_json(json.dumps(values | {"steps": value}))
+    for broken, words in (
+        ({"steps": 3}, "names no recipe"),
+        ([], "not a group of settings"),
+        ({"data": 3}, "data is not a group"),
+    ):
+        with pytest.raises(UserError, match=words):
+            from_json(json.dumps(broken))
 
 
 def test_unknown_recipe():

@@ -3,6 +3,8 @@
 import sys
 from pathlib import Path
 
+import torch
+
 from csametric.recipes import find_recipe
 from csametric.training.experiment import Experiment, override
 
@@ -24,5 +26,6 @@ def experiment(photos: Path, *settings: str) -> Experiment:
 if __name__ == "__main__":
     from csametric.training.loop import train
 
+    torch.set_num_threads(2)
     folder, photos, cache, *settings = sys.argv[1:]
     train(experiment(Path(photos), *settings), Path(folder), Path(cache))

@@ -1,7 +1,7 @@
 """The exact reordering in plain operators: the path of CPUs, `torch.compile` and ONNX.
 
 Each base map sums to 1, so E = Wg (X B^T) + bg: the C -> C convolution over P positions becomes one over D columns.
-Both memory formats are served without a copy of X; which operators do that best was measured (docs/EXPERIMENTS.md).
+Both memory formats are served without a copy of X; which operators do that best was measured (docs/decisions/0001).
 """
 
 import torch

@@ -1,12 +1,14 @@
 """The `csametric` command: its groups, and how errors reach the user."""
 
+import errno
 import sys
 import traceback
+from pathlib import Path
 
 import typer
 
 from csametric.cli import bench, demo, runs, system
-from csametric.errors import UserError
+from csametric.errors import UserError, explaining_full_disk
 
 app = typer.Typer(
     name="csametric",
@@ -23,6 +25,7 @@ app.command()(bench.bench)
 app.command()(system.doctor)
 
 DEBUG = "--debug"
+MENDABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}
 
 
 @app.callback()
@@ -35,16 +38,24 @@ def main() -> None:
     debug = DEBUG in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != DEBUG]
     try:
-        app()
+        with explaining_full_disk(Path.cwd(), "free some room and give the same command again"):
+            app()
     except UserError as error:
         _explain(str(error), debug)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("stopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        sys.exit(130)
+    except OSError as error:
+        if error.errno not in MENDABLE or error.filename is None:
+            _explain(_failure(error), debug)
+            sys.exit(1)
+        _explain(f"{error.filename}: {error.strerror}; check the path and its permissions", debug)
+        sys.exit(2)
     except Exception as error:
-        _explain(f"csametric failed: {type(error).__name__}: {error}; run it again with {DEBUG} and report it", debug)
+        _explain(_failure(error), debug)
         sys.exit(1)
+
+
+def _failure(error: Exception) -> str:
+    return f"csametric failed: {type(error).__name__}: {error}; run it again with {DEBUG} and report it"
 
 
 def _explain(message: str, debug: bool) -> None:

@@ -25,8 +25,7 @@ def demo(
 
     Example: csametric demo --with sa
     """
-    from csametric.cli.reports import SCORE_HEADER, score_rows, write_report
-    from csametric.cli.tables import print_table
+    from csametric.cli.reports import report_runs
     from csametric.recipes import find_recipe
     from csametric.training.experiment import override
     from csametric.training.loop import train
@@ -37,7 +36,4 @@ def demo(
         experiment = override(find_recipe(recipe), [f"seed={seed}", *(settings or [])])
         runs[label] = out / recipe
         train(experiment, runs[label])
-    report = out / "report.html"
-    scores = write_report("Descriptors with and without compressed self-attention", runs, report)
-    print_table(f"seed {seed}, held-out photographs and a real stereo pair", SCORE_HEADER, score_rows(scores))
-    print(f"open {report}")
+    report_runs("Descriptors with and without compressed self-attention", runs, out / "report.html")

@@ -8,10 +8,12 @@ from typing import cast
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from torch import nn
 
 from csametric.attention.layers import CompressedSelfAttention
-from csametric.data.photos import HELD_OUT_COLUMNS, PhotoPatches, open_photo_patches
+from csametric.cli.tables import print_table
+from csametric.data.photos import PhotoPatches, open_photo_patches
 from csametric.data.stereo import motorcycle
 from csametric.inference import Embedder, load
 from csametric.models.l2net import normalize_patches
@@ -19,15 +21,10 @@ from csametric.models.sift import sift_descriptors
 from csametric.report import figures
 from csametric.report.page import Section, Table, render
 from csametric.training import validation
-from csametric.training.checkpoint import ENVIRONMENT, SCORES, read_metrics, write_text
+from csametric.training.checkpoint import ENVIRONMENT, check_photos, read_metrics, read_scores, write_text
 from csametric.training.validation import DescriptorScores
 
-SCORE_HEADER = [
-    "descriptor",
-    *(f"{level} {score}" for level in HELD_OUT_COLUMNS[1:] for score in ("FPR95 %", "NN acc. %", "AP %")),
-    "stereo within 3 px %",
-    "stereo correct",
-]
+LEVEL_SCORES = {"fpr95": "FPR95, %", "accuracy": "NN accuracy, %", "average_precision": "matching AP, %"}
 ATTENDED_PATCHES = 6
 POSITIONS = np.array([[4, 4], [8, 8], [12, 11]])
 
@@ -42,24 +39,28 @@ def baseline_scores(patches: PhotoPatches) -> dict[str, DescriptorScores]:
 
 def run_scores(folder: Path) -> DescriptorScores:
     """The scores a finished run wrote."""
-    return validation.scores_from_dict(json.loads((folder / SCORES).read_text()))
+    return validation.scores_from_dict(read_scores(folder))
 
 
-def score_rows(scores: Mapping[str, DescriptorScores]) -> list[list[str]]:
-    """A row of text a descriptor, under `SCORE_HEADER`."""
-    return [
-        [
-            name,
-            *(
-                f"{100 * value:.2f}"
-                for level in each.levels.values()
-                for value in (level.fpr95, level.accuracy, level.average_precision)
-            ),
-            f"{100 * each.stereo.precision:.1f}",
-            f"{each.stereo.correct:,}",
-        ]
-        for name, each in scores.items()
+def score_table(scores: Mapping[str, DescriptorScores]) -> Table:
+    """A column a descriptor, a row a score."""
+    levels = next(iter(scores.values())).levels
+    rows = [
+        [f"{level}: {name}", *(f"{100 * getattr(each.levels[level], field):.2f}" for each in scores.values())]
+        for level in levels
+        for field, name in LEVEL_SCORES.items()
     ]
+    rows.append(["stereo: within 3 px, %", *(f"{100 * each.stereo.precision:.1f}" for each in scores.values())])
+    rows.append(["stereo: correct matches", *(f"{each.stereo.correct:,}" for each in scores.values())])
+    return Table(header=["", *scores], rows=rows)
+
+
+def report_runs(title: str, runs: Mapping[str, Path], path: Path) -> None:
+    """Write the report and print its table; on the main process only, where there are several."""
+    if PartialState().is_main_process:
+        table = score_table(write_report(title, runs, path))
+        print_table(title, table.header, table.rows)
+        print(f"open {path}")
 
 
 def write_report(title: str, runs: Mapping[str, Path], path: Path) -> dict[str, DescriptorScores]:
@@ -70,6 +71,8 @@ def write_report(title: str, runs: Mapping[str, Path], path: Path) -> dict[str, 
     """
     models = {label: load(folder) for label, folder in runs.items()}
     patches = open_photo_patches(next(iter(models.values())).experiment.data)
+    for folder in runs.values():
+        check_photos(folder, patches.summary)
     scores = {**baseline_scores(patches), **{label: run_scores(folder) for label, folder in runs.items()}}
     attending = {label: model for label, model in models.items() if _attention(model)}
     sections = [
@@ -90,12 +93,12 @@ def _table_section(scores: Mapping[str, DescriptorScores]) -> Section:
         text=(
             "Held-out photographs: each keypoint's upright patch against a view of it at three levels. Among all pairs "
             "within a photograph, FPR95 is the share of strangers accepted where 95 % of the true pairs are (lower is "
-            "better); NN acc. is the share of patches whose nearest neighbour is their own, AP the average precision of "
+            "better); NN accuracy is the share of patches whose nearest neighbour is their own, AP the average precision of "
             "those matches (higher is better); means over photographs. Stereo: mutual nearest neighbours between two "
             "real photographs, judged by the true disparity. SIFT and RootSIFT see the same patches. One seed: "
             "differences of a few tenths are noise."
         ),
-        table=Table(header=SCORE_HEADER, rows=score_rows(scores)),
+        table=score_table(scores),
     )
 
 

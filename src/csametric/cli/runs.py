@@ -29,8 +29,7 @@ def train(
 
     Example: csametric train hardnet_csa --data photos:holiday --name holiday
     """
-    from csametric.cli.reports import SCORE_HEADER, score_rows, write_report
-    from csametric.cli.tables import print_table
+    from csametric.cli.reports import report_runs
     from csametric.recipes import find_recipe
     from csametric.training.experiment import override
     from csametric.training.loop import train as train_experiment
@@ -40,9 +39,7 @@ def train(
     experiment = override(find_recipe(recipe), assignments + (settings or []))
     folder = RUNS / (name or recipe)
     train_experiment(experiment, folder)
-    scores = write_report(f"Run {folder.name}", {recipe: folder}, folder / "report.html")
-    print_table(str(folder), SCORE_HEADER, score_rows(scores))
-    print(f"weights, metrics and report.html are in {folder}")
+    report_runs(f"Run {folder.name}", {recipe: folder}, folder / "report.html")
 
 
 def evaluate(
@@ -55,18 +52,21 @@ def evaluate(
     """
     from dataclasses import replace
 
-    from csametric.cli.reports import SCORE_HEADER, baseline_scores, score_rows
+    from csametric.cli.reports import baseline_scores, score_table
     from csametric.cli.tables import print_table
     from csametric.data.photos import open_photo_patches
     from csametric.inference import load
-    from csametric.training.validation import score
+    from csametric.training.progress import photo_progress
+    from csametric.training.validation import check_held_out, score
 
     model = load(run)
     photos = replace(model.experiment.data, folder=photo_folder(data)) if data else model.experiment.data
-    patches = open_photo_patches(photos)
+    with photo_progress(enabled=True) as progress:
+        patches = open_photo_patches(photos, progress=progress)
+    check_held_out(patches)
     print(patches.summary)
-    scores = {**baseline_scores(patches), str(run): score(model.describe, patches)}
-    print_table(f"{run} on {photos.folder}", SCORE_HEADER, score_rows(scores))
+    table = score_table({**baseline_scores(patches), run.name: score(model.describe, patches)})
+    print_table(f"{run} on {photos.folder}", table.header, table.rows)
 
 
 def recipes() -> None:
@@ -87,7 +87,7 @@ def photo_folder(data: str) -> str:
     kind, _, folder = data.partition(":")
     if kind != "photos" or not folder:
         raise UserError(f"--data {data} is unknown; write photos:FOLDER")
-    return folder
+    return str(Path(folder).expanduser().resolve())
 
 
 def _summary(recipe: object) -> str:

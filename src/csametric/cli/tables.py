@@ -1,12 +1,12 @@
 """Tables in the terminal."""
 
-from typing import Any
+from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
 
 
-def print_table(title: str, header: list[str], rows: list[list[Any]]) -> None:
+def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
     """Print rows under a header, the first column to the left, the others to the right."""
     table = Table(title=title, title_justify="left")
     for index, column in enumerate(header):

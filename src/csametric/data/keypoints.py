@@ -10,7 +10,7 @@ from csametric.data.views import pyramid, sample_patches, upright_corners
 
 SUPPORT = 12.0
 CONTRAST_THRESHOLD = 0.04
-SEPARATION = 3.0  # sizes: twice the 1.3 that a tough view may shift, so that no view of one point is nearer to another
+SEPARATION = 3.0  # sizes: twice the 1.3 that the shift of a tough view reaches, so that points stay apart under it
 
 
 class Keypoints(NamedTuple):
@@ -18,6 +18,10 @@ class Keypoints(NamedTuple):
 
     centres: NDArray
     sizes: NDArray
+
+    def strongest(self, limit: int) -> "Keypoints":
+        """The first `limit` of them."""
+        return Keypoints(self.centres[:limit], self.sizes[:limit])
 
     def corners(self, support: float = SUPPORT) -> NDArray:
         """The upright support regions, squares of `support` times the size, (K, 4, 2)."""
@@ -66,7 +70,7 @@ def _separated(centres_K2: NDArray, sizes_K: NDArray, separation: float) -> list
     dropped = np.zeros(len(centres_K2), bool)
     for k, (centre, size) in enumerate(zip(centres_K2, sizes_K, strict=True)):
         if not dropped[k]:
-            near = np.array(tree.query_ball_point(centre, separation * size))
+            near = np.array(tree.query_ball_point(centre, separation * size), dtype=int)
             alike = np.abs(np.log(sizes_K[near] / size)) < np.log(1.5)
             dropped[near[alike & (near > k)]] = True
     return list(np.flatnonzero(~dropped))

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import IO, Any, Literal
@@ -41,8 +41,9 @@ BUNDLED_TRAIN = (
 BUNDLED_HELD_OUT = ("camera.png", "chelsea.png", "coffee.png", "motorcycle_left.png")
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 HELD_OUT_COLUMNS = ("upright", *LEVELS)
-TRAIN_FILE, HELD_OUT_FILE = "train.u8", "held_out.u8"
+TRAIN_FILE, HELD_OUT_FILE, SUMMARY_FILE = "train.u8", "held_out.u8", "summary.json"
 STALE_AFTER = 3600.0  # seconds
+NAMED = 20  # skipped files named in a summary; the cache's summary.json has all
 _FORMAT = 1
 _WORKERS = 2
 
@@ -53,10 +54,11 @@ Progress = Callable[[int, int], None]
 class PhotoSettings:
     """Which photographs, and how patches are drawn from them.
 
-    folder: a folder of photographs, or "bundled" for those inside the scikit-image wheel. keypoints: most training
-    keypoints in all, shared evenly among the photographs. views: views cached of each. level: what training views are
+    folder: a folder of photographs, or "bundled" for those inside the scikit-image wheel. keypoints: training keypoints to
+    aim at in all; each photograph gives its even share at most. views: views cached of each. level: what training views are
     drawn from. support: region side over keypoint size. max_side: larger photographs are reduced to it, pixels.
-    held_out_every: every n-th photograph of a folder is held out. held_out_keypoints: most of each held-out photograph.
+    held_out_every: of every n usable photographs of a folder the first is held out.
+    held_out_keypoints: most of each held-out photograph.
     """
 
     folder: str = BUNDLED
@@ -72,11 +74,16 @@ class PhotoSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if not self.folder:
+            raise UserError("data.folder is empty; name a folder of photographs")
+        if self.seed < 0:
+            raise UserError(f"data.seed={self.seed} is no seed; use 0 or more")
         for name, least in (("keypoints", 2), ("views", 2), ("held_out_keypoints", 2), ("held_out_every", 2), ("max_side", 32)):
             if getattr(self, name) < least:
                 raise UserError(f"data.{name}={getattr(self, name)} is too few; use {least} or more")
-        if self.support <= 0:
-            raise UserError(f"data.support={self.support} leaves no patch; use a number above 0, for example {SUPPORT}")
+        for name in ("support", "contrast_threshold", "separation"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"data.{name}={getattr(self, name)} is too little; use a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +110,6 @@ class PhotoSummary:
     skipped: dict[str, str]
     patches: int = 0
     seconds: float = 0.0
-    cached: bool = field(default=False, compare=False)
 
     def __str__(self) -> str:
         text = (
@@ -111,12 +117,10 @@ class PhotoSummary:
             f"{sum(self.held_out.values()):,} of {len(self.held_out)} held out"
         )
         if self.skipped:
-            reasons = "; ".join(f"{name}: {reason}" for name, reason in self.skipped.items())
-            text += f"; {len(self.skipped)} skipped ({reasons})"
+            reasons = [f"{name}: {reason}" for name, reason in self.skipped.items()]
+            more = [f"{len(reasons) - NAMED} more"] if len(reasons) > NAMED else []
+            text += f"; {len(reasons)} skipped ({'; '.join([*reasons[:NAMED], *more])})"
         return text
-
-
-MakePatches = Callable[[NDArray, PhotoSettings, np.random.Generator], NDArray]
 
 
 class UnreadablePhotoError(Exception):
@@ -128,26 +132,25 @@ def photo_root(settings: PhotoSettings) -> Path:
     return Path(str(files("skimage") / "data")) if settings.folder == BUNDLED else Path(settings.folder)
 
 
-def split_photos(settings: PhotoSettings) -> tuple[list[Path], list[Path]]:
-    """The sorted photographs to train on and to hold out.
+def find_photos(settings: PhotoSettings) -> tuple[list[Path], list[Path]]:
+    """The image files by their names, sorted (the bundled ones in their order), and the visible files that are none.
 
     Raises:
         UserError: the folder is missing or has fewer than two image files.
     """
     folder = photo_root(settings)
     if settings.folder == BUNDLED:
-        return [folder / name for name in BUNDLED_TRAIN], [folder / name for name in BUNDLED_HELD_OUT]
+        return [folder / name for name in (*BUNDLED_TRAIN, *BUNDLED_HELD_OUT)], []
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; name one that holds photographs")
-    photos = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+    visible = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    photos = [path for path in visible if path.suffix.lower() in SUFFIXES]
     if len(photos) < 2:
         raise UserError(
             f"{folder} holds {len(photos)} photographs, one to train on and one to hold out are the least; add some "
             f"({', '.join(sorted(SUFFIXES))})"
         )
-    every = min(settings.held_out_every, len(photos))
-    held_out = photos[every - 1 :: every]
-    return [photo for photo in photos if photo not in set(held_out)], held_out
+    return photos, [path for path in visible if path.suffix.lower() not in SUFFIXES]
 
 
 def read_photo(path: Path, max_side: int) -> NDArray:
@@ -182,14 +185,13 @@ def open_photo_patches(settings: PhotoSettings, cache: Path | None = None, progr
     Raises:
         UserError: no photographs, none usable, or a full disk.
     """
-    train, held_out = split_photos(settings)
-    root = cache or Path(os.environ.get("CSAMETRIC_CACHE", Path.home() / ".cache" / "csametric"))
-    folder = root / f"photos-{_key(settings, [*train, *held_out])}"
-    cached = (folder / "summary.json").exists()
-    if not cached:
+    photos, others = find_photos(settings)
+    root = cache or Path(os.environ.get("CSAMETRIC_CACHE") or Path.home() / ".cache" / "csametric")
+    folder = root / f"photos-{_key(settings, [*photos, *others])}"
+    if not (folder / SUMMARY_FILE).exists():
         with explaining_full_disk(root, "free some room or set CSAMETRIC_CACHE to another folder"):
-            _build(settings, train, held_out, folder, progress or (lambda done, total: None))
-    return _open(folder, cached)
+            _build(settings, photos, others, folder, progress or (lambda done, total: None))
+    return _open(folder)
 
 
 def _key(settings: PhotoSettings, photos: Sequence[Path]) -> str:
@@ -198,57 +200,56 @@ def _key(settings: PhotoSettings, photos: Sequence[Path]) -> str:
     return hashlib.sha256(described.encode()).hexdigest()[:16]
 
 
-def _build(settings: PhotoSettings, train: list[Path], held_out: list[Path], folder: Path, progress: Progress) -> None:
+def _build(settings: PhotoSettings, photos: list[Path], others: list[Path], folder: Path, progress: Progress) -> None:
     folder.parent.mkdir(parents=True, exist_ok=True)
     for left_by_a_kill in folder.parent.glob(f".{folder.name}-*"):
         if time.time() - left_by_a_kill.stat().st_mtime > STALE_AFTER:
             shutil.rmtree(left_by_a_kill, ignore_errors=True)
     aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
-        summary = _write(settings, train, held_out, aside, progress)
-        with (aside / "summary.json").open("w") as out:
+        summary = _write(settings, photos, others, aside, progress)
+        with (aside / SUMMARY_FILE).open("w") as out:
             json.dump(asdict(summary), out, indent=1)
             _sync(out)
         try:
             aside.rename(folder)
         except OSError:
-            if not folder.exists():  # another process may have finished the same cache first
+            if not (folder / SUMMARY_FILE).exists():  # another process may have finished the same cache first
                 raise
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _write(settings: PhotoSettings, train: list[Path], held_out: list[Path], aside: Path, progress: Progress) -> PhotoSummary:
-    started = time.monotonic()
-    skipped: dict[str, str] = {}
-    total, root = len(train) + len(held_out), photo_root(settings)
-    share = replace(settings, keypoints=-(-settings.keypoints // len(train)))
-
-    def write_all(photos: list[Path], name: str, purpose: str, make: MakePatches, done: int) -> dict[str, int]:
-        counts: dict[str, int] = {}
-        with (aside / name).open("wb") as out:
-            for index, (photo, patches) in enumerate(_in_order(photos, share, make, offset=done)):
-                label = photo.relative_to(root).as_posix()
-                if isinstance(patches, str):
-                    skipped[label] = patches
-                else:
-                    counts[label] = len(patches)
-                    patches.tofile(out)
-                progress(done + index + 1, total)
-            _sync(out)
-        if not counts:
-            reason = next(reversed(skipped.values()))
-            raise UserError(
-                f"none of the {len(photos)} photographs to {purpose} has usable keypoints ({reason}); "
-                "add larger or more textured ones"
-            )
-        return counts
-
-    train_counts = write_all(train, TRAIN_FILE, "train on", _training_views, 0)
-    held_out_counts = write_all(held_out, HELD_OUT_FILE, "hold out", _held_out_views, len(train))
-    patches = sum(train_counts.values()) * settings.views + sum(held_out_counts.values()) * len(HELD_OUT_COLUMNS)
-    seconds = time.monotonic() - started
-    return PhotoSummary(train=train_counts, held_out=held_out_counts, skipped=skipped, patches=patches, seconds=seconds)
+def _write(settings: PhotoSettings, photos: list[Path], others: list[Path], aside: Path, progress: Progress) -> PhotoSummary:
+    started, root = time.monotonic(), photo_root(settings)
+    skipped = {path.relative_to(root).as_posix(): "not a photograph by its name" for path in others}
+    counts: dict[bool, dict[str, int]] = {True: {}, False: {}}
+    with (aside / TRAIN_FILE).open("wb") as train, (aside / HELD_OUT_FILE).open("wb") as held_out:
+        for done, (photo, is_held_out, patches) in enumerate(_in_order(photos, settings), 1):
+            name = photo.relative_to(root).as_posix()
+            if isinstance(patches, str):
+                skipped[name] = patches
+            else:
+                counts[is_held_out][name] = len(patches)
+                (held_out if is_held_out else train).write(patches.data)
+            progress(done, len(photos))
+        _sync(train)
+        _sync(held_out)
+    if not counts[False] or not counts[True]:
+        reason = next(reversed(skipped.values()), "only one is there")
+        usable = len(counts[False]) + len(counts[True])
+        raise UserError(
+            f"{usable} of the {len(photos)} photographs have usable keypoints ({reason}), one to train on and one to hold out "
+            "are the least; add larger or more textured ones"
+        )
+    patches_written = sum(counts[False].values()) * settings.views + sum(counts[True].values()) * len(HELD_OUT_COLUMNS)
+    return PhotoSummary(
+        train=counts[False],
+        held_out=counts[True],
+        skipped=skipped,
+        patches=patches_written,
+        seconds=time.monotonic() - started,
+    )
 
 
 def _sync(out: IO[Any]) -> None:
@@ -256,52 +257,78 @@ def _sync(out: IO[Any]) -> None:
     os.fsync(out.fileno())
 
 
-def _in_order(
-    photos: list[Path], settings: PhotoSettings, make: MakePatches, offset: int
-) -> Iterator[tuple[Path, NDArray | str]]:
-    """Patches of each photograph in order, or the reason it was skipped; a few photographs are in memory at a time."""
+def _in_order(photos: list[Path], settings: PhotoSettings) -> Iterator[tuple[Path, bool, NDArray | str]]:
+    """Each photograph in order, whether it is held out, and its patches or the reason it was skipped.
 
-    def patches_of(index: int) -> NDArray | str:
+    The first of every `held_out_every` usable photographs is held out, so that a bad file never costs a split. A few
+    photographs are in memory at a time.
+    """
+    held_out = len(BUNDLED_HELD_OUT) if settings.folder == BUNDLED else -(-len(photos) // settings.held_out_every)
+    share = -(-settings.keypoints // max(1, len(photos) - held_out))
+    usable = 0
+
+    def read(photo: Path) -> tuple[NDArray, Keypoints] | str:
         try:
-            image_HW = read_photo(photos[index], settings.max_side)
+            image_HW = read_photo(photo, settings.max_side)
         except UnreadablePhotoError as reason:
             return str(reason)
-        patches = make(image_HW, settings, np.random.default_rng((settings.seed, offset + index)))
-        return patches if len(patches) else "no keypoints"
+        keypoints = detect_keypoints(
+            image_HW,
+            max(share, settings.held_out_keypoints),
+            settings.support,
+            settings.contrast_threshold,
+            settings.separation,
+        )
+        return (image_HW, keypoints) if len(keypoints.sizes) else "no keypoints"
+
+    def cut(index: int, found: tuple[NDArray, Keypoints] | str, is_held_out: bool) -> NDArray | str:
+        if isinstance(found, str):
+            return found
+        image_HW, keypoints = found
+        rng = np.random.default_rng((settings.seed, index))
+        limit, make = (settings.held_out_keypoints, _held_out_views) if is_held_out else (share, _training_views)
+        return make(image_HW, keypoints.strongest(limit).corners(settings.support), settings, rng)
 
     with ThreadPoolExecutor(_WORKERS) as pool:
         for start in range(0, len(photos), 2 * _WORKERS):
-            indices = range(start, min(start + 2 * _WORKERS, len(photos)))
-            yield from zip((photos[index] for index in indices), pool.map(patches_of, indices), strict=True)
+            chunk = photos[start : start + 2 * _WORKERS]
+            found = list(pool.map(read, chunk))
+            is_held_out = []
+            for photo, each in zip(chunk, found, strict=True):
+                is_held_out.append(_is_held_out(photo, usable, settings))
+                usable += not isinstance(each, str)
+            patches = pool.map(cut, range(start, start + len(chunk)), found, is_held_out)
+            yield from zip(chunk, is_held_out, patches, strict=True)
 
 
-def _training_views(image_HW: NDArray, settings: PhotoSettings, rng: np.random.Generator) -> NDArray:
-    keypoints = _keypoints(image_HW, settings, settings.keypoints)
-    corners = keypoints.corners(settings.support)
-    return random_views(pyramid(image_HW), corners, settings.views, LEVELS[settings.level], rng)
+def _is_held_out(photo: Path, usable_before: int, settings: PhotoSettings) -> bool:
+    if settings.folder == BUNDLED:
+        return photo.name in BUNDLED_HELD_OUT
+    return usable_before % settings.held_out_every == 0
 
 
-def _held_out_views(image_HW: NDArray, settings: PhotoSettings, rng: np.random.Generator) -> NDArray:
-    corners = _keypoints(image_HW, settings, settings.held_out_keypoints).corners(settings.support)
+def _training_views(image_HW: NDArray, corners_K42: NDArray, settings: PhotoSettings, rng: np.random.Generator) -> NDArray:
+    return random_views(pyramid(image_HW), corners_K42, settings.views, LEVELS[settings.level], rng)
+
+
+def _held_out_views(image_HW: NDArray, corners_K42: NDArray, settings: PhotoSettings, rng: np.random.Generator) -> NDArray:
     levels = pyramid(image_HW)
-    upright_K1SS = sample_patches(levels, corners)[:, None]
-    return np.concatenate([upright_K1SS, *(random_views(levels, corners, 1, view, rng) for view in LEVELS.values())], 1)
+    upright_K1SS = sample_patches(levels, corners_K42)[:, None]
+    return np.concatenate([upright_K1SS, *(random_views(levels, corners_K42, 1, view, rng) for view in LEVELS.values())], 1)
 
 
-def _keypoints(image_HW: NDArray, settings: PhotoSettings, limit: int) -> Keypoints:
-    return detect_keypoints(image_HW, limit, settings.support, settings.contrast_threshold, settings.separation)
-
-
-def _open(folder: Path, cached: bool) -> PhotoPatches:
-    summary = PhotoSummary(**json.loads((folder / "summary.json").read_text()))
-    summary = replace(summary, cached=cached)
-    counts = np.array(list(summary.held_out.values()))
-    return PhotoPatches(
-        train=_map(folder / TRAIN_FILE, sum(summary.train.values())),
-        held_out=_map(folder / HELD_OUT_FILE, int(counts.sum())),
-        held_out_photos=np.repeat(np.arange(len(counts)), counts),
-        summary=summary,
-    )
+def _open(folder: Path) -> PhotoPatches:
+    try:
+        summary = PhotoSummary(**json.loads((folder / SUMMARY_FILE).read_text()))
+        counts = np.array(list(summary.held_out.values()))
+        return PhotoPatches(
+            train=_map(folder / TRAIN_FILE, sum(summary.train.values())),
+            held_out=_map(folder / HELD_OUT_FILE, int(counts.sum())),
+            held_out_photos=np.repeat(np.arange(len(counts)), counts),
+            summary=summary,
+        )
+    except (ValueError, TypeError, FileNotFoundError) as error:
+        raise UserError(f"the cache {folder} is damaged; remove that folder, it is built anew") from error
 
 
 def _map(path: Path, keypoints: int) -> NDArray:

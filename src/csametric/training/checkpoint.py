@@ -9,17 +9,20 @@ weights.safetensors, scores.json    when the run is done
 import io
 import json
 import os
+import pickle
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn, optim
 
+from csametric.data.photos import PhotoSummary
 from csametric.errors import UserError
-from csametric.training.experiment import Experiment, from_json, to_json
+from csametric.training.experiment import Experiment, from_json
 
 EXPERIMENT = "experiment.json"
 ENVIRONMENT = "environment.json"
@@ -27,20 +30,31 @@ METRICS = "metrics.jsonl"
 CHECKPOINT = Path("state") / "checkpoint.pt"
 WEIGHTS = "weights.safetensors"
 SCORES = "scores.json"
+RENAME = "give this run another folder (--name, or --out for the demo)"
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Write aside, fsync, rename: a reader or a kill sees the old file or the new one, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside = path.with_name(f".{path.name}.part")
     try:
         with aside.open("wb") as out:
             write(out)
             out.flush()
             os.fsync(out.fileno())
         aside.replace(path)
+        _sync_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -48,24 +62,35 @@ def write_text(path: Path, text: str) -> None:
     write_atomically(path, lambda out: out.write(text.encode()))
 
 
-def claim_run_folder(folder: Path, experiment: Experiment) -> None:
-    """Make the folder this experiment's, or find that it already is.
+def check_run_folder(folder: Path, experiment: Experiment) -> None:
+    """See that the folder is free or already this experiment's; nothing is written.
 
     Raises:
         UserError: the folder holds a run with other settings, or something else.
     """
-    path = folder / EXPERIMENT
-    if path.exists():
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is no folder; {RENAME}")
+    if (folder / EXPERIMENT).exists():
         present = read_experiment(folder)
         if present != experiment:
-            raise UserError(
-                f"{folder} holds a run with other settings ({_differences(present, experiment)}); "
-                "give this run another --name, or remove that folder"
-            )
+            differences = _differences(present, experiment)
+            raise UserError(f"{folder} holds a run with other settings ({differences}); {RENAME}, or remove that folder")
     elif folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
-        raise UserError(f"{folder} holds files but no {EXPERIMENT}; give this run another --name")
-    else:
-        write_text(path, to_json(experiment))
+        raise UserError(f"{folder} holds files but no {EXPERIMENT}; {RENAME}")
+
+
+def check_photos(folder: Path, photos: PhotoSummary) -> None:
+    """See that the photographs are those the run began with, where it has begun.
+
+    Raises:
+        UserError: photographs were added, removed or changed.
+    """
+    path = folder / ENVIRONMENT
+    if not path.exists():
+        return
+    began_with = _read_json(path)["data"]
+    if (began_with["train"], began_with["held_out"]) != (photos.train, photos.held_out):
+        raise UserError(f"the photographs have changed since {folder} began; restore them, or {RENAME}")
 
 
 def read_experiment(folder: Path) -> Experiment:
@@ -77,13 +102,18 @@ def read_experiment(folder: Path) -> Experiment:
     path = folder / EXPERIMENT
     if not path.is_file():
         raise UserError(f"{folder} is no run: it has no {EXPERIMENT}; name a folder that `csametric train` made")
-    return from_json(path.read_text())
+    try:
+        return from_json(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is damaged ({error}); remove {folder} and train again") from error
 
 
 def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: optim.Optimizer) -> None:
     """Save the state after `step` steps."""
     state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    write_atomically(folder / CHECKPOINT, lambda out: torch.save(state, out))
+    serialised = io.BytesIO()
+    torch.save(state, serialised)
+    write_atomically(folder / CHECKPOINT, lambda out: out.write(serialised.getbuffer()))
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: optim.Optimizer) -> int:
@@ -91,9 +121,13 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: optim.Optimizer) 
     path = folder / CHECKPOINT
     if not path.exists():
         return 0
-    state = torch.load(io.BytesIO(path.read_bytes()), map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    serialised = io.BytesIO(path.read_bytes())
+    try:
+        state = torch.load(serialised, map_location="cpu", weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+        raise UserError(f"{path} is damaged or another version's; remove it to train from the start") from error
     return int(state["step"])
 
 
@@ -111,10 +145,10 @@ def load_weights(path: Path, model: nn.Module) -> None:
     """
     if not path.is_file():
         raise UserError(f"{path.parent} has no {path.name}: the run is not finished; run its `csametric train` again")
-    tensors: dict[str, Tensor] = load_file(path)
     try:
+        tensors: dict[str, Tensor] = load_file(path)
         model.load_state_dict(tensors)
-    except RuntimeError as error:
+    except (RuntimeError, SafetensorError) as error:
         raise UserError(f"{path} does not fit the model its experiment describes: {error}") from error
 
 
@@ -127,8 +161,32 @@ def keep_metrics_until(folder: Path, step: int) -> None:
 
 def read_metrics(folder: Path) -> list[dict[str, float]]:
     """The rows of metrics.jsonl; a last line that a kill cut short is left out."""
-    lines = (folder / METRICS).read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1]]
+    path = folder / METRICS
+    if not path.is_file():
+        raise UserError(f"{folder} has no {METRICS}; train it again")
+    try:
+        return [json.loads(line) for line in path.read_text().split("\n")[:-1]]
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path} is damaged ({error}); remove {folder} and train again") from error
+
+
+def read_scores(folder: Path) -> dict[str, Any]:
+    """The scores of a finished run, as JSON values.
+
+    Raises:
+        UserError: the run is not finished, or the file is damaged.
+    """
+    path = folder / SCORES
+    if not path.is_file():
+        raise UserError(f"{folder} has no {SCORES}: the run is not finished; run its `csametric train` again")
+    return _read_json(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); remove it and train again") from error
 
 
 def _differences(present: Experiment, wanted: Experiment) -> str:

@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -16,6 +17,12 @@ class DescriptorSettings:
     attention: Literal["none", "sa", "csa"] = "none"
     maps: int = 32
     dropout: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.maps < 1:
+            raise UserError(f"model.maps={self.maps} leaves nothing to attend with; use 1 or more")
+        if not 0 <= self.dropout < 1:
+            raise UserError(f"model.dropout={self.dropout} is no probability below 1; use one, for example 0.3")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +40,11 @@ class OptimizerSettings:
     momentum: float = 0.9
     dampening: float = 0.9
     weight_decay: float = 1e-4
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if value < 0:
+                raise UserError(f"optimizer.{name}={value} is negative; use 0 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +71,10 @@ class Experiment:
         for name in ("steps", "batch_size", "evaluate_every", "checkpoint_every"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name}={getattr(self, name)} makes no run; use 1 or more")
+        if self.batch_size < 2:
+            raise UserError("batch_size=1 has no negatives; use 2 or more")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed={self.seed} is no seed; use a whole number from 0 on")
 
 
 def to_json(experiment: Experiment) -> str:
@@ -106,15 +122,21 @@ def _parse(kind: Any, value: Any, name: str) -> Any:
         if value not in get_args(kind):
             raise UserError(f"{name}={value} is unknown; use one of {', '.join(get_args(kind))}")
         return value
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise UserError(f"{name}={value!r} is not a {kind.__name__}")
+    wanted = {int: "whole number", float: "number", str: "text"}[kind]
+    if isinstance(value, bool) or not isinstance(value, str | int | float) or (kind is int and isinstance(value, float)):
+        raise UserError(f"{name}={value!r} is not a {wanted}")
     try:
-        return kind(value)
+        parsed = kind(value)
     except ValueError:
-        raise UserError(f"{name}={value} is not a {'whole number' if kind is int else 'number'}") from None
+        raise UserError(f"{name}={value} is not a {wanted}") from None
+    if kind is float and not math.isfinite(parsed):
+        raise UserError(f"{name}={value} is not a finite number")
+    return parsed
 
 
 def _from_dict(kind: Any, values: dict[str, Any], prefix: str) -> Any:
+    if not isinstance(values, dict):
+        raise UserError(f"{prefix.rstrip('.') or 'the experiment'} is not a group of settings but {values!r}")
     hints = get_type_hints(kind)
     parsed = {}
     for key, value in values.items():
@@ -124,6 +146,8 @@ def _from_dict(kind: Any, values: dict[str, Any], prefix: str) -> Any:
             if is_dataclass(hints[key])
             else _parse(hints[key], value, prefix + key)
         )
+    if kind is Experiment and "recipe" not in parsed:
+        raise UserError("the experiment names no recipe")
     return kind(**parsed)
 
 

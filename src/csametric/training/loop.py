@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from csametric.data.photos import PhotoPatches, open_photo_patches
-from csametric.data.sampling import PairBatch, pair_batch
+from csametric.data.sampling import PairBatch, pair_batch, steps_per_epoch
 from csametric.errors import UserError, explaining_full_disk
 from csametric.losses.hardnet import hardnet_loss
 from csametric.losses.ralnet import ral_loss
 from csametric.models.l2net import L2Net
 from csametric.training import checkpoint, validation
 from csametric.training.environment import describe_environment
-from csametric.training.experiment import DescriptorSettings, Experiment
+from csametric.training.experiment import DescriptorSettings, Experiment, to_json
 from csametric.training.log import RunLog
 from csametric.training.memory import keep_freed_memory
 from csametric.training.optimizer import build_optimizer, set_learning_rates
@@ -54,15 +54,18 @@ def train(experiment: Experiment, folder: Path, cache: Path | None = None) -> No
     """
     with explaining_full_disk(folder, "free some room and give the same command again: it goes on from the last checkpoint"):
         keep_freed_memory()
+        torch.backends.cudnn.deterministic = True
         accelerator = Accelerator()
-        if accelerator.is_main_process:
-            checkpoint.claim_run_folder(folder, experiment)
-        if (folder / checkpoint.SCORES).exists():
-            return
+        checkpoint.check_run_folder(folder, experiment)
         showing = photo_progress(enabled=accelerator.is_main_process)
         with accelerator.main_process_first(), showing as progress:
             patches = open_photo_patches(experiment.data, cache, progress)
-        _train(experiment, folder, accelerator, patches)
+        checkpoint.check_photos(folder, patches.summary)
+        steps_per_epoch(len(patches.train), experiment.batch_size, accelerator.num_processes)
+        validation.check_held_out(patches)
+        if not (folder / checkpoint.SCORES).exists():
+            _train(experiment, folder, accelerator, patches)
+        accelerator.wait_for_everyone()
 
 
 def _train(experiment: Experiment, folder: Path, accelerator: Accelerator, patches: PhotoPatches) -> None:
@@ -70,6 +73,8 @@ def _train(experiment: Experiment, folder: Path, accelerator: Accelerator, patch
     torch.manual_seed(experiment.seed)
     model = build_model(experiment.model)
     optimizer = build_optimizer(model, experiment.optimizer)
+    if accelerator.is_main_process:
+        checkpoint.write_text(folder / checkpoint.EXPERIMENT, to_json(experiment))
     first = checkpoint.load_checkpoint(folder, model, optimizer)
     network, optimizer = accelerator.prepare(model, optimizer)
     describe = embedder(model, accelerator.device, precision)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from csametric.data.keypoints import Keypoints, detect_keypoints, keypoint_patches
 from csametric.data.photos import HELD_OUT_COLUMNS, PhotoPatches
 from csametric.data.stereo import motorcycle
-from csametric.distances import unit_euclidean_distances
+from csametric.distances import UNIT_EUCLIDEAN
 from csametric.errors import UserError
 from csametric.evaluation.matching import (
     StereoMatching,
@@ -100,10 +100,14 @@ def score_stereo(describe: Describe) -> StereoResult:
     return StereoResult(left=left, right=right, matching=matching)
 
 
+def check_held_out(patches: PhotoPatches) -> None:
+    """Raises `UserError` where no held-out photograph has two keypoints to tell apart."""
+    if max(patches.summary.held_out.values()) < 2:
+        raise UserError("no held-out photograph has two keypoints to tell apart; add larger or more textured photographs")
+
+
 def _score_level(upright_KD: NDArray, views_KD: NDArray, photos_K: NDArray) -> LevelScores:
     photos = [photo for photo, count in zip(*np.unique(photos_K, return_counts=True), strict=True) if count > 1]
-    if not photos:
-        raise UserError("no held-out photograph has two keypoints to tell apart; add larger or more textured photographs")
     rates, matchings = [], []
     for photo in photos:
         distances_KK = _distances(upright_KD[photos_K == photo], views_KD[photos_K == photo])
@@ -117,7 +121,7 @@ def _score_level(upright_KD: NDArray, views_KD: NDArray, photos_K: NDArray) -> L
 
 
 def _distances(a_ND: NDArray, b_MD: NDArray) -> NDArray:
-    return unit_euclidean_distances(torch.from_numpy(a_ND), torch.from_numpy(b_MD)).numpy()
+    return UNIT_EUCLIDEAN.as_distance(torch.from_numpy(a_ND), torch.from_numpy(b_MD)).numpy()
 
 
 def scores_from_dict(values: dict[str, Any]) -> DescriptorScores:
