@@ -76,6 +76,15 @@ def test_duplicates_are_left_out():
     torch.testing.assert_close(hardest_negatives(distances, 0.008), torch.tensor([0.5, 0.5]))
 
 
+def test_ral_leaves_out_duplicates_below_the_square_of_hardnets_bound():
+    """Negatives 4 degrees apart, d = 0.0049, count; 0.3 degrees apart, d = 2.7e-5, do not."""
+    near = ral_loss(unit(0, 90), unit(94, 4))
+    first, second, negative = (2 * (1 - math.cos(math.radians(angle))) for angle in (94, 86, 4))
+    assert float(near) == pytest.approx(1 + (math.tanh(first - negative) + math.tanh(second - negative)) / 2)
+    same = ral_loss(unit(0, 90), unit(90.3, 0.3))
+    assert float(same) == pytest.approx(1 + math.tanh(2 - 10), abs=0.01)
+
+
 @pytest.mark.parametrize("loss", [hardnet_loss, ral_loss])
 def test_order_of_the_pairs_does_not_matter(loss):
     anchors, positives = random_units(12, 0), random_units(12, 1)

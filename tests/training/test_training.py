@@ -167,6 +167,7 @@ def test_two_processes_train_and_score_once(tmp_path, photo_folder, cache):
     done = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "scores.json").is_file()
+    assert json.loads((tmp_path / "run" / "environment.json").read_text())["processes"] == 2
     assert [row["step"] for row in checkpoint.read_metrics(tmp_path / "run")] == [1, 2, 3]
 
 

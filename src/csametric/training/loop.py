@@ -1,6 +1,7 @@
 """The training loop: an experiment in, a run folder out; killed anywhere, the same call goes on where it was."""
 
 import json
+import os
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -55,7 +56,7 @@ def train(experiment: Experiment, folder: Path, cache: Path | None = None) -> No
     with explaining_full_disk(folder, "free some room and give the same command again: it goes on from the last checkpoint"):
         keep_freed_memory()
         torch.backends.cudnn.deterministic = True
-        accelerator = Accelerator()
+        accelerator = join_processes()
         checkpoint.check_run_folder(folder, experiment)
         showing = photo_progress(enabled=accelerator.is_main_process)
         with accelerator.main_process_first(), showing as progress:
@@ -68,6 +69,11 @@ def train(experiment: Experiment, folder: Path, cache: Path | None = None) -> No
         accelerator.wait_for_everyone()
 
 
+def join_processes() -> Accelerator:
+    """The device of this process and its place among those of torchrun; without a GPU they join by gloo."""
+    return Accelerator(cpu="LOCAL_RANK" in os.environ and not torch.accelerator.is_available())
+
+
 def _train(experiment: Experiment, folder: Path, accelerator: Accelerator, patches: PhotoPatches) -> None:
     precision = choose_precision(experiment.precision, accelerator.device)
     torch.manual_seed(experiment.seed)
@@ -78,7 +84,10 @@ def _train(experiment: Experiment, folder: Path, accelerator: Accelerator, patch
     first = checkpoint.load_checkpoint(folder, model, optimizer)
     network, optimizer = accelerator.prepare(model, optimizer)
     describe = embedder(model, accelerator.device, precision)
-    environment = describe_environment(accelerator.device, precision) | {"data": asdict(patches.summary)}
+    environment = describe_environment(accelerator.device, precision) | {
+        "processes": accelerator.num_processes,
+        "data": asdict(patches.summary),
+    }
     seed, rank, world_size = experiment.seed, accelerator.process_index, accelerator.num_processes
     writing = RunLog(folder, first, environment) if accelerator.is_main_process else nullcontext()
     announcement = f"{patches.summary}\narithmetic: {precision.name}, {precision.reason}"
