@@ -1,6 +1,5 @@
 """From run folders to a report: load, look, draw."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,7 +20,8 @@ from csametric.models.sift import sift_descriptors
 from csametric.report import figures
 from csametric.report.page import Section, Table, render
 from csametric.training import validation
-from csametric.training.checkpoint import ENVIRONMENT, check_photos, read_metrics, read_scores, write_text
+from csametric.training.checkpoint import check_photos, read_environment, read_metrics, read_scores, write_text
+from csametric.training.loop import to_network
 from csametric.training.validation import DescriptorScores
 
 LEVEL_SCORES = {"fpr95": "FPR95, %", "accuracy": "NN accuracy, %", "average_precision": "matching AP, %"}
@@ -120,7 +120,7 @@ def _attention_section(label: str, model: Embedder, patches: PhotoPatches) -> Se
     chosen = np.linspace(0, len(patches.held_out) - 1, ATTENDED_PATCHES + 2).astype(int)[1:-1]
     shown = np.asarray(patches.held_out[chosen, 0])
     local = cast(nn.Module, model.model.local)
-    features = local(normalize_patches(torch.from_numpy(shown).unsqueeze(1).float().to(model.device)))
+    features = local(normalize_patches(to_network(shown, model.device)))
     maps = layer.attention(features)
     reconstructed = np.stack([maps.at(int(y), int(x))[:, 0].cpu().numpy() for y, x in POSITIONS], 1)
     figure = figures.attention(shown, maps.base[:, 0].cpu().numpy(), reconstructed, POSITIONS)
@@ -154,7 +154,7 @@ def _settings_sections(runs: Mapping[str, Path], models: Mapping[str, Embedder])
         experiment = asdict(model.experiment)
         rows = [[name, _text(value)] for name, value in experiment.items()]
         sections.append(Section(title=f"Settings of {label}", table=Table(header=["setting", "value"], rows=rows)))
-    environment = json.loads((next(iter(runs.values())) / ENVIRONMENT).read_text())
+    environment = read_environment(next(iter(runs.values())))
     rows = [[name, _text(value)] for name, value in environment.items()]
     sections.append(Section(title="Machine", table=Table(header=["what", "value"], rows=rows)))
     return sections

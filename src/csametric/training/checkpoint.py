@@ -85,10 +85,9 @@ def check_photos(folder: Path, photos: PhotoSummary) -> None:
     Raises:
         UserError: photographs were added, removed or changed.
     """
-    path = folder / ENVIRONMENT
-    if not path.exists():
+    if not (folder / ENVIRONMENT).exists():
         return
-    began_with = _read_json(path)["data"]
+    began_with = read_environment(folder)["data"]
     if (began_with["train"], began_with["held_out"]) != (photos.train, photos.held_out):
         raise UserError(f"the photographs have changed since {folder} began; restore them, or {RENAME}")
 
@@ -180,6 +179,11 @@ def read_scores(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder} has no {SCORES}: the run is not finished; run its `csametric train` again")
     return _read_json(path)
+
+
+def read_environment(folder: Path) -> dict[str, Any]:
+    """The machine, the versions and the photographs a run began with."""
+    return _read_json(folder / ENVIRONMENT)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
