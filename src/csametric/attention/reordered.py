@@ -89,11 +89,11 @@ def _channels_last(
 def _one_group_channels_last(
     x_NPc: Tensor, logit_weight_Dc: Tensor, value_weight_cc: Tensor, logit_bias_D: Tensor | None, value_bias_c: Tensor | None
 ) -> Tensor:
-    logits_NDP = torch.bmm(logit_weight_Dc.expand(x_NPc.shape[0], -1, -1), x_NPc.transpose(1, 2))
+    logits_NPD = torch.bmm(x_NPc, logit_weight_Dc.T.expand(x_NPc.shape[0], -1, -1))
     if logit_bias_D is not None:
-        logits_NDP = logits_NDP + logit_bias_D[:, None]
-    gathered_NDc = torch.bmm(softmax_at_least_fp32(logits_NDP, 2), x_NPc)
+        logits_NPD = logits_NPD + logit_bias_D
+    gathered_NDc = torch.bmm(softmax_at_least_fp32(logits_NPD, 1).transpose(1, 2), x_NPc)
     elementary_NDc = gathered_NDc @ value_weight_cc.T
     if value_bias_c is not None:
         elementary_NDc = elementary_NDc + value_bias_c
-    return torch.baddbmm(x_NPc, softmax_at_least_fp32(logits_NDP, 1).transpose(1, 2), elementary_NDc)
+    return torch.baddbmm(x_NPc, softmax_at_least_fp32(logits_NPD, 2), elementary_NDc)
