@@ -145,6 +145,15 @@ def test_changed_photographs_are_noticed(tmp_path, photo_folder, finished):
         loop.train(tiny.experiment(own, "steps=2"), folder, tmp_path / "cache")
 
 
+def test_another_number_of_processes_is_refused(tmp_path, finished, photo_folder, cache):
+    folder = shutil.copytree(finished, tmp_path / "run")
+    (folder / "scores.json").unlink()
+    environment = checkpoint.read_environment(folder) | {"processes": 2}
+    (folder / "environment.json").write_text(json.dumps(environment))
+    with pytest.raises(UserError, match="began with 2 processes and has 1 now; go on with torchrun --nproc-per-node 2"):
+        loop.train(tiny.experiment(photo_folder), folder, cache)
+
+
 @pytest.mark.parametrize("name", ["experiment.json", "metrics.jsonl", "scores.json", "state/checkpoint.pt"])
 def test_damaged_files_are_named(tmp_path, finished, name):
     folder = shutil.copytree(finished, tmp_path / "run")

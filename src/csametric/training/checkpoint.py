@@ -92,6 +92,19 @@ def check_photos(folder: Path, photos: PhotoSummary) -> None:
         raise UserError(f"the photographs have changed since {folder} began; restore them, or {RENAME}")
 
 
+def check_processes(folder: Path, processes: int) -> None:
+    """See that a run that has begun goes on with as many processes: their number decides the batches.
+
+    Raises:
+        UserError: it began with another number.
+    """
+    if (folder / ENVIRONMENT).exists():
+        began_with = read_environment(folder)["processes"]
+        if began_with != processes:
+            mend = f"go on with torchrun --nproc-per-node {began_with}" if began_with > 1 else "go on without torchrun"
+            raise UserError(f"{folder} began with {began_with} processes and has {processes} now; {mend}, or {RENAME}")
+
+
 def read_experiment(folder: Path) -> Experiment:
     """The experiment of a run folder.
 

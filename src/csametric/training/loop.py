@@ -65,6 +65,7 @@ def train(experiment: Experiment, folder: Path, cache: Path | None = None) -> No
         steps_per_epoch(len(patches.train), experiment.batch_size, accelerator.num_processes)
         validation.check_held_out(patches)
         if not (folder / checkpoint.SCORES).exists():
+            checkpoint.check_processes(folder, accelerator.num_processes)
             _train(experiment, folder, accelerator, patches)
         accelerator.wait_for_everyone()
 

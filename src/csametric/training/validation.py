@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -93,11 +94,17 @@ def score_levels(describe: Describe, patches: PhotoPatches) -> dict[str, LevelSc
 
 def score_stereo(describe: Describe) -> StereoResult:
     """Mutual nearest neighbours of the motorcycle pair's keypoints, judged by the true disparity."""
-    pair = motorcycle()
-    left, right = (detect_keypoints(image, STEREO_KEYPOINTS, separation=STEREO_SEPARATION) for image in (pair.left, pair.right))
+    pair, (left, right) = motorcycle(), _stereo_keypoints()
     distances_NM = _distances(describe(keypoint_patches(pair.left, left)), describe(keypoint_patches(pair.right, right)))
     matching = evaluate_stereo_matching(distances_NM, left.centres, right.centres, pair.disparity)
     return StereoResult(left=left, right=right, matching=matching)
+
+
+@cache
+def _stereo_keypoints() -> tuple[Keypoints, Keypoints]:
+    pair = motorcycle()
+    left, right = (detect_keypoints(image, STEREO_KEYPOINTS, separation=STEREO_SEPARATION) for image in (pair.left, pair.right))
+    return left, right
 
 
 def check_held_out(patches: PhotoPatches) -> None:
