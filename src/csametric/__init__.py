@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from csametric.attention.insertion import insert_after
     from csametric.attention.layers import CompressedSelfAttention, SelfAttention
     from csametric.evaluation.verification import fpr95
     from csametric.inference import load
@@ -16,11 +17,12 @@ if TYPE_CHECKING:
     from csametric.models.l2net import L2Net
 
 __version__ = "0.1.0"
-__all__ = ["CompressedSelfAttention", "L2Net", "SelfAttention", "fpr95", "hardnet_loss", "load", "ral_loss"]
+__all__ = ["CompressedSelfAttention", "L2Net", "SelfAttention", "fpr95", "hardnet_loss", "insert_after", "load", "ral_loss"]
 
 _ROOMS = {
     "CompressedSelfAttention": "attention.layers",
     "SelfAttention": "attention.layers",
+    "insert_after": "attention.insertion",
     "L2Net": "models.l2net",
     "hardnet_loss": "losses.hardnet",
     "ral_loss": "losses.ralnet",

@@ -2,7 +2,6 @@
 
 from typing import Literal, NamedTuple
 
-import torch
 from torch import Tensor
 
 from csametric.attention import reference, reordered
@@ -55,7 +54,7 @@ def compressed_self_attention(
     def cast(parameter: Tensor | None) -> Tensor | None:
         return None if parameter is None else parameter.to(x_NCHW.dtype)
 
-    with torch.autocast(x_NCHW.device.type, enabled=False):
+    with reference.without_autocast(x_NCHW):
         return PATHS[path](
             x_NCHW,
             logit_weight.to(x_NCHW.dtype),

@@ -74,7 +74,7 @@ class CompressedSelfAttention(nn.Module):
         _check_input(x_NCHW, self.channels)
         weight = self.logits.weight.to(x_NCHW.dtype)
         bias = None if self.logits.bias is None else self.logits.bias.to(x_NCHW.dtype)
-        with torch.autocast(x_NCHW.device.type, enabled=False):
+        with reference.without_autocast(x_NCHW):
             return reference.attention_maps(x_NCHW, weight, bias, self.groups)
 
     def extra_repr(self) -> str:
@@ -112,7 +112,7 @@ class SelfAttention(nn.Module):
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
         _check_input(x_NCHW, self.channels)
-        with torch.autocast(x_NCHW.device.type, enabled=False):
+        with reference.without_autocast(x_NCHW):
             query, key, value = (self._project(conv, x_NCHW) for conv in (self.query, self.key, self.value))
             attended_NCP = reference.self_attention(query, key, value)
             attended_NCHW = attended_NCP.unflatten(2, x_NCHW.shape[2:])

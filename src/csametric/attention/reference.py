@@ -4,7 +4,8 @@ Legend: N images, C channels, H x W = P positions, G channel groups of c = C/G, 
 Weights are those of 1x1 convolutions: logits (G*D, c, 1, 1), values (C, c, 1, 1); group g owns rows g*D..(g+1)*D.
 """
 
-from typing import NamedTuple
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -14,6 +15,12 @@ from torch.nn import functional
 def softmax_at_least_fp32(logits: Tensor, dim: int) -> Tensor:
     """Softmax computed in fp32 or better, returned in the type of its input."""
     return logits.softmax(dim, dtype=torch.promote_types(logits.dtype, torch.float32)).to(logits.dtype)
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Autocast off for the device of `x`, whatever that device is."""
+    device = x.device.type
+    return torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext()
 
 
 class AttentionMaps(NamedTuple):
