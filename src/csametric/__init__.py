@@ -15,15 +15,27 @@ if TYPE_CHECKING:
     from csametric.losses.hardnet import hardnet_loss
     from csametric.losses.ralnet import ral_loss
     from csametric.models.l2net import L2Net
+    from csametric.models.pcb import PCB
 
 __version__ = "0.1.0"
-__all__ = ["CompressedSelfAttention", "L2Net", "SelfAttention", "fpr95", "hardnet_loss", "insert_after", "load", "ral_loss"]
+__all__ = [
+    "PCB",
+    "CompressedSelfAttention",
+    "L2Net",
+    "SelfAttention",
+    "fpr95",
+    "hardnet_loss",
+    "insert_after",
+    "load",
+    "ral_loss",
+]
 
 _ROOMS = {
     "CompressedSelfAttention": "attention.layers",
     "SelfAttention": "attention.layers",
     "insert_after": "attention.insertion",
     "L2Net": "models.l2net",
+    "PCB": "models.pcb",
     "hardnet_loss": "losses.hardnet",
     "ral_loss": "losses.ralnet",
     "fpr95": "evaluation.verification",

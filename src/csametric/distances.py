@@ -26,6 +26,21 @@ def unit_euclidean_distances(a_ND: Tensor, b_MD: Tensor, epsilon: float = 0.0) -
     return ((2 - 2 * _dot_products(a_ND, b_MD)).clamp(min=0) + epsilon).sqrt()
 
 
+def euclidean_distances(a_ND: Tensor, b_MD: Tensor, epsilon: float = 0.0) -> Tensor:
+    """Euclidean distances of vectors of any length, (N, M), at least sqrt(epsilon); lower is nearer.
+
+    d = sqrt(|a|^2 + |b|^2 - 2 a.b + epsilon): a matrix product, exact to rounding where the vectors are not far from 0.
+    """
+    return (squared_euclidean_distances(a_ND, b_MD) + epsilon).sqrt()
+
+
+def squared_euclidean_distances(a_ND: Tensor, b_MD: Tensor) -> Tensor:
+    """|a|^2 + |b|^2 - 2 a.b of vectors of any length, (N, M), at least 0; lower is nearer."""
+    products = _dot_products(a_ND, b_MD)
+    squares_a, squares_b = (x.to(products.dtype).square().sum(1) for x in (a_ND, b_MD))
+    return (squares_a[:, None] + squares_b[None, :] - 2 * products).clamp(min=0)
+
+
 def angular_distances(a_ND: Tensor, b_MD: Tensor) -> Tensor:
     """Twice one minus the cosine of unit vectors, (N, M), in [0, 4]; lower is nearer.
 
@@ -53,6 +68,7 @@ class Measure:
         return compared if self.lower_is_nearer else -compared
 
 
+EUCLIDEAN = Measure(name="euclidean distance", compare=euclidean_distances, lower_is_nearer=True)
 UNIT_EUCLIDEAN = Measure(name="euclidean distance of unit vectors", compare=unit_euclidean_distances, lower_is_nearer=True)
 ANGULAR = Measure(name="2(1 - cosine)", compare=angular_distances, lower_is_nearer=True)
 COSINE = Measure(name="cosine similarity", compare=cosine_similarities, lower_is_nearer=False)

@@ -1,0 +1,24 @@
+"""Deep supervision: a small classifier on the map of a stage, for training only."""
+
+from torch import Tensor, nn
+
+
+class SupervisionBranch(nn.Module):
+    """Global average pooling and fully connected layers, (N, C, H, W) -> (N, ids).
+
+    The paper prints only "fully connected layers"; these are Linear(C, hidden), BatchNorm, ReLU, dropout, Linear(hidden, ids).
+    """
+
+    def __init__(self, channels: int, num_ids: int, hidden: int = 256, dropout: float = 0.5) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(channels, hidden),
+            nn.BatchNorm1d(hidden),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(hidden, num_ids),
+        )
+
+    def forward(self, x_NCHW: Tensor) -> Tensor:
+        """(N, C, H, W) -> logits (N, ids)."""
+        return self.layers(x_NCHW.mean((2, 3)))

