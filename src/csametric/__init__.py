@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from csametric.attention.insertion import insert_after
     from csametric.attention.layers import CompressedSelfAttention, SelfAttention
+    from csametric.evaluation.reid import evaluate_distances, evaluate_reid
+    from csametric.evaluation.rerank import k_reciprocal_distances
     from csametric.evaluation.verification import fpr95
     from csametric.inference import load
     from csametric.losses.hardnet import hardnet_loss
@@ -23,9 +25,12 @@ __all__ = [
     "CompressedSelfAttention",
     "L2Net",
     "SelfAttention",
+    "evaluate_distances",
+    "evaluate_reid",
     "fpr95",
     "hardnet_loss",
     "insert_after",
+    "k_reciprocal_distances",
     "load",
     "ral_loss",
 ]
@@ -38,6 +43,9 @@ _ROOMS = {
     "PCB": "models.pcb",
     "hardnet_loss": "losses.hardnet",
     "ral_loss": "losses.ralnet",
+    "evaluate_distances": "evaluation.reid",
+    "evaluate_reid": "evaluation.reid",
+    "k_reciprocal_distances": "evaluation.rerank",
     "fpr95": "evaluation.verification",
     "load": "inference",
 }

@@ -72,3 +72,5 @@ EUCLIDEAN = Measure(name="euclidean distance", compare=euclidean_distances, lowe
 UNIT_EUCLIDEAN = Measure(name="euclidean distance of unit vectors", compare=unit_euclidean_distances, lower_is_nearer=True)
 ANGULAR = Measure(name="2(1 - cosine)", compare=angular_distances, lower_is_nearer=True)
 COSINE = Measure(name="cosine similarity", compare=cosine_similarities, lower_is_nearer=False)
+
+MEASURES = {"euclidean": EUCLIDEAN, "cosine": COSINE}

@@ -1,0 +1,100 @@
+"""Labelled images of one's own: a CSV manifest, or a folder with one folder for each identity."""
+
+import csv
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from csametric.data.records import SUFFIXES, Record, ReidDataset
+from csametric.errors import UserError
+
+COLUMNS = ("path", "id", "camera", "split")
+SPLITS = ("train", "query", "gallery")
+_CAMERA = re.compile(r"(?:^|_)c(?:am)?(\d+)", re.IGNORECASE)
+
+
+def read_manifest(path: Path) -> ReidDataset:
+    """A CSV file with the columns path (relative to the file), id, camera (a number) and split (train, query, gallery).
+
+    Identities are numbered from 1 in the order of their sorted names.
+
+    Raises:
+        UserError: the file or a column is missing, a line cannot be read, an image is not there, or a split is empty.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; write one with the columns {', '.join(COLUMNS)}")
+    with path.open(newline="", encoding="utf-8-sig") as lines:
+        rows = list(csv.DictReader(lines))
+    if not rows or not set(COLUMNS) <= set(rows[0]):
+        raise UserError(f"{path} needs a first line with the columns {', '.join(COLUMNS)} and a line for each image")
+    entries = [_entry(path, number, row) for number, row in enumerate(rows, 2)]
+    return _dataset(path.stem, entries)
+
+
+def read_folder(root: Path) -> ReidDataset:
+    """A folder with a folder for each identity; or with train, query and gallery, each with a folder for each identity.
+
+    Cameras are read from file names with c1 or cam1 at their start or after an underscore, else there is one camera, 0.
+    Without train, query and gallery, every second identity (of the sorted names, from the first) is for training; of the
+    others, the first image of each camera is a query and the rest is the gallery.
+
+    Raises:
+        UserError: no such folder, no folders with images in it, or too few of them.
+    """
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}; name one that holds a folder of images for each identity")
+    if all((root / split).is_dir() for split in SPLITS):
+        return _dataset(root.name, [entry for split in SPLITS for entry in _identities(root / split, split)])
+    entries = _identities(root, "")
+    names = sorted({name for _, name, _, _ in entries})
+    if len(names) < 4:
+        raise UserError(f"{root} has {len(names)} folders with images; four identities are the least, two to train on")
+    return _dataset(root.name, _split(entries, set(names[::2])))
+
+
+Entry = tuple[Path, str, int, str]  # path, identity, camera, split
+
+
+def _split(entries: Sequence[Entry], to_train: set[str]) -> list[Entry]:
+    split, queried = [], set()
+    for path, name, camera, _ in entries:
+        first = (name, camera) not in queried
+        queried.add((name, camera))
+        split.append((path, name, camera, "train" if name in to_train else "query" if first else "gallery"))
+    return split
+
+
+def _identities(root: Path, split: str) -> list[Entry]:
+    entries = []
+    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
+        for path in sorted(folder.rglob("*")):
+            if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+                camera = _CAMERA.search(path.stem)
+                entries.append((path, folder.name, int(camera[1]) if camera else 0, split))
+    return entries
+
+
+def _entry(manifest: Path, number: int, row: dict[str, str]) -> Entry:
+    if row["split"] not in SPLITS:
+        raise UserError(f"{manifest} line {number}: the split is {row['split']!r}; use one of {', '.join(SPLITS)}")
+    if not (row["camera"] or "").isdecimal():
+        raise UserError(
+            f"{manifest} line {number}: the camera is {row['camera']!r}; use a whole number, 0 if there is one camera"
+        )
+    image = manifest.parent / row["path"]
+    if not image.is_file():
+        raise UserError(f"{manifest} line {number}: there is no image {image}; correct the path")
+    return image, row["id"], int(row["camera"]), row["split"]
+
+
+def _dataset(name: str, entries: Sequence[Entry]) -> ReidDataset:
+    names = sorted({identity for _, identity, _, _ in entries})
+    numbers = {identity: number for number, identity in enumerate(names, 1)}
+    splits = {
+        split: sorted(Record(path, numbers[identity], camera) for path, identity, camera, own in entries if own == split)
+        for split in SPLITS
+    }
+    empty = [split for split, records in splits.items() if not records]
+    if empty:
+        raise UserError(f"{name} has no images for {' and '.join(empty)}; every split needs some")
+    return ReidDataset(name=name, names=names, train=splits["train"], query=splits["query"], gallery=splits["gallery"])

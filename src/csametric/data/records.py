@@ -1,0 +1,93 @@
+"""What a re-identification dataset is: images with an identity and a camera, split into train, query and gallery."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from csametric.errors import UserError
+
+JUNK = -1  # the identity of what is dropped in evaluation; identity 0 is a distractor and stays
+SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+
+
+class Record(NamedTuple):
+    """An image file, whom it shows (-1: junk, 0: a distractor) and which camera took it."""
+
+    path: Path
+    identity: int
+    camera: int
+
+
+class Count(NamedTuple):
+    """Images and identities of a split; junk and distractors are images but no identities."""
+
+    images: int
+    identities: int
+
+    def __str__(self) -> str:
+        return f"{self.images:,} images of {self.identities:,} identities"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReidDataset:
+    """The splits of a dataset, sorted by file name, and the counts its authors published.
+
+    names: what the identities are called where they are not numbers, in the order of their numbers.
+    """
+
+    name: str
+    train: Sequence[Record]
+    query: Sequence[Record]
+    gallery: Sequence[Record]
+    published: dict[str, Count] | None = None
+    names: Sequence[str] = ()
+
+    @property
+    def splits(self) -> dict[str, Sequence[Record]]:
+        """The three splits by name."""
+        return {"train": self.train, "query": self.query, "gallery": self.gallery}
+
+    def differences(self) -> list[str]:
+        """A sentence for each split that differs from what was published."""
+        found = {name: count(split) for name, split in self.splits.items()}
+        return [
+            f"{name} has {found[name]}, published are {wanted}"
+            for name, wanted in (self.published or {}).items()
+            if found[name] != wanted
+        ]
+
+    def __str__(self) -> str:
+        splits = "; ".join(f"{name} {count(split)}" for name, split in self.splits.items())
+        differences = self.differences()
+        verdict = (
+            "" if self.published is None else "; as published" if not differences else f"; NOT AS PUBLISHED: {differences}"
+        )
+        return f"{self.name}: {splits}{verdict}"
+
+
+def count(records: Sequence[Record]) -> Count:
+    """Images without junk, identities without distractors."""
+    return Count(
+        sum(record.identity != JUNK for record in records),
+        len({record.identity for record in records if record.identity > 0}),
+    )
+
+
+def number_identities(records: Sequence[Record]) -> dict[int, int]:
+    """Identity -> class from 0 on, in the order of the identities: the same in every process."""
+    return {identity: number for number, identity in enumerate(sorted({record.identity for record in records}))}
+
+
+def image_files(folder: Path) -> list[Path]:
+    """The image files directly in a folder, sorted.
+
+    Raises:
+        UserError: no such folder, or no image in it.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; name the folder that holds {folder.name}")
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    if not files:
+        raise UserError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}); extract the dataset there")
+    return files

@@ -1,0 +1,132 @@
+"""k-reciprocal re-ranking (Zhong et al. 2017), sparse: memory grows with the neighbours kept, not with the square."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from scipy import sparse
+from torch import Tensor
+
+from csametric.distances import squared_euclidean_distances
+from csametric.errors import UserError
+
+BLOCK_ROWS = 512
+
+Rows = Callable[[int, int], NDArray]
+
+
+def k_reciprocal_distances(
+    query_features: ArrayLike | Tensor,
+    gallery_features: ArrayLike | Tensor,
+    k1: int = 20,
+    k2: int = 6,
+    lambda_value: float = 0.3,
+) -> NDArray:
+    """Re-ranked distances of features (Q, D) and (G, D), float32 (Q, G) in about [0, 1]; lower is nearer.
+
+    d* = (1 - lambda) Jaccard distance of the k-reciprocal neighbours + lambda times the squared Euclidean distance over
+    the query's largest. Peak memory is a few times (Q, G) plus the sparse neighbours, never (Q+G)^2.
+
+    Args:
+        k1: neighbours that may be reciprocal. k2: neighbours whose encodings are averaged. lambda_value: in [0, 1].
+
+    Raises:
+        UserError: features of different widths, or parameters out of range.
+    """
+    query_QD, gallery_GD = _tensor(query_features), _tensor(gallery_features)
+    if query_QD.shape[1:] != gallery_GD.shape[1:]:
+        raise UserError(f"the features are {tuple(query_QD.shape)} and {tuple(gallery_GD.shape)}; use one model for both")
+    all_ND = torch.cat([query_QD, gallery_GD])
+
+    def rows(start: int, stop: int) -> NDArray:
+        return squared_euclidean_distances(all_ND[start:stop], all_ND).numpy()
+
+    return _rerank(rows, len(all_ND), len(query_QD), k1, k2, lambda_value)
+
+
+def rerank_distances(distances_NN: NDArray, queries: int, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> NDArray:
+    """The same from all squared distances, symmetric (N, N), the queries first; float32 (Q, N - Q)."""
+    return _rerank(lambda start, stop: distances_NN[start:stop], len(distances_NN), queries, k1, k2, lambda_value)
+
+
+def _rerank(rows: Rows, size: int, queries: int, k1: int, k2: int, lambda_value: float) -> NDArray:
+    if not (1 <= k2 <= k1 < size and 0 <= lambda_value <= 1):
+        raise UserError(f"re-ranking needs 1 <= k2 <= k1 < {size} and lambda in [0, 1]; got {k1=}, {k2=}, {lambda_value=}")
+    neighbours_NK = _neighbours(rows, size, k1 + 1)
+    members = _expanded_reciprocal(neighbours_NK, k1)
+    encoding, original_QG = _encode(rows, members, queries)
+    if k2 > 1:
+        encoding = (_adjacency(neighbours_NK[:, :k2]) @ encoding).tocsr() / np.float32(k2)
+    return (1 - lambda_value) * _jaccard_distances(encoding[:queries], encoding[queries:]) + lambda_value * original_QG
+
+
+def _neighbours(rows: Rows, size: int, count: int) -> NDArray:
+    """The nearest entries of every row, itself among them, in order: (N, count)."""
+    found = []
+    for start in range(0, size, BLOCK_ROWS):
+        distances_BN = rows(start, start + BLOCK_ROWS)
+        nearest = np.argpartition(distances_BN, count - 1, axis=1)[:, :count]
+        order = np.argsort(np.take_along_axis(distances_BN, nearest, 1), axis=1, kind="stable")
+        found.append(np.take_along_axis(nearest, order, 1))
+    return np.concatenate(found)
+
+
+def _adjacency(neighbours_NK: NDArray) -> sparse.csr_matrix:
+    size, count = neighbours_NK.shape
+    starts = np.arange(0, size * count + 1, count)
+    return sparse.csr_matrix((np.ones(size * count, np.float32), neighbours_NK.ravel(), starts), shape=(size, size))
+
+
+def _reciprocal(neighbours_NK: NDArray) -> sparse.csr_matrix:
+    """R(i, k): 1 where each is among the k nearest of the other."""
+    nearest = _adjacency(neighbours_NK)
+    return nearest.multiply(nearest.T).tocsr()
+
+
+def _expanded_reciprocal(neighbours_NK: NDArray, k1: int) -> sparse.csr_matrix:
+    """R*(i, k1): joined by the R(c, k1/2) of its members c that share more than two thirds of theirs with it."""
+    reciprocal = _reciprocal(neighbours_NK)
+    half = _reciprocal(neighbours_NK[:, : int(np.around(k1 / 2)) + 1])
+    shared = (reciprocal @ half.T).multiply(reciprocal).tocoo()
+    accepted = shared.data > 2 / 3 * np.asarray(half.sum(1)).ravel()[shared.col]
+    joining = sparse.csr_matrix((np.ones(accepted.sum(), np.float32), (shared.row[accepted], shared.col[accepted])), half.shape)
+    return (reciprocal + joining @ half).tocsr()
+
+
+def _encode(rows: Rows, members: sparse.csr_matrix, queries: int) -> tuple[sparse.csr_matrix, NDArray]:
+    """Weights exp(-d) of the members of each row, summing to 1; and the queries' d to the gallery; d over its row's largest."""
+    size = members.shape[0]
+    encoding, original_QG = members.copy(), np.empty((queries, size - queries), np.float32)
+    for start in range(0, size, BLOCK_ROWS):
+        distances_BN = rows(start, start + BLOCK_ROWS)
+        distances_BN = distances_BN / distances_BN.max(1, keepdims=True)
+        for row, distances_N in enumerate(distances_BN, start):
+            own = slice(members.indptr[row], members.indptr[row + 1])
+            weights = np.exp(-distances_N[members.indices[own]])
+            encoding.data[own] = weights / weights.sum()
+            if row < queries:
+                original_QG[row] = distances_N[queries:]
+    return encoding, original_QG
+
+
+def _jaccard_distances(query: sparse.csr_matrix, gallery: sparse.csr_matrix) -> NDArray:
+    """1 - sum of the minima over sum of the maxima; rows sum to 1, so the maxima sum to 2 less the minima."""
+    columns = gallery.tocsc()
+    distances_QG = np.empty((query.shape[0], gallery.shape[0]), np.float32)
+    for row in range(query.shape[0]):
+        own = slice(query.indptr[row], query.indptr[row + 1])
+        starts, stops = columns.indptr[query.indices[own]], columns.indptr[query.indices[own] + 1]
+        lengths = stops - starts
+        places = np.arange(lengths.sum()) + np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
+        minima = np.minimum(columns.data[places], np.repeat(query.data[own], lengths))
+        shared = np.bincount(columns.indices[places], minima, minlength=gallery.shape[0])
+        distances_QG[row] = 1 - shared / (2 - shared)
+    return distances_QG
+
+
+def _tensor(features: ArrayLike | Tensor) -> Tensor:
+    tensor = features.detach().cpu() if isinstance(features, Tensor) else torch.from_numpy(np.array(features))
+    if not tensor.isfinite().all():
+        raise UserError("some features are NaN or infinite; check the model that made them")
+    return tensor.float()

@@ -1,0 +1,202 @@
+"""Re-identification metrics against loops over ranked lists, by hand, and in blocks."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from csametric import evaluate_distances, evaluate_reid
+from csametric.errors import UserError
+from csametric.evaluation import reid
+
+
+def by_loops(distances, query_ids, query_cameras, gallery_ids, gallery_cameras, camera_filter=True):
+    """Rank, filter and average one query after the other, non-matches first among equals."""
+    cmc, steps, trapezoids, minps, unmatched = [], [], [], [], []
+    for q, row in enumerate(distances):
+        ranked = []
+        for g, distance in enumerate(row):
+            match = gallery_ids[g] == query_ids[q]
+            if gallery_ids[g] == -1 or (camera_filter and match and gallery_cameras[g] == query_cameras[q]):
+                continue
+            ranked.append((distance, match))
+        ranked.sort()
+        hits = [match for _, match in ranked]
+        if not any(hits):
+            unmatched.append(q)
+            continue
+        found, step, trapezoid = 0, 0.0, 0.0
+        for rank, hit in enumerate(hits):
+            if hit:
+                before = 1.0 if rank == 0 else found / rank
+                found += 1
+                step += found / (rank + 1)
+                trapezoid += (before + found / (rank + 1)) / 2
+        steps.append(step / found)
+        trapezoids.append(trapezoid / found)
+        last = max(rank for rank, hit in enumerate(hits) if hit)
+        minps.append(found / (last + 1))
+        cmc.append([any(hits[: k + 1]) for k in range(len(row))])
+    return cmc, steps, trapezoids, minps, unmatched
+
+
+@st.composite
+def problems(draw):
+    """Few values, few identities: ties, junk, distractors, one-camera identities, queries without a match."""
+    queries, gallery = draw(st.integers(1, 6)), draw(st.integers(1, 12))
+    values = st.sampled_from([0.0, 0.25, 0.5, 1.0])
+    return {
+        "distances": np.array([[draw(values) for _ in range(gallery)] for _ in range(queries)], np.float32),
+        "query_ids": np.array([draw(st.integers(1, 3)) for _ in range(queries)]),
+        "query_cameras": np.array([draw(st.integers(0, 1)) for _ in range(queries)]),
+        "gallery_ids": np.array([draw(st.integers(-1, 3)) for _ in range(gallery)]),
+        "gallery_cameras": np.array([draw(st.integers(0, 1)) for _ in range(gallery)]),
+        "camera_filter": draw(st.booleans()),
+    }
+
+
+@settings(max_examples=300, deadline=None)
+@given(problem=problems())
+def test_equals_the_loops(problem):
+    cmc, steps, trapezoids, minps, unmatched = by_loops(**problem)
+    if not steps:
+        with pytest.raises(UserError, match="no query has a match"):
+            evaluate_distances(**problem)
+        return
+    metrics = evaluate_distances(**problem)
+    np.testing.assert_allclose(metrics.cmc, np.mean(cmc, 0))
+    assert metrics.map_step == pytest.approx(np.mean(steps))
+    assert metrics.map_trapezoid == pytest.approx(np.mean(trapezoids))
+    assert metrics.minp == pytest.approx(np.mean(minps))
+    assert metrics.queries_without_match == unmatched
+    assert metrics.queries == len(steps)
+
+
+@settings(max_examples=100, deadline=None)
+@given(problem=problems(), seed=st.integers(0, 99))
+def test_the_order_of_the_gallery_does_not_matter(problem, seed):
+    order = np.random.default_rng(seed).permutation(problem["distances"].shape[1])
+    shuffled = problem | {
+        "distances": problem["distances"][:, order],
+        "gallery_ids": problem["gallery_ids"][order],
+        "gallery_cameras": problem["gallery_cameras"][order],
+    }
+    try:
+        metrics = evaluate_distances(**problem)
+    except UserError:
+        return
+    other = evaluate_distances(**shuffled)
+    np.testing.assert_array_equal(metrics.cmc, other.cmc)
+    assert (metrics.map_step, metrics.map_trapezoid, metrics.minp) == (other.map_step, other.map_trapezoid, other.minp)
+
+
+def test_many_matches_of_one_query(monkeypatch):
+    rng = np.random.default_rng(0)
+    problem = {
+        "distances": rng.integers(0, 50, (4, 300)).astype(np.float32),
+        "query_ids": np.array([1, 1, 2, 3]),
+        "query_cameras": np.array([0, 1, 0, 0]),
+        "gallery_ids": rng.integers(-1, 3, 300),
+        "gallery_cameras": rng.integers(0, 3, 300),
+    }
+    metrics = evaluate_distances(**problem)
+    _, steps, _, _, unmatched = by_loops(**problem)
+    assert metrics.map_step == pytest.approx(np.mean(steps))
+    assert metrics.queries_without_match == unmatched == [3]
+
+
+def test_by_hand():
+    """Ranks match, stranger, match: AP (1 + 2/3)/2 by steps; (1 + (1/2 + 2/3)/2)/2 by trapezoids; mINP 2/3."""
+    metrics = evaluate_distances([[0.1, 0.2, 0.3]], [7], [0], [7, 8, 7], [1, 1, 2])
+    assert metrics.cmc[0] == metrics.rank(5) == 1
+    assert metrics.map_step == pytest.approx(5 / 6)
+    assert metrics.map_trapezoid == pytest.approx((1 + 7 / 12) / 2)
+    assert metrics.minp == pytest.approx(2 / 3)
+    late = evaluate_distances([[0.3, 0.2, 0.1]], [7], [0], [7, 8, 9], [1, 1, 2])
+    assert list(late.cmc) == [0, 0, 1]
+    assert late.map_trapezoid == pytest.approx((0 + 1 / 3) / 2)
+
+
+def test_junk_is_dropped_and_distractors_stay():
+    arguments = ([[0.1, 0.2, 0.3]], [7], [0])
+    assert evaluate_distances(*arguments, [-1, 7, 8], [1, 1, 1]).map_step == 1
+    assert evaluate_distances(*arguments, [0, 7, 8], [1, 1, 1]).map_step == 0.5
+
+
+def test_one_camera_data_needs_the_filter_off():
+    arguments = ([[0.1, 0.2]], [7], [0], [7, 8], [0, 0])
+    with pytest.raises(
+        UserError, match="no query has a match in the gallery; check the identities, or switch the camera filter"
+    ):
+        evaluate_distances(*arguments)
+    assert evaluate_distances(*arguments, camera_filter=False).rank(1) == 1
+
+
+def features(seed=0, queries=20, gallery=90):
+    rng = np.random.default_rng(seed)
+    centres = rng.standard_normal((8, 6))
+    labels = {
+        "query_ids": rng.integers(0, 8, queries) + 1,
+        "query_cameras": rng.integers(0, 3, queries),
+        "gallery_ids": rng.integers(-1, 9, gallery),
+        "gallery_cameras": rng.integers(0, 3, gallery),
+    }
+    draw = [
+        centres[labels[f"{part}_ids"] % 8] + rng.standard_normal((n, 6))
+        for part, n in (("query", queries), ("gallery", gallery))
+    ]
+    return {"query_features": draw[0].astype(np.float32), "gallery_features": draw[1].astype(np.float32)} | labels
+
+
+@pytest.mark.parametrize("distance", ["euclidean", "cosine"])
+def test_features_give_the_metrics_of_their_distances(distance):
+    problem = features()
+    if distance == "cosine":
+        for name in ("query_features", "gallery_features"):
+            problem[name] /= np.linalg.norm(problem[name], axis=1, keepdims=True)
+    query, gallery = problem["query_features"].astype(float), problem["gallery_features"].astype(float)
+    distances = -query @ gallery.T if distance == "cosine" else np.linalg.norm(query[:, None] - gallery[None], axis=2)
+    labels = {name: value for name, value in problem.items() if "features" not in name}
+    expected, metrics = evaluate_distances(distances, **labels), evaluate_reid(**problem, distance=distance)
+    np.testing.assert_allclose(metrics.cmc, expected.cmc)
+    assert metrics.map_step == pytest.approx(expected.map_step, abs=1e-6)
+    tensors = {name: torch.from_numpy(value) for name, value in problem.items()}
+    assert evaluate_reid(**tensors, distance=distance).map_step == metrics.map_step
+
+
+def test_a_gallery_on_disk_in_blocks_gives_the_same(tmp_path, monkeypatch):
+    problem = features()
+    problem["gallery_features"][5] = problem["gallery_features"][50]
+    whole = evaluate_reid(**problem)
+    np.save(tmp_path / "gallery.npy", problem["gallery_features"])
+    problem["gallery_features"] = np.load(tmp_path / "gallery.npy", mmap_mode="r")
+    monkeypatch.setattr(reid, "BLOCK_BYTES", 4 * 20 * 7)
+    blocks = evaluate_reid(**problem)
+    np.testing.assert_array_equal(whole.cmc, blocks.cmc)
+    assert whole.map_step == pytest.approx(blocks.map_step, abs=1e-9)
+
+
+def test_reranking_is_used_when_asked_for():
+    problem = features(queries=30, gallery=120)
+    assert evaluate_reid(**problem, rerank=True).map_step != evaluate_reid(**problem).map_step
+
+
+def test_what_does_not_fit_is_refused():
+    problem = features()
+    with pytest.raises(UserError, match="distance='hamming' is unknown; use one of euclidean, cosine"):
+        evaluate_reid(**problem, distance="hamming")
+    with pytest.raises(UserError, match=r"query_features are \(19, 6\) for 20 identities"):
+        evaluate_reid(**problem | {"query_features": problem["query_features"][1:]})
+    with pytest.raises(UserError, match=r"gallery_ids \(90,\) and gallery_cameras \(1,\)"):
+        evaluate_reid(**problem | {"gallery_cameras": [1]})
+    broken = problem["gallery_features"].copy()
+    broken[3, 2] = np.nan
+    with pytest.raises(UserError, match="features are NaN or infinite"):
+        evaluate_reid(**problem | {"gallery_features": broken})
+    with pytest.raises(UserError, match=r"distances are \(1, 2\) for 1 queries and 1 gallery"):
+        evaluate_distances([[1.0, 2.0]], [1], [0], [1], [1])
+    with pytest.raises(UserError, match="not numbers"):
+        evaluate_distances([[float("nan")]], [1], [0], [1], [1])
+    with pytest.raises(UserError, match="ranks begin at 1"):
+        evaluate_reid(**problem).rank(0)
