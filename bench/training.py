@@ -15,8 +15,8 @@ from bench.measure import interleaved, ratio, write_results
 from csametric.cli.tables import print_table
 from csametric.data.sampling import PairBatch
 from csametric.losses.hardnet import hardnet_loss
+from csametric.training.descriptors import batch_loss, build_model
 from csametric.training.experiment import DescriptorSettings
-from csametric.training.loop import batch_loss, build_model
 from csametric.training.memory import keep_freed_memory
 from csametric.training.precision import Precision, choose_precision
 

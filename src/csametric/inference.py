@@ -1,26 +1,33 @@
 """A finished run as a function from images to embeddings."""
 
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from csametric.data.loading import made_ahead
+from csametric.data.transforms import read_image, resize
 from csametric.errors import UserError
 from csametric.models.l2net import PATCH_SIDE
-from csametric.training.checkpoint import WEIGHTS, load_weights, read_experiment
-from csametric.training.experiment import Experiment
-from csametric.training.loop import build_model, embedder
+from csametric.models.pcb import PCB
+from csametric.training import descriptors, reid
+from csametric.training.checkpoint import WEIGHTS, load_weights, read_experiment, read_weights
+from csametric.training.experiment import DescriptorExperiment, ReidExperiment
 from csametric.training.precision import choose_precision
 
+Images = ArrayLike | Tensor | Sequence[str | Path]
 
-class Embedder:
-    """A trained model with the preprocessing it was trained with; made by `load`."""
 
-    def __init__(self, model: nn.Module, experiment: Experiment, device: torch.device) -> None:
+class PatchEmbedder:
+    """A trained descriptor with the preprocessing it was trained with; made by `load`."""
+
+    def __init__(self, model: nn.Module, experiment: DescriptorExperiment, device: torch.device) -> None:
         self.model, self.experiment, self.device = model.to(device).eval(), experiment, device
-        self.describe = embedder(self.model, device, choose_precision(experiment.precision, device))
+        self.describe = descriptors.embedder(self.model, device, choose_precision(experiment.precision, device))
 
     def embed(self, images: ArrayLike | Tensor) -> Tensor:
         """Grey patches (N, 32, 32) or (N, 1, 32, 32) -> unit vectors (N, 128), fp32 on the CPU.
@@ -30,7 +37,7 @@ class Embedder:
         Raises:
             UserError: another shape.
         """
-        patches = np.asarray(images.detach().cpu() if isinstance(images, Tensor) else images)
+        patches = _array(images)
         if patches.ndim == 4 and patches.shape[1] == 1:
             patches = patches[:, 0]
         if patches.ndim != 3 or patches.shape[1:] != (PATCH_SIDE, PATCH_SIDE):
@@ -38,7 +45,40 @@ class Embedder:
         return torch.from_numpy(self.describe(patches))
 
 
-def load(run: str | Path, device: str | torch.device | None = None) -> Embedder:
+class ImageEmbedder:
+    """A trained re-identification model with its preprocessing; made by `load`."""
+
+    def __init__(self, model: PCB, experiment: ReidExperiment, device: torch.device) -> None:
+        self.model, self.experiment, self.device = model.to(device).eval(), experiment, device
+        self.precision = choose_precision(experiment.precision, device)
+
+    def embed(self, images: Images, flip: bool = False) -> Tensor:
+        """Images -> features (N, D), fp32 on the CPU, of unit length part by part.
+
+        Args:
+            images: paths of image files; or RGB images of any size, uint8 (N, H, W, 3) or (N, 3, H, W), or floating
+                numbers in [0, 1] of the same shapes. They are resized to the size the model was trained with.
+            flip: whether to average the features of an image and its mirror image.
+
+        Raises:
+            UserError: another shape, type or range, or a file that is no whole image.
+        """
+        height, width = self.experiment.data.height, self.experiment.data.width
+        batches: Iterable[NDArray]
+        if isinstance(images, Sequence) and all(isinstance(each, str | Path) for each in images):
+            batches = made_ahead(
+                lambda part: np.stack([read_image(Path(each), height, width) for each in part]), _parts(images)
+            )
+        else:
+            parts = _parts(_colour_images(_array(images)))
+            batches = (np.stack([resize(each, height, width) for each in part]) for part in parts)
+        features = [reid.embed_images(self.model, batch, self.device, self.precision, flip) for batch in batches]
+        if not features:
+            raise UserError("there are no images to embed; give one at least")
+        return torch.from_numpy(np.concatenate(features))
+
+
+def load(run: str | Path, device: str | torch.device | None = None) -> PatchEmbedder | ImageEmbedder:
     """The model of a finished run, on the given device, by default a GPU where there is one.
 
     Raises:
@@ -46,7 +86,36 @@ def load(run: str | Path, device: str | torch.device | None = None) -> Embedder:
     """
     folder = Path(run)
     experiment = read_experiment(folder)
-    model = build_model(experiment.model)
+    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if isinstance(experiment, DescriptorExperiment):
+        network = descriptors.build_model(experiment.model)
+        load_weights(folder / WEIGHTS, network)
+        return PatchEmbedder(network, experiment, chosen)
+    assert isinstance(experiment, ReidExperiment)
+    num_ids = len(read_weights(folder / WEIGHTS)["classifiers.0.bias"])
+    model = reid.build_model(experiment.model, num_ids, trained=True)
     load_weights(folder / WEIGHTS, model)
-    chosen = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return Embedder(model, experiment, torch.device(chosen))
+    return ImageEmbedder(model, experiment, chosen)
+
+
+def _array(images: Images) -> NDArray:
+    return np.asarray(images.detach().cpu() if isinstance(images, Tensor) else images)
+
+
+def _parts(images: Sequence[Any] | NDArray) -> Iterator[Any]:
+    return (images[start : start + reid.EMBED_BATCH] for start in range(0, len(images), reid.EMBED_BATCH))
+
+
+def _colour_images(images: NDArray) -> NDArray:
+    """As uint8 (N, H, W, 3)."""
+    if images.ndim == 4 and images.shape[1] == 3 and images.shape[3] != 3:
+        images = images.transpose(0, 2, 3, 1)
+    if images.ndim != 4 or images.shape[3] != 3:
+        raise UserError(f"the model embeds RGB images (N, H, W, 3) or (N, 3, H, W), got {images.shape}")
+    if np.issubdtype(images.dtype, np.floating):
+        if not (images.min(initial=0) >= 0 and images.max(initial=0) <= 1):
+            raise UserError("images of floating numbers must lie in [0, 1]; do not normalise them, the model does")
+        images = np.round(images * 255).astype(np.uint8)
+    if images.dtype != np.uint8:
+        raise UserError(f"images are uint8 or floating numbers in [0, 1], not {images.dtype}; convert them")
+    return images

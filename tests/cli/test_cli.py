@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.training import tiny
 
 SMALL = [word for setting in tiny.SETTINGS for word in ("--set", setting)]

@@ -6,7 +6,7 @@ import pytest
 
 from csametric.errors import UserError
 from csametric.recipes import RECIPES, find_recipe
-from csametric.training.experiment import Experiment, from_json, override, to_json
+from csametric.training.experiment import DescriptorExperiment, from_json, override, to_json
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -17,7 +17,7 @@ def test_every_recipe_survives_json(recipe):
 
 
 def test_overrides_are_typed():
-    changed = override(Experiment(recipe="x"), ["steps=7", "optimizer.lr=5", "data.folder=3", "model.attention=csa"])
+    changed = override(DescriptorExperiment(recipe="x"), ["steps=7", "optimizer.lr=5", "data.folder=3", "model.attention=csa"])
     assert (changed.steps, changed.optimizer.lr, changed.data.folder, changed.model.attention) == (7, 5.0, "3", "csa")
     assert isinstance(changed.optimizer.lr, float)
 
@@ -27,7 +27,7 @@ def test_overrides_are_typed():
     [
         ("optimizer.learning_rate=1", "did you mean attention_lr|did you mean"),
         ("stepz=1", "there is no setting stepz; did you mean steps?"),
-        ("zzzz=1", "known are recipe, seed"),
+        ("zzzz=1", "known are recipe, task, seed"),
         ("steps=many", "steps=many is not a whole number"),
         ("steps=1.5", "is not a whole number"),
         ("optimizer.lr=fast", "is not a number"),
@@ -48,22 +48,23 @@ def test_overrides_are_typed():
 )
 def test_refusals_name_the_mend(assignment, words):
     with pytest.raises(UserError, match=words):
-        override(Experiment(recipe="x"), [assignment])
+        override(DescriptorExperiment(recipe="x"), [assignment])
 
 
 def test_json_of_another_version_is_refused():
-    values = json.loads(to_json(Experiment(recipe="x")))
+    values = json.loads(to_json(DescriptorExperiment(recipe="x")))
     values["optimizer"]["beta"] = 1
     with pytest.raises(UserError, match=r"no setting optimizer\.beta"):
         from_json(json.dumps(values))
-    values = json.loads(to_json(Experiment(recipe="x")))
+    values = json.loads(to_json(DescriptorExperiment(recipe="x")))
     for value, words in (([1], r"steps=\[1\] is not"), (1.5, "steps=1.5 is not a whole number")):
         with pytest.raises(UserError, match=words):
             from_json(json.dumps(values | {"steps": value}))
     for broken, words in (
-        ({"steps": 3}, "names no recipe"),
-        ([], "not a group of settings"),
-        ({"data": 3}, "data is not a group"),
+        ({"task": "descriptors", "steps": 3}, "names no recipe"),
+        ([], "names no task of this version"),
+        ({"task": "cooking"}, "names no task of this version \\(descriptors, reid\\)"),
+        ({"task": "reid", "data": 3}, "data is not a group"),
     ):
         with pytest.raises(UserError, match=words):
             from_json(json.dumps(broken))

@@ -13,8 +13,8 @@ import torch
 
 from csametric.data.sampling import pair_batch
 from csametric.recipes import find_recipe
-from csametric.training.loop import LOSSES, batch_loss, build_model
-from csametric.training.optimizer import build_optimizer, set_learning_rates
+from csametric.training.descriptors import LOSSES, batch_loss, build_model
+from csametric.training.optimizer import descriptor_optimizer, linear_decay, scale_learning_rates
 from csametric.training.precision import Precision
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses.json"
@@ -34,10 +34,10 @@ def losses(recipe: str) -> list[float]:
     experiment = find_recipe(recipe)
     torch.manual_seed(0)
     model = build_model(experiment.model)
-    optimizer = build_optimizer(model, experiment.optimizer)
+    optimizer = descriptor_optimizer(model, experiment.optimizer)
     seen = []
     for step in range(STEPS):
-        set_learning_rates(optimizer, step, STEPS)
+        scale_learning_rates(optimizer, linear_decay(step, STEPS))
         torch.manual_seed(step)
         batch = pair_batch(patches(), step, batch_size=16, seed=0)
         loss = batch_loss(model, batch, LOSSES[experiment.loss], torch.device("cpu"), Precision("fp32", "asked for"))

@@ -3,17 +3,17 @@
 import pytest
 import torch
 
-from csametric import L2Net
-from csametric.training.experiment import OptimizerSettings
-from csametric.training.optimizer import build_optimizer, set_learning_rates
+from csametric import PCB, L2Net
+from csametric.training.experiment import DescriptorOptimizer, ReidOptimizer
+from csametric.training.optimizer import descriptor_optimizer, linear_decay, reid_optimizer, scale_learning_rates, scheduled
 
-SETTINGS = OptimizerSettings(lr=10, attention_lr=0.5, alpha_lr=0.25)
+SETTINGS = DescriptorOptimizer(lr=10, attention_lr=0.5, alpha_lr=0.25)
 
 
 @pytest.mark.parametrize("attention", [None, "sa", "csa"])
 def test_each_parameter_is_in_its_group_once(attention):
     net = L2Net(attention)
-    groups = build_optimizer(net, SETTINGS).param_groups
+    groups = descriptor_optimizer(net, SETTINGS).param_groups
     assert sum(len(group["params"]) for group in groups) == len(list(net.parameters()))
     rates = {id(p): group["lr"] for group in groups for p in group["params"]}
     decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
@@ -24,9 +24,9 @@ def test_each_parameter_is_in_its_group_once(attention):
 
 
 def test_rates_fall_linearly_to_zero():
-    optimizer = build_optimizer(L2Net("csa"), SETTINGS)
+    optimizer = descriptor_optimizer(L2Net("csa"), SETTINGS)
     for step, share in ((0, 1), (50, 0.5), (99, 0.01)):
-        set_learning_rates(optimizer, step, 100)
+        scale_learning_rates(optimizer, linear_decay(step, 100))
         assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([10 * share, 0.5 * share, 0.25 * share])
 
 
@@ -35,8 +35,38 @@ def test_two_steps_worked_by_hand():
     weight = torch.nn.Parameter(torch.zeros(()))
     holder = torch.nn.Module()
     holder.weight = weight
-    optimizer = build_optimizer(holder, OptimizerSettings(lr=10, weight_decay=0))
+    optimizer = descriptor_optimizer(holder, DescriptorOptimizer(lr=10, weight_decay=0))
     for expected in (-10, -10 - 10 * (0.9 * 1 + 0.1 * 1)):
         weight.grad = torch.ones(())
         optimizer.step()
         assert weight.item() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_groups_of_reidentification(pretrained):
+    model = PCB("resnet18", num_ids=3, parts=2, maps=4)
+    settings = ReidOptimizer(lr=0.4, backbone_lr=0.04, attention_lr=0.2, alpha_lr=0.3)
+    groups = reid_optimizer(model, settings, pretrained).param_groups
+    assert sum(len(group["params"]) for group in groups) == len(list(model.parameters()))
+    rates = {id(p): group["lr"] for group in groups for p in group["params"]}
+    decays = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        if name.endswith("attention.alpha"):
+            expected = (0.3, 0)
+        elif ".attention." in name:
+            expected = (0.2, 1e-4)
+        else:
+            expected = (0.04 if pretrained and name.startswith("backbone") else 0.4, 1e-4)
+        assert (rates[id(parameter)], decays[id(parameter)]) == expected, name
+
+
+def test_steps_fall_at_forty_and_eighty():
+    settings = ReidOptimizer(decay_every=40)
+    assert [scheduled(settings, epoch, 100) for epoch in (0, 39.9, 40, 79, 80, 99)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.01]
+    )
+
+
+def test_cosine_after_a_warm_up():
+    settings = ReidOptimizer(schedule="cosine", warmup_epochs=2)
+    assert [scheduled(settings, epoch, 10) for epoch in (0, 1, 2, 6, 10)] == pytest.approx([0, 0.5, 1, 0.5, 0])

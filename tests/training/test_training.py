@@ -19,9 +19,10 @@ from safetensors.torch import load_file
 from csametric import load
 from csametric.errors import UserError
 from csametric.recipes import find_recipe
-from csametric.training import checkpoint, loop
+from csametric.training import checkpoint, descriptors, loop
 from csametric.training.experiment import override
 from csametric.training.memory import keep_freed_memory
+from csametric.training.optimizer import descriptor_optimizer
 from csametric.training.precision import choose_precision
 from tests.training import tiny
 
@@ -141,7 +142,7 @@ def test_changed_photographs_are_noticed(tmp_path, photo_folder, finished):
     folder = tmp_path / "run"
     loop.train(tiny.experiment(own, "steps=2"), folder, tmp_path / "cache")
     (own / "photo3.png").unlink()
-    with pytest.raises(UserError, match=r"the photographs have changed since .*; restore them"):
+    with pytest.raises(UserError, match=r"the images have changed since .*; restore them"):
         loop.train(tiny.experiment(own, "steps=2"), folder, tmp_path / "cache")
 
 
@@ -158,8 +159,8 @@ def test_another_number_of_processes_is_refused(tmp_path, finished, photo_folder
 def test_damaged_files_are_named(tmp_path, finished, name):
     folder = shutil.copytree(finished, tmp_path / "run")
     (folder / name).write_text("{broken\n")
-    model = loop.build_model(checkpoint.read_experiment(finished).model)
-    optimizer = loop.build_optimizer(model, checkpoint.read_experiment(finished).optimizer)
+    model = descriptors.build_model(checkpoint.read_experiment(finished).model)
+    optimizer = descriptor_optimizer(model, checkpoint.read_experiment(finished).optimizer)
     readers = {
         "experiment.json": checkpoint.read_experiment,
         "metrics.jsonl": checkpoint.read_metrics,
@@ -188,20 +189,20 @@ def test_a_folder_of_other_things_is_refused(tmp_path, photo_folder, cache):
 
 
 def test_divergence_names_step_and_batch_and_keeps_the_checkpoint(tmp_path, photo_folder, cache, monkeypatch):
-    real = loop.batch_loss
+    real = descriptors.batch_loss
     calls = []
 
     def breaks_at_step_five(*arguments):
         calls.append(1)
         return real(*arguments) * (float("nan") if len(calls) == 6 else 1)
 
-    monkeypatch.setattr(loop, "batch_loss", breaks_at_step_five)
+    monkeypatch.setattr(descriptors, "batch_loss", breaks_at_step_five)
     with pytest.raises(
         UserError, match=r"diverged at step 5: the gradient of .* \(batch of 16 keypoints .* lower optimizer.lr"
     ):
         loop.train(tiny.experiment(photo_folder), tmp_path / "run", cache)
-    model = loop.build_model(tiny.experiment(photo_folder).model)
-    optimizer = loop.build_optimizer(model, tiny.experiment(photo_folder).optimizer)
+    model = descriptors.build_model(tiny.experiment(photo_folder).model)
+    optimizer = descriptor_optimizer(model, tiny.experiment(photo_folder).optimizer)
     assert checkpoint.load_checkpoint(tmp_path / "run", model, optimizer) == 4
 
 
@@ -218,8 +219,8 @@ def test_a_full_disk_while_training_keeps_the_checkpoint(tmp_path, photo_folder,
     with pytest.raises(UserError, match="is full; free some room and give the same command again"):
         loop.train(tiny.experiment(photo_folder), folder, cache)
     monkeypatch.undo()
-    model = loop.build_model(tiny.experiment(photo_folder).model)
-    assert checkpoint.load_checkpoint(folder, model, loop.build_optimizer(model, tiny.experiment(photo_folder).optimizer)) == 4
+    model = descriptors.build_model(tiny.experiment(photo_folder).model)
+    assert checkpoint.load_checkpoint(folder, model, descriptor_optimizer(model, tiny.experiment(photo_folder).optimizer)) == 4
     assert not [path for path in folder.rglob(".*") if path.is_file()]
 
 

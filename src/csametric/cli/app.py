@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from csametric.cli import bench, demo, runs, system
+from csametric.cli import bench, datasets, demo, runs, system
 from csametric.errors import UserError, explaining_full_disk
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ app = typer.Typer(
 app.command()(demo.demo)
 app.command()(runs.train)
 app.command()(runs.evaluate)
+app.command()(datasets.embed)
+app.add_typer(datasets.app, name="data")
 app.command()(runs.recipes)
 app.command()(bench.bench)
 app.command()(system.doctor)

@@ -14,14 +14,14 @@ from csametric.attention.layers import CompressedSelfAttention
 from csametric.cli.tables import print_table
 from csametric.data.photos import PhotoPatches, open_photo_patches
 from csametric.data.stereo import motorcycle
-from csametric.inference import Embedder, load
+from csametric.inference import PatchEmbedder, load
 from csametric.models.l2net import normalize_patches
 from csametric.models.sift import sift_descriptors
 from csametric.report import figures
 from csametric.report.page import Section, Table, render
 from csametric.training import validation
-from csametric.training.checkpoint import check_photos, read_environment, read_metrics, read_scores, write_text
-from csametric.training.loop import to_network
+from csametric.training.checkpoint import check_data, read_environment, read_metrics, read_scores, write_text
+from csametric.training.descriptors import to_network
 from csametric.training.validation import DescriptorScores
 
 LEVEL_SCORES = {"fpr95": "FPR95, %", "accuracy": "NN accuracy, %", "average_precision": "matching AP, %"}
@@ -69,10 +69,10 @@ def write_report(title: str, runs: Mapping[str, Path], path: Path) -> dict[str, 
     Args:
         runs: the run folders by the label they get on the page.
     """
-    models = {label: load(folder) for label, folder in runs.items()}
+    models = {label: _load_descriptor(folder) for label, folder in runs.items()}
     patches = open_photo_patches(next(iter(models.values())).experiment.data)
     for folder in runs.values():
-        check_photos(folder, patches.summary)
+        check_data(folder, {"train": patches.summary.train, "held_out": patches.summary.held_out})
     scores = {**baseline_scores(patches), **{label: run_scores(folder) for label, folder in runs.items()}}
     attending = {label: model for label, model in models.items() if _attention(model)}
     sections = [
@@ -85,6 +85,12 @@ def write_report(title: str, runs: Mapping[str, Path], path: Path) -> dict[str, 
     subtitle = f"Trained and evaluated on photographs: {patches.summary}."
     write_text(path, render(title, subtitle, sections))
     return scores
+
+
+def _load_descriptor(folder: Path) -> PatchEmbedder:
+    model = load(folder)
+    assert isinstance(model, PatchEmbedder)
+    return model
 
 
 def _table_section(scores: Mapping[str, DescriptorScores]) -> Section:
@@ -108,13 +114,13 @@ def _curve_section(runs: Mapping[str, Path]) -> Section:
     return Section(title="Training", pictures=[(figures.data_uri(figures.curves(metrics)), caption)])
 
 
-def _attention(model: Embedder) -> CompressedSelfAttention | None:
+def _attention(model: PatchEmbedder) -> CompressedSelfAttention | None:
     layer = getattr(model.model, "attention", None)
     return layer if isinstance(layer, CompressedSelfAttention) else None
 
 
 @torch.inference_mode()
-def _attention_section(label: str, model: Embedder, patches: PhotoPatches) -> Section:
+def _attention_section(label: str, model: PatchEmbedder, patches: PhotoPatches) -> Section:
     layer = _attention(model)
     assert layer is not None
     chosen = np.linspace(0, len(patches.held_out) - 1, ATTENDED_PATCHES + 2).astype(int)[1:-1]
@@ -131,7 +137,7 @@ def _attention_section(label: str, model: Embedder, patches: PhotoPatches) -> Se
     return Section(title=f"What {label} looks at", pictures=[(figures.data_uri(figure), caption)])
 
 
-def _match_section(models: Mapping[str, Embedder]) -> Section:
+def _match_section(models: Mapping[str, PatchEmbedder]) -> Section:
     pair = motorcycle()
     pictures = []
     for label, model in models.items():
@@ -148,7 +154,7 @@ def _match_section(models: Mapping[str, Embedder]) -> Section:
     return Section(title="Matches between two real photographs", pictures=pictures)
 
 
-def _settings_sections(runs: Mapping[str, Path], models: Mapping[str, Embedder]) -> Sequence[Section]:
+def _settings_sections(runs: Mapping[str, Path], models: Mapping[str, PatchEmbedder]) -> Sequence[Section]:
     sections = []
     for label, model in models.items():
         experiment = asdict(model.experiment)

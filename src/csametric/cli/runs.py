@@ -1,14 +1,17 @@
 """train, evaluate, recipes."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from csametric.inference import ImageEmbedder, PatchEmbedder
 
 RUNS = Path("runs")
 
 DataOption = Annotated[
-    str | None, typer.Option("--data", help="photos:FOLDER trains on your own photographs.", metavar="photos:FOLDER")
+    str | None, typer.Option("--data", help="photos:FOLDER, market1501:PATH, folder:PATH, csv:FILE, ...", metavar="KIND:PATH")
 ]
 SeedOption = Annotated[int | None, typer.Option("--seed", help="The seed of weights, order and views.")]
 SetOption = Annotated[
@@ -29,44 +32,84 @@ def train(
 
     Example: csametric train hardnet_csa --data photos:holiday --name holiday
     """
+    from csametric.cli.reid_reports import report_reid
     from csametric.cli.reports import report_runs
     from csametric.recipes import find_recipe
-    from csametric.training.experiment import override
+    from csametric.training.experiment import DescriptorExperiment, override
     from csametric.training.loop import train as train_experiment
 
-    assignments = [f"data.folder={photo_folder(data)}"] if data else []
+    experiment = find_recipe(recipe)
+    describes = isinstance(experiment, DescriptorExperiment)
+    assignments = (photo_assignments if describes else dataset_assignments)(data) if data else []
     assignments += [f"seed={seed}"] if seed is not None else []
-    experiment = override(find_recipe(recipe), assignments + (settings or []))
+    experiment = override(experiment, assignments + (settings or []))
     folder = RUNS / (name or recipe)
     train_experiment(experiment, folder)
-    report_runs(f"Run {folder.name}", {recipe: folder}, folder / "report.html")
+    (report_runs if describes else report_reid)(f"Run {folder.name}", {recipe: folder}, folder / "report.html")
 
 
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run's folder, e.g. runs/hardnet_csa.")],
     data: DataOption = None,
+    rerank: Annotated[bool, typer.Option("--rerank", help="k-reciprocal re-ranking first (re-identification).")] = False,
+    flip: Annotated[bool, typer.Option("--flip", help="Average features over the mirror image (re-identification).")] = False,
 ) -> None:
-    """Score a finished run on held-out photographs and the stereo pair, beside SIFT and RootSIFT.
+    """Score a finished run: descriptors beside SIFT and RootSIFT, people on any dataset, also one it was not trained on.
 
-    Example: csametric evaluate runs/hardnet_csa --data photos:holiday
+    Example: csametric evaluate runs/pcb_csa --data dukemtmc:/data/DukeMTMC-reID
     """
+    from csametric.inference import PatchEmbedder, load
+
+    model = load(run)
+    if isinstance(model, PatchEmbedder):
+        _evaluate_descriptor(run, model, data)
+    else:
+        _evaluate_reid(run, model, data, rerank, flip)
+
+
+def _evaluate_descriptor(run: Path, model: "PatchEmbedder", data: str | None) -> None:
     from dataclasses import replace
 
     from csametric.cli.reports import baseline_scores, score_table
     from csametric.cli.tables import print_table
     from csametric.data.photos import open_photo_patches
-    from csametric.inference import load
-    from csametric.training.progress import photo_progress
+    from csametric.training.progress import data_progress
     from csametric.training.validation import check_held_out, score
 
-    model = load(run)
     photos = replace(model.experiment.data, folder=photo_folder(data)) if data else model.experiment.data
-    with photo_progress(enabled=True) as progress:
+    with data_progress(enabled=True) as progress:
         patches = open_photo_patches(photos, progress=progress)
     check_held_out(patches)
     print(patches.summary)
     table = score_table({**baseline_scores(patches), run.name: score(model.describe, patches)})
     print_table(f"{run} on {photos.folder}", table.header, table.rows)
+
+
+def _evaluate_reid(run: Path, model: "ImageEmbedder", data: str | None, rerank: bool, flip: bool) -> None:
+    import json
+
+    from csametric.cli.datasets import split_data
+    from csametric.cli.reid_reports import conventions, ranked_picture, reid_table
+    from csametric.cli.tables import print_table
+    from csametric.data.datasets import read_dataset
+    from csametric.training.checkpoint import write_text
+    from csametric.training.machine import join_processes
+    from csametric.training.reid import score_dataset
+
+    settings = model.experiment.data
+    dataset = read_dataset(*(split_data(data) if data else (settings.kind, settings.path)))
+    machine = join_processes(model.experiment.precision)
+    scores = score_dataset(model.model.to(machine.device), dataset, settings, machine, flip, rerank)
+    if not machine.is_main:
+        return
+    words = [dataset.name, *(["rerank"] if rerank else []), *(["flip"] if flip else [])]
+    out = run / "evaluation" / "-".join(words).replace(" ", "-").lower()
+    write_text(out.with_suffix(".json"), json.dumps(scores, indent=1))
+    ranked_picture(scores).savefig(out.with_suffix(".png"), dpi=100)
+    table = reid_table({run.name: scores})
+    print(dataset)
+    print_table(f"{run} on {dataset.name}", table.header, table.rows)
+    print(f"{conventions(scores)}\nwritten: {out}.json and {out}.png")
 
 
 def recipes() -> None:
@@ -78,6 +121,19 @@ def recipes() -> None:
     from csametric.recipes import RECIPES
 
     print_table("recipes", ["name", "what it trains"], [[name, _summary(recipe)] for name, recipe in RECIPES.items()])
+
+
+def photo_assignments(data: str) -> list[str]:
+    """What --data sets for a descriptor."""
+    return [f"data.folder={photo_folder(data)}"]
+
+
+def dataset_assignments(data: str) -> list[str]:
+    """What --data sets for a model of re-identification."""
+    from csametric.cli.datasets import split_data
+
+    kind, path = split_data(data)
+    return [f"data.kind={kind}", f"data.path={path}"]
 
 
 def photo_folder(data: str) -> str:

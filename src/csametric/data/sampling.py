@@ -108,4 +108,4 @@ def image_steps_per_epoch(images: int, batch_size: int, world_size: int = 1) -> 
 
 
 def _draw(rng: np.random.Generator, numbers: NDArray, count: int) -> NDArray:
-    return rng.choice(numbers, count, replace=len(numbers) < count)
+    return np.resize(rng.permutation(numbers), count)

@@ -116,6 +116,30 @@ def evaluate_distances(
     return _evaluate(lambda: [(0, distances_QG)], queries, gallery, camera_filter)
 
 
+def nearest_entries(
+    query_features: Array,
+    query_ids: Array,
+    query_cameras: Array,
+    gallery_features: Array,
+    gallery_ids: Array,
+    gallery_cameras: Array,
+    count: int = 10,
+    camera_filter: bool = True,
+) -> list[NDArray]:
+    """The nearest gallery entries of each query by Euclidean distance, at most `count`, nearest first, junk left out.
+
+    With the camera filter, entries of the query's identity and camera are left out too.
+    """
+    queries, gallery = _labels(query_ids, query_cameras, "query"), _labels(gallery_ids, gallery_cameras, "gallery")
+    distances_QG = MEASURES["euclidean"].as_distance(_tensor(query_features), _tensor(gallery_features)).numpy()
+    found = []
+    for distances_G, identity, camera in zip(distances_QG, *queries, strict=True):
+        same_camera_G = (gallery.ids == identity) & (gallery.cameras == camera) & camera_filter
+        allowed = np.flatnonzero((gallery.ids != JUNK) & ~same_camera_G)
+        found.append(allowed[np.argsort(distances_G[allowed], kind="stable")[:count]])
+    return found
+
+
 def _evaluate(blocks: Blocks, queries: Labels, gallery: Labels, camera_filter: bool) -> ReidMetrics:
     members = _members(gallery.ids)
     hits = [_is_hit(queries, gallery, query, members, camera_filter) for query in range(len(queries.ids))]

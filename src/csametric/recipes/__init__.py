@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from csametric.errors import UserError
-from csametric.recipes import descriptors
+from csametric.recipes import descriptors, reid
 from csametric.training.experiment import Experiment
 
 RECIPES: dict[str, Callable[[], Experiment]] = {
@@ -13,6 +13,28 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
     "ralnet": descriptors.ralnet,
     "ralnet_sa": descriptors.ralnet_sa,
     "ralnet_csa": descriptors.ralnet_csa,
+    "pcb": reid.pcb,
+    "pcb_sa": reid.pcb_sa,
+    "pcb_csa": reid.pcb_csa,
+    "rpp": reid.rpp,
+    "rpp_sa": reid.rpp_sa,
+    "rpp_csa": reid.rpp_csa,
+    "pcb_csa_maps8": reid.pcb_csa_maps8,
+    "pcb_csa_maps16": reid.pcb_csa_maps16,
+    "pcb_csa_maps64": reid.pcb_csa_maps64,
+    "pcb_csa_groups1": reid.pcb_csa_groups1,
+    "pcb_csa_groups4": reid.pcb_csa_groups4,
+    "pcb_csa_groups8": reid.pcb_csa_groups8,
+    "pcb_csa_stage1": reid.pcb_csa_stage1,
+    "pcb_csa_stages23": reid.pcb_csa_stages23,
+    "pcb_csa_unsupervised": reid.pcb_csa_unsupervised,
+    "rpp_csa_unsupervised": reid.rpp_csa_unsupervised,
+    "pcb_supervised": reid.pcb_supervised,
+    "pcb_erasing": reid.pcb_erasing,
+    "lite_pcb": reid.lite_pcb,
+    "lite_pcb_supervised": reid.lite_pcb_supervised,
+    "lite_pcb_sa": reid.lite_pcb_sa,
+    "lite_pcb_csa": reid.lite_pcb_csa,
 }
 
 

@@ -30,9 +30,7 @@ def curves(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     loss, rate = figure.subplots(1, 2)
     for label, rows in metrics.items():
-        steps, losses = np.array([(row["step"], row["loss"]) for row in rows]).T
-        window = min(10, len(losses))
-        loss.plot(steps[window - 1 :], np.convolve(losses, np.ones(window) / window, "valid"), label=label)
+        _draw_loss(loss, label, rows)
         points = [(row["step"], 100 * row["fpr95"]) for row in rows if "fpr95" in row]
         if points:
             rate.plot(*zip(*points, strict=True), marker="o", label=label)
@@ -103,6 +101,66 @@ def matches(
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     axis.set_axis_off()
     return figure
+
+
+def training_curves(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+    """Loss (mean of ten steps) and the alphas of attention layers over steps, one line a run and layer.
+
+    Args:
+        metrics: the rows of metrics.jsonl by the run's label.
+    """
+    figure = Figure(figsize=(10, 3.4), layout="constrained")
+    loss, alphas = figure.subplots(1, 2)
+    for label, rows in metrics.items():
+        _draw_loss(loss, label, rows)
+        steps = [row["step"] for row in rows]
+        for name in sorted(name for name in rows[0] if name.startswith("alpha")):
+            alphas.plot(steps, [row[name] for row in rows], label=f"{label} {name}")
+    _decorate(loss, "training loss", "step", "loss")
+    _decorate(alphas, "attention layers", "step", "alpha")
+    return figure
+
+
+def ranked_lists(lists: Sequence[tuple[NDArray, Sequence[NDArray], Sequence[bool]]]) -> Figure:
+    """A row a query: the query, then its nearest gallery images, framed green where they show the same person, else orange.
+
+    Args:
+        lists: query (H, W, 3), gallery images of the same size, and which of them are right.
+    """
+    columns = 1 + max(len(images) for _, images, _ in lists)
+    height, width = lists[0][0].shape[:2]
+    figure = Figure(figsize=(1.0 * columns, (1.0 * height / width + 0.12) * len(lists) + 0.3), layout="constrained")
+    axes = figure.subplots(len(lists), columns, squeeze=False)
+    for row, (query, images, right) in zip(axes, lists, strict=True):
+        for axis in row:
+            axis.set(xticks=[], yticks=[])
+            axis.spines[:].set_visible(False)
+        row[0].imshow(query)
+        for axis, image, is_right in zip(row[1:], images, right, strict=False):
+            axis.imshow(image)
+            axis.spines[:].set(visible=True, color=RIGHT if is_right else WRONG, linewidth=4)
+    for axis, title in zip(axes[0], ["query", *(str(rank) for rank in range(1, columns))], strict=True):
+        axis.set_title(title, fontsize=9)
+    return figure
+
+
+def contact_sheet(images: Sequence[NDArray], captions: Sequence[str], columns: int = 12) -> Figure:
+    """Small images in rows, each with a caption."""
+    rows = -(-len(images) // columns)
+    figure = Figure(figsize=(1.1 * columns, 2.4 * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, image, caption in zip(axes.flat, images, captions, strict=False):
+        axis.imshow(image)
+        axis.set_title(caption, fontsize=7)
+    return figure
+
+
+def _draw_loss(axis: Axes, label: str, rows: Sequence[Mapping[str, float]]) -> None:
+    steps, losses = np.array([(row["step"], row["loss"]) for row in rows]).T
+    window = min(10, len(losses))
+    axis.plot(steps[window - 1 :], np.convolve(losses, np.ones(window) / window, "valid"), label=label)
 
 
 def _decorate(axis: Axes, title: str, x: str, y: str) -> None:

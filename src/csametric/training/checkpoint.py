@@ -20,7 +20,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn, optim
 
-from csametric.data.photos import PhotoSummary
 from csametric.errors import UserError
 from csametric.training.experiment import Experiment, from_json
 
@@ -79,17 +78,14 @@ def check_run_folder(folder: Path, experiment: Experiment) -> None:
         raise UserError(f"{folder} holds files but no {EXPERIMENT}; {RENAME}")
 
 
-def check_photos(folder: Path, photos: PhotoSummary) -> None:
-    """See that the photographs are those the run began with, where it has begun.
+def check_data(folder: Path, data: dict[str, Any]) -> None:
+    """See that the data are those the run began with, where it has begun.
 
     Raises:
-        UserError: photographs were added, removed or changed.
+        UserError: images were added, removed or changed.
     """
-    if not (folder / ENVIRONMENT).exists():
-        return
-    began_with = read_environment(folder)["data"]
-    if (began_with["train"], began_with["held_out"]) != (photos.train, photos.held_out):
-        raise UserError(f"the photographs have changed since {folder} began; restore them, or {RENAME}")
+    if (folder / ENVIRONMENT).exists() and read_environment(folder)["data"] != data:
+        raise UserError(f"the images have changed since {folder} began; restore them, or {RENAME}")
 
 
 def check_processes(folder: Path, processes: int) -> None:
@@ -149,18 +145,30 @@ def save_weights(path: Path, model: nn.Module) -> None:
     write_atomically(path, lambda out: out.write(save(tensors)))
 
 
-def load_weights(path: Path, model: nn.Module) -> None:
-    """Load a safetensors file strictly.
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The tensors of a run's weights by name.
 
     Raises:
-        UserError: the file is missing or its tensors are not the model's.
+        UserError: the file is missing or damaged.
     """
     if not path.is_file():
         raise UserError(f"{path.parent} has no {path.name}: the run is not finished; run its `csametric train` again")
     try:
-        tensors: dict[str, Tensor] = load_file(path)
+        return load_file(path)
+    except SafetensorError as error:
+        raise UserError(f"{path} is damaged ({error}); remove it and train again") from error
+
+
+def load_weights(path: Path, model: nn.Module) -> None:
+    """Load a safetensors file strictly.
+
+    Raises:
+        UserError: the file is missing or damaged, or its tensors are not the model's.
+    """
+    tensors = read_weights(path)
+    try:
         model.load_state_dict(tensors)
-    except (RuntimeError, SafetensorError) as error:
+    except RuntimeError as error:
         raise UserError(f"{path} does not fit the model its experiment describes: {error}") from error
 
 

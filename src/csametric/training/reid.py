@@ -1,0 +1,240 @@
+"""Person re-identification as a task of the loop: PCB and RPP, their losses, evaluation on query and gallery."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn, optim
+
+from csametric.data.datasets import read_dataset
+from csametric.data.loading import ImageBatch, image_batch, made_ahead, read_images
+from csametric.data.records import Record, ReidDataset, number_identities
+from csametric.data.sampling import identity_batch, image_steps_per_epoch, shuffled_batch
+from csametric.data.transforms import Augmentation
+from csametric.evaluation.reid import evaluate_reid, nearest_entries
+from csametric.losses.parts import parts_loss
+from csametric.losses.triplet import batch_hard_triplet_loss
+from csametric.models.backbone import Normalization, normalization
+from csametric.models.pcb import PCB
+from csametric.models.weights import load_strictly, read_state
+from csametric.training.checkpoint import WEIGHTS
+from csametric.training.experiment import PCBSettings, ReidData, ReidExperiment
+from csametric.training.machine import Machine, autocast
+from csametric.training.optimizer import reid_optimizer, scale_learning_rates, scheduled
+from csametric.training.precision import Precision
+
+EMBED_BATCH = 64
+RANKED_QUERIES, RANKED_LENGTH = 8, 10
+
+
+def open_reid(experiment: ReidExperiment, machine: Machine) -> "ReidTask":
+    """The task with its dataset read.
+
+    Raises:
+        UserError: a dataset that cannot be used, or too small for a batch.
+    """
+    dataset = read_dataset(experiment.data.kind, experiment.data.path)
+    task = ReidTask(experiment, machine, dataset)
+    task.batch_numbers(0)
+    return task
+
+
+class ReidTask:
+    """See `training.task.Task`."""
+
+    unit = "images"
+
+    def __init__(self, experiment: ReidExperiment, machine: Machine, dataset: ReidDataset) -> None:
+        self.experiment, self.dataset = experiment, dataset
+        self.rank, self.world_size = machine.rank, machine.world_size
+        self.numbers = number_identities(dataset.train)
+        self.classes = np.array([self.numbers[record.identity] for record in dataset.train])
+        self.steps_per_epoch = image_steps_per_epoch(len(dataset.train), experiment.batch_size, machine.world_size)
+        self.steps = experiment.epochs * self.steps_per_epoch
+        self.evaluate_every = experiment.evaluate_every * self.steps_per_epoch
+
+    def describe_data(self) -> dict[str, Any]:
+        return {name: len(split) for name, split in self.dataset.splits.items()} | {"identities": len(self.numbers)}
+
+    def announce(self) -> str:
+        return str(self.dataset)
+
+    def build_model(self) -> nn.Module:
+        return build_model(self.experiment.model, len(self.numbers))
+
+    def build_optimizer(self, model: nn.Module) -> optim.Optimizer:
+        begins = self.experiment.model
+        return reid_optimizer(model, self.experiment.optimizer, begins.pretrained != "none" or begins.start_from != "")
+
+    def begin_step(self, model: nn.Module, optimizer: optim.Optimizer, step: int) -> None:
+        assert isinstance(model, PCB)
+        epoch = step // self.steps_per_epoch
+        scale_learning_rates(
+            optimizer, scheduled(self.experiment.optimizer, step / self.steps_per_epoch, self.experiment.epochs)
+        )
+        model.refining = epoch >= self.experiment.refine_from
+        if model.refinement is not None:
+            since = epoch - self.experiment.refine_from
+            train_only_parts(model, 0 <= since < self.experiment.freeze_epochs)
+
+    def batch_numbers(self, step: int) -> NDArray:
+        """The training images of a step by their number."""
+        data, size, seed = self.experiment.data, self.experiment.batch_size, self.experiment.seed
+        place = {"rank": self.rank, "world_size": self.world_size}
+        if data.images_per_identity:
+            return identity_batch(
+                self.classes, step, batch_size=size, per_identity=data.images_per_identity, seed=seed, **place
+            )
+        return shuffled_batch(len(self.classes), step, batch_size=size, seed=seed, **place)
+
+    def batch(self, step: int) -> ImageBatch:
+        data, chosen = self.experiment.data, self.batch_numbers(step)
+        return image_batch(
+            [self.dataset.train[number] for number in chosen],
+            self.classes[chosen],
+            height=data.height,
+            width=data.width,
+            augmentation=Augmentation(flip=data.flip, pad=data.pad, erasing=data.erasing),
+            seed=(self.experiment.seed, 2, step, self.rank),
+        )
+
+    def loss(self, network: nn.Module, batch: ImageBatch, machine: Machine) -> Tensor:
+        model = machine.accelerator.unwrap_model(network)
+        settings, ids = self.experiment.loss, torch.from_numpy(batch.classes).to(machine.device)
+        with machine.autocast():
+            out = network(to_network(batch.images, model.backbone.normalization, machine.device))
+        loss = parts_loss(out.logits, out.auxiliary, ids, settings.supervision, settings.label_smoothing, settings.average)
+        if settings.triplet > 0:
+            loss = loss + settings.triplet * batch_hard_triplet_loss(out.features, ids, settings.margin)
+        return loss
+
+    def name_batch(self, batch: ImageBatch) -> str:
+        return f"batch of {len(batch.records)} images, the first {', '.join(r.path.name for r in batch.records[:3])}"
+
+    def watch(self, model: nn.Module) -> dict[str, float]:
+        alphas = [(name, p) for name, p in model.named_parameters() if name.endswith("attention.alpha")]
+        return {f"alpha{number}": alpha.item() for number, (_, alpha) in enumerate(alphas, 1)}
+
+    def curve(self, model: nn.Module, machine: Machine) -> dict[str, float]:
+        return {}
+
+    def score(self, model: nn.Module, machine: Machine) -> dict[str, Any]:
+        assert isinstance(model, PCB)
+        return score_dataset(model, self.dataset, self.experiment.data, machine)
+
+
+def build_model(settings: PCBSettings, num_ids: int, trained: bool = False) -> PCB:
+    """The model these settings describe, in channels_last, with the weights it begins with unless those of a run follow."""
+    anew = trained or settings.start_from or settings.pretrained == "none"
+    model = PCB(
+        backbone=settings.backbone,
+        num_ids=num_ids,
+        parts=settings.parts,
+        refined=settings.refined,
+        attention=None if settings.attention == "none" else settings.attention,
+        stages=settings.stages,
+        maps=settings.maps,
+        groups=settings.groups,
+        deep_supervision=settings.deep_supervision,
+        pretrained=None if anew else settings.pretrained,
+        alpha=settings.alpha,
+        shared_embedding=settings.shared_embedding,
+        embedding=settings.embedding,
+        feature=settings.feature,
+        dropout=settings.dropout,
+    )
+    model.backbone.normalization = normalization(settings.backbone, settings.pretrained)
+    if settings.start_from and not trained:
+        begin_with(model, Path(settings.start_from) / WEIGHTS)
+    return model.to(memory_format=torch.channels_last)
+
+
+def begin_with(model: PCB, weights: Path) -> None:
+    """Take over a trained PCB: all of its weights; a refined model keeps its own new part classifier."""
+    state = read_state(weights)
+    new = {name: value for name, value in model.state_dict().items() if name.startswith("refinement.") and name not in state}
+    load_strictly(model, state | new, weights)
+
+
+def train_only_parts(model: PCB, only_parts: bool) -> None:
+    """Freeze all but the part classifier, or free everything."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not only_parts or name.startswith("refinement."))
+
+
+def to_network(images_NHW3: NDArray, normalization: Normalization, device: torch.device) -> Tensor:
+    """uint8 (N, H, W, 3) to normalised fp32 (N, 3, H, W) in channels_last on the device."""
+    images = torch.from_numpy(np.ascontiguousarray(images_NHW3)).to(device).permute(0, 3, 1, 2).float() / 255
+    mean, deviation = (torch.tensor(values, device=device)[:, None, None] for values in normalization)
+    return (images - mean) / deviation
+
+
+@torch.inference_mode()
+def embed_images(model: PCB, images_NHW3: NDArray, device: torch.device, precision: Precision, flip: bool = False) -> NDArray:
+    """Features of images of the model's size, float32 (N, D); with flip the mean of an image's and its mirror image's."""
+    training = model.training
+    model.eval()
+    images = to_network(images_NHW3, model.backbone.normalization, device)
+    with autocast(device, precision):
+        features = model(images).features
+        if flip:
+            features = (features + model(images.flip(3)).features) / 2
+    model.train(training)
+    return features.float().cpu().numpy()
+
+
+def embed_records(
+    model: PCB, records: Sequence[Record], height: int, width: int, machine: Machine, flip: bool = False
+) -> NDArray:
+    """Features of image files, float32 (N, D), shared among the processes in whole batches; all of them get all."""
+    batches = [records[start : start + EMBED_BATCH] for start in range(0, len(records), EMBED_BATCH)]
+    each = -(-len(batches) // machine.world_size)
+    own = batches[machine.rank * each : (machine.rank + 1) * each]
+    images = made_ahead(lambda batch: read_images(batch, height, width), own)
+    features = [embed_images(model, batch, machine.device, machine.precision, flip) for batch in images]
+    rows = np.concatenate(features) if features else np.zeros((0, model.dimensions), np.float32)
+    return machine.gather_rows(rows, len(records))
+
+
+def score_dataset(
+    model: PCB, dataset: ReidDataset, data: ReidData, machine: Machine, flip: bool = False, rerank: bool = False
+) -> dict[str, Any]:
+    """Metrics of a model on query and gallery, and the ranked lists of some queries, ready for JSON.
+
+    The camera filter is off where there is only one camera.
+    """
+    height, width = data.height, data.width
+    query, gallery = (embed_records(model, split, height, width, machine, flip) for split in (dataset.query, dataset.gallery))
+    camera_filter = len({record.camera for record in (*dataset.query, *dataset.gallery)}) > 1
+    metrics = evaluate_reid(
+        query, *_labels(dataset.query), gallery, *_labels(dataset.gallery), camera_filter=camera_filter, rerank=rerank
+    )
+    values = {name: value for name, value in asdict(metrics).items() if name != "cmc"}
+    settings = {"dataset": dataset.name, "camera_filter": camera_filter, "flip": flip, "rerank": rerank}
+    ranks = {f"rank{k}": metrics.rank(k) for k in (1, 5, 10)}
+    return {**settings, **ranks, **values, "ranked": _ranked_lists(dataset, query, gallery, camera_filter)}
+
+
+def _labels(records: Sequence[Record]) -> tuple[list[int], list[int]]:
+    return [record.identity for record in records], [record.camera for record in records]
+
+
+def _ranked_lists(dataset: ReidDataset, query_QD: NDArray, gallery_GD: NDArray, camera_filter: bool) -> list[dict[str, Any]]:
+    """The nearest gallery images of evenly spread queries: paths, and which show the query's identity."""
+    chosen = np.linspace(0, len(query_QD) - 1, min(RANKED_QUERIES, len(query_QD))).astype(int)
+    shown = [dataset.query[number] for number in chosen]
+    nearest = nearest_entries(
+        query_QD[chosen], *_labels(shown), gallery_GD, *_labels(dataset.gallery), RANKED_LENGTH, camera_filter
+    )
+    return [
+        {
+            "query": str(record.path),
+            "gallery": [str(dataset.gallery[entry].path) for entry in entries],
+            "right": [dataset.gallery[entry].identity == record.identity for entry in entries],
+        }
+        for record, entries in zip(shown, nearest, strict=True)
+    ]

@@ -1,0 +1,109 @@
+"""Re-identification from the command line: from a folder of labelled images to ranked lists, features and checks."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pyarrow import parquet
+
+from tests.cli.test_cli import csametric
+from tests.data import people
+from tests.training import tiny_reid
+
+SMALL = [word for setting in tiny_reid.SETTINGS for word in ("--set", setting)]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, cache) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    folder = tmp_path_factory.mktemp("work")
+    people.write_folders(folder / "people")
+    people.write_market(folder / "market")
+    done = csametric("train", "pcb_csa", "--data", "folder:people", "--name", "mine", *SMALL, cwd=folder, cache=cache)
+    return folder, done
+
+
+def test_train_on_ones_own_folder(trained):
+    folder, done = trained
+    assert done.returncode == 0, done.stderr
+    assert "people: train 64 images of 8 identities; query 16 images of 8 identities" in done.stdout
+    for words in ("mAP (step)", "mAP (trapezoid)", "mINP", "open runs/mine/report.html", "single query"):
+        assert words in done.stdout
+    report = (folder / "runs" / "mine" / "report.html").read_text()
+    for words in ("How well are people found again?", "Ranked lists of pcb_csa", "two conventions", "Settings of pcb_csa"):
+        assert words in report
+    assert report.count("data:image/png") == 2
+
+
+def test_evaluate_on_another_dataset(trained, cache):
+    folder, _ = trained
+    done = csametric("evaluate", "runs/mine", "--data", "market1501:market", cwd=folder, cache=cache)
+    assert done.returncode == 0, done.stderr
+    assert "NOT AS PUBLISHED" in done.stdout
+    scores = json.loads((folder / "runs/mine/evaluation/market-1501.json").read_text())
+    assert scores["rank1"] > 0.9
+    assert (folder / "runs/mine/evaluation/market-1501.png").stat().st_size > 10_000
+    again = csametric("evaluate", "runs/mine", "--rerank", "--flip", cwd=folder, cache=cache)
+    assert again.returncode == 0, again.stderr
+    assert "re-ranked (k1 = 20, k2 = 6, lambda = 0.3)" in again.stdout
+    assert (folder / "runs/mine/evaluation/people-rerank-flip.json").is_file()
+
+
+def test_two_processes_evaluate_alike(trained, cache):
+    folder, _ = trained
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    words = ["csametric", "evaluate", "runs/mine", "--data", "folder:people"]
+    done = subprocess.run([*launch, *words], cwd=folder, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    two = json.loads((folder / "runs/mine/evaluation/people.json").read_text())
+    one = json.loads((folder / "runs/mine/scores.json").read_text())
+    assert two == one
+
+
+def test_embed_a_folder(trained, cache):
+    folder, _ = trained
+    done = csametric("embed", "runs/mine", "people/query", "--out", "out/x.npy", cwd=folder, cache=cache)
+    assert done.returncode == 0, done.stderr
+    features = np.load(folder / "out" / "x.npy")
+    names = (folder / "out" / "x.txt").read_text().splitlines()
+    assert features.shape == (16, 3 * 96)
+    assert features.dtype == np.float32
+    assert names[0] == "person 09/cam1_0.png"
+    done = csametric("embed", "runs/mine", "people/query", "--out", "x.parquet", cwd=folder, cache=cache)
+    assert done.returncode == 0, done.stderr
+    table = parquet.read_table(folder / "x.parquet")
+    np.testing.assert_array_equal(np.stack(table["features"].to_pylist()).astype(np.float32), features)
+
+
+def test_check_a_dataset(trained, cache):
+    folder, _ = trained
+    (folder / "market" / "query" / "0009_c1s1_000088_00.png").write_bytes(b"no image")
+    done = csametric("data", "check", "market1501:market", "--out", "sheet.png", cwd=folder, cache=cache)
+    assert done.returncode == 0, done.stderr
+    for words in ("NOT AS PUBLISHED", "1 unreadable files:", "0 files alike in two splits", "contact sheet: sheet.png"):
+        assert words in done.stdout
+    assert (folder / "sheet.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["train", "pcb"], "market1501 needs to know where it is; give --data market1501:PATH"),
+        (["train", "pcb", "--data", "market1501:nowhere"], "there is no folder"),
+        (["train", "pcb", "--data", "nowhere"], "write KIND:PATH"),
+        (["train", "pcb", "--data", "photos:people"], "there is no dataset kind 'photos'"),
+        (["evaluate", "runs/mine", "--data", "folder:nowhere"], "there is no folder"),
+        (["embed", "runs/mine", "people", "--out", "x.csv"], "neither .npy nor .parquet"),
+        (["embed", "runs/mine", "runs/mine/state", "--out", "x.npy"], "holds no images"),
+        (["data", "check", "market1501:people"], "there is no folder"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_status_two(trained, cache, words, message):
+    folder, _ = trained
+    done = csametric(*words, cwd=folder, cache=cache)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.startswith("csametric: ")
+    assert len(done.stderr.strip().splitlines()) == 1

@@ -1,0 +1,126 @@
+"""Readers of re-identification datasets, on a generated set in each layout."""
+
+import pytest
+from PIL import Image
+
+from csametric.data.datasets import READERS, read_dataset
+from csametric.data.folder import read_folder
+from csametric.data.inspection import inspect
+from csametric.data.market1501 import read_market1501
+from csametric.data.records import Count, Record, ReidDataset, count, number_identities
+from csametric.errors import UserError
+from tests.data import people
+
+
+@pytest.mark.parametrize("layout", people.LAYOUTS)
+def test_every_layout_gives_the_same_people(tmp_path, layout):
+    kind, write = people.LAYOUTS[layout]
+    dataset = read_dataset(kind, write(tmp_path / "set"))
+    test = people.IDENTITIES
+    assert count(dataset.train) == Count(64, people.IDENTITIES)
+    assert count(dataset.query) == Count(16, test)
+    assert count(dataset.gallery).identities == test
+    assert {record.camera for record in dataset.query} == {1, 2}
+    for split in dataset.splits.values():
+        assert list(split) == sorted(split)
+        assert all(record.path.is_file() for record in split)
+    for query in dataset.query:
+        same = [record for record in dataset.gallery if record.identity == query.identity]
+        assert {record.camera for record in same} == {1, 2}
+
+
+def test_market_names_junk_and_distractors(tmp_path):
+    dataset = read_market1501(people.write_market(tmp_path / "2020_c1"))
+    assert sum(record.identity == -1 for record in dataset.gallery) == 1
+    assert sum(record.identity == 0 for record in dataset.gallery) == 1
+    assert count(dataset.gallery) == Count(49, 8)
+    assert dataset.train[0] == Record(tmp_path / "2020_c1" / "bounding_box_train" / "0001_c1s1_000000_00.png", 1, 1)
+
+
+def test_counts_are_held_against_the_published_ones(tmp_path):
+    dataset = read_market1501(people.write_market(tmp_path))
+    assert "train has 64 images of 8 identities, published are 12,936 images of 751 identities" in dataset.differences()
+    assert "NOT AS PUBLISHED" in str(dataset)
+    own = ReidDataset(name="x", train=[], query=[], gallery=[])
+    assert own.differences() == []
+    assert "PUBLISHED" not in str(own).upper()
+
+
+def test_identities_are_numbered_in_their_order():
+    records = [Record(None, identity, 0) for identity in (7, 3, 7, 12)]
+    assert number_identities(records) == {3: 0, 7: 1, 12: 2}
+
+
+def test_a_folder_of_identities_is_split_by_identity(tmp_path):
+    for identity in range(6):
+        (tmp_path / f"p{identity}").mkdir()
+        for number in range(3):
+            people.person(identity, 0, number).save(tmp_path / f"p{identity}" / f"{number}.png")
+    dataset = read_folder(tmp_path)
+    assert [count(split) for split in dataset.splits.values()] == [Count(9, 3), Count(3, 3), Count(6, 3)]
+    assert not {r.identity for r in dataset.train} & {r.identity for r in dataset.gallery}
+    assert dataset.names == ["p0", "p1", "p2", "p3", "p4", "p5"]
+
+
+def _without(folder):
+    def remove(root):
+        for path in (root / folder).iterdir():
+            path.unlink()
+        (root / folder).rmdir()
+
+    return remove
+
+
+@pytest.mark.parametrize(
+    ("layout", "damage", "words"),
+    [
+        ("market1501", _without("query"), "there is no folder .*query; name the folder that holds query"),
+        ("market1501", lambda root: (root / "query" / "me.png").write_text(""), "does not begin with an identity and a camera"),
+        ("cuhk03 protocol", lambda root: (root / "images_detected" / "1_001_1_01.png").unlink(), "lacks 1 of the 128 images"),
+        ("cuhk03 protocol", lambda root: next(root.glob("*.mat")).unlink(), "neither the folder detected nor cuhk03_new"),
+        ("msmt17", lambda root: (root / "list_val.txt").unlink(), "neither list_val.txt nor bounding_box_train"),
+        ("msmt17", lambda root: next(root.glob("train/0000/*")).unlink(), "1 images that are not there"),
+        ("csv", lambda root: next(root.parent.glob("1-*.png")).unlink(), "line 2: there is no image"),
+        ("csv", lambda root: root.write_text("path,id\na,b\n"), "needs a first line with the columns path, id, camera, split"),
+        ("csv", lambda root: root.write_text("path,id,camera,split\na,b,1,test\n"), "line 2: the split is 'test'"),
+        ("csv", lambda root: root.write_text("path,id,camera,split\na,b,left,train\n"), "the camera is 'left'"),
+    ],
+)
+def test_what_is_missing_is_named(tmp_path, layout, damage, words):
+    kind, write = people.LAYOUTS[layout]
+    root = write(tmp_path / "set")
+    damage(root)
+    with pytest.raises(UserError, match=words):
+        read_dataset(kind, root)
+
+
+def test_unknown_kinds_and_empty_folders(tmp_path):
+    with pytest.raises(UserError, match="no dataset kind 'market'; use one of market1501"):
+        read_dataset("market", tmp_path)
+    with pytest.raises(UserError, match="needs to know where it is; give --data folder:PATH"):
+        read_dataset("folder", "")
+    for kind in READERS:
+        with pytest.raises(UserError):
+            read_dataset(kind, tmp_path)
+        with pytest.raises(UserError):
+            read_dataset(kind, tmp_path / "nowhere")
+
+
+def test_an_inspection_finds_what_is_wrong(tmp_path):
+    root = people.write_market(tmp_path)
+    person = people.person(9, 1, 1)
+    person.save(root / "bounding_box_train" / "0003_c1s1_000009_00.png")  # the twin of a gallery image
+    (root / "query" / "0010_c1s1_000077_00.png").write_bytes(b"broken")
+    person.save(root / "query" / "0044_c1s1_000000_00.png")
+    Image.new("I;16", (9, 9)).save(root / "bounding_box_train" / "0003_c2s1_000010_00.png")
+    found = inspect(read_market1501(root))
+    assert len(found.unreadable) == 2
+    assert any("is not a whole image" in problem for problem in found.unreadable.values())
+    assert any("mode I;16" in problem for problem in found.unreadable.values())
+    assert any("bounding_box_train" in first and "bounding_box_test" in second for first, second in found.duplicates)
+    assert [path.rpartition("/")[2] for path in found.unmatched] == ["0044_c1s1_000000_00.png"]
+    train = found.splits["train"]
+    assert (train.images, train.identities, train.per_identity) == (66, 8, (8, 8, 10))
+    assert train.cameras == {1: 33, 2: 33}
+    assert (found.splits["gallery"].junk, found.splits["gallery"].distractors) == (1, 1)
+    assert found.splits["query"].one_camera == 1

@@ -1,0 +1,223 @@
+"""Re-identification runs: every layout to a stated accuracy, kills, phases, processes, and what they refuse."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from csametric import load
+from csametric.data.datasets import read_dataset
+from csametric.errors import UserError
+from csametric.recipes import find_recipe
+from csametric.training import checkpoint, loop
+from csametric.training.experiment import override
+from csametric.training.machine import join_processes
+from csametric.training.reid import build_model, embed_records, train_only_parts
+from tests.data import people
+from tests.training import tiny_reid
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def market(tmp_path_factory) -> Path:
+    return people.write_market(tmp_path_factory.mktemp("data") / "market")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory, market) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "finished"
+    loop.train(tiny_reid.experiment("market1501", market), folder)
+    return folder
+
+
+@pytest.mark.parametrize("layout", people.LAYOUTS)
+def test_every_layout_trains_to_rank_one_of_nine_tenths(tmp_path, layout):
+    kind, write = people.LAYOUTS[layout]
+    loop.train(tiny_reid.experiment(kind, write(tmp_path / "set")), tmp_path / "run")
+    scores = checkpoint.read_scores(tmp_path / "run")
+    assert scores["rank1"] >= 0.9
+    assert scores["queries"] == 16
+    assert scores["queries_without_match"] == []
+    assert 0 < scores["minp"] <= scores["map_step"] <= 1
+
+
+def test_the_run_tells_its_data_and_alphas(finished):
+    environment = checkpoint.read_environment(finished)
+    assert environment["data"] == {"train": 64, "query": 16, "gallery": 50, "identities": 8}
+    rows = checkpoint.read_metrics(finished)
+    assert {"loss", "alpha1", "alpha2", "alpha3", "images_per_second"} <= set(rows[0])
+    assert rows[-1]["loss"] < rows[0]["loss"]
+    lists = checkpoint.read_scores(finished)["ranked"]
+    assert len(lists) == 8
+    assert all(len(each["gallery"]) == len(each["right"]) == 10 for each in lists)
+
+
+def test_killed_and_resumed_the_weights_are_bit_identical(finished, tmp_path, market):
+    folder, draw = tmp_path / "killed", random.Random(0)
+    words = [sys.executable, "-m", "tests.training.tiny_reid", str(folder), "market1501", str(market)]
+    for wanted in (3, 9):
+        run = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 120
+        while run.poll() is None and time.monotonic() < deadline:
+            metrics = folder / "metrics.jsonl"
+            if metrics.exists() and metrics.read_bytes().count(b"\n") >= wanted:
+                time.sleep(draw.uniform(0, 0.1))
+                break
+            time.sleep(0.01)
+        run.kill()
+        run.communicate()
+        assert run.returncode == -signal.SIGKILL
+    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    whole, resumed = load_file(finished / "weights.safetensors"), load_file(folder / "weights.safetensors")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_two_processes_train_and_score_as_one_would(tmp_path, market):
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    words = ["tests.training.tiny_reid", str(folder), "market1501", str(market), "batch_size=8", "epochs=2"]
+    done = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    scores = checkpoint.read_scores(folder)
+    model = load(folder)
+    dataset = read_dataset("market1501", market)
+    features = [model.embed([record.path for record in split]) for split in (dataset.query, dataset.gallery)]
+    from csametric import evaluate_reid
+
+    labels = [([r.identity for r in split], [r.camera for r in split]) for split in (dataset.query, dataset.gallery)]
+    metrics = evaluate_reid(features[0], *labels[0], features[1], *labels[1])
+    assert (scores["rank1"], scores["map_step"]) == (metrics.rank(1), metrics.map_step)
+
+
+def test_refined_parts_begin_at_their_epoch(tmp_path, market):
+    settings = ["model.refined=true", "refine_from=1", "freeze_epochs=1", "epochs=3", "model.attention=none"]
+    experiment = tiny_reid.experiment("market1501", market, *settings)
+    task = loop.open_task(experiment, join_processes("fp32"))
+    model = task.build_model()
+    optimizer = task.build_optimizer(model)
+    seen = []
+    for step in range(task.steps):
+        task.begin_step(model, optimizer, step)
+        seen.append((model.refining, next(model.backbone.parameters()).requires_grad))
+    each = task.steps_per_epoch
+    assert seen == [(False, True)] * each + [(True, False)] * each + [(True, True)] * each
+    loop.train(experiment, tmp_path / "run")
+    assert load(tmp_path / "run").model.refining
+
+
+def test_a_refined_run_begins_with_a_trained_pcb(tmp_path, market, finished):
+    settings = ["model.refined=true", f"model.start_from={finished}", "refine_from=0", "epochs=1"]
+    experiment = tiny_reid.experiment("market1501", market, *settings)
+    model = build_model(experiment.model, 8)
+    weights = load_file(finished / "weights.safetensors")
+    assert torch.equal(model.classifiers[0].weight, weights["classifiers.0.weight"])
+    assert model.refinement is not None
+    with pytest.raises(UserError, match=r"classifiers.0.bias \(8,\) instead of \(5,\)"):
+        build_model(experiment.model, 5)
+
+
+def test_freezing_leaves_the_part_classifier(market):
+    model = build_model(tiny_reid.experiment("market1501", market, "model.refined=true").model, 8)
+    train_only_parts(model, True)
+    assert {name for name, p in model.named_parameters() if p.requires_grad} == {"refinement.assign.weight"}
+    train_only_parts(model, False)
+    assert all(p.requires_grad for p in model.parameters())
+
+
+def test_triplets_label_smoothing_and_erasing_train(tmp_path, market):
+    settings = ["data.images_per_identity=4", "loss.triplet=1", "loss.label_smoothing=0.1", "data.erasing=0.5", "data.pad=4"]
+    schedule = ["optimizer.schedule=cosine", "optimizer.warmup_epochs=0.5", "epochs=2", "model.feature=embedded"]
+    loop.train(tiny_reid.experiment("market1501", market, *settings, *schedule), tmp_path / "run")
+    assert load(tmp_path / "run").embed(np.zeros((1, 48, 16, 3), np.uint8)).shape == (1, 3 * 32)
+
+
+def test_embedding_takes_files_arrays_and_tensors(finished, market):
+    model = load(finished)
+    records = read_dataset("market1501", market).query[:3]
+    files = model.embed([record.path for record in records])
+    arrays = np.stack([np.asarray(Image.open(record.path)) for record in records])
+    torch.testing.assert_close(model.embed(arrays), files)
+    tensors = torch.from_numpy(arrays).permute(0, 3, 1, 2)
+    torch.testing.assert_close(model.embed(tensors), files)
+    torch.testing.assert_close(model.embed(tensors / 255), files)
+    assert model.embed([str(records[0].path)]).dtype == torch.float32
+    assert not torch.equal(model.embed(arrays, flip=True), files)
+    for wrong, words in (
+        (arrays[..., :1], r"RGB images \(N, H, W, 3\) or \(N, 3, H, W\), got"),
+        (tensors.float(), r"must lie in \[0, 1\]; do not normalise"),
+        (arrays.astype(int), "not int64; convert them"),
+        ([], "no images to embed"),
+    ):
+        with pytest.raises(UserError, match=words):
+            model.embed(wrong)
+
+
+def test_features_of_all_records_come_in_their_order(finished, market):
+    model = load(finished)
+    records = read_dataset("market1501", market).gallery
+    together = embed_records(model.model, records, 48, 16, join_processes("fp32"))
+    assert together.shape == (50, model.model.dimensions)
+    torch.testing.assert_close(torch.from_numpy(together[-1:]), model.embed([records[-1].path]), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["model.backbone=resnet51"], "timm has no network"),
+        (["model.stages=1,4"], "no stage 4"),
+        (["data.height=64"], "data.height=64 has no 3 equal stripes; use a multiple of 48"),
+        (["batch_size=100"], "64 training images cannot fill a batch of 100"),
+        (["data.images_per_identity=5"], "no multiple of images_per_identity=5"),
+        (["loss.triplet=1"], "set data.images_per_identity=4"),
+        (["model.stages=1,1"], "names no stage or one twice"),
+        (["data.erasing=2"], "data.erasing=2.0 is no probability"),
+        (["optimizer.decay_every=0"], "decays at once"),
+        (["model.refined=maybe"], "neither true nor false"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused(tmp_path, market, settings, words):
+    with pytest.raises(UserError, match=words):
+        loop.train(tiny_reid.experiment("market1501", market, *settings), tmp_path / "run")
+
+
+def test_a_truncated_training_image_is_named(tmp_path, market):
+    own = shutil.copytree(market, tmp_path / "market")
+    broken = sorted((own / "bounding_box_train").iterdir())[5]
+    broken.write_bytes(broken.read_bytes()[:60])
+    with pytest.raises(UserError, match=rf"{broken.name} is not a whole image"):
+        loop.train(tiny_reid.experiment("market1501", own), tmp_path / "run")
+
+
+def test_missing_weights_are_named(tmp_path, market):
+    with pytest.raises(UserError, match=r"there is no file .*nowhere.pth"):
+        loop.train(tiny_reid.experiment("market1501", market, f"model.pretrained={tmp_path}/nowhere.pth"), tmp_path / "run")
+
+
+def test_every_recipe_of_the_paper_has_its_settings():
+    pcb, csa = find_recipe("pcb"), find_recipe("pcb_csa")
+    assert (pcb.epochs, pcb.batch_size, pcb.optimizer.lr, pcb.optimizer.backbone_lr) == (100, 64, 0.1, 0.01)
+    assert (pcb.optimizer.weight_decay, pcb.optimizer.decay_every, pcb.optimizer.nesterov) == (1e-4, 40, False)
+    assert (pcb.data.height, pcb.data.width, pcb.data.flip, pcb.data.erasing) == (384, 128, 0.5, 0)
+    assert (pcb.model.attention, pcb.model.deep_supervision) == ("none", False)
+    assert (csa.model.attention, csa.model.maps, csa.model.groups, csa.model.stages) == ("csa", 32, 2, (1, 2, 3))
+    assert csa.loss.supervision == 1
+    assert find_recipe("rpp_csa").refine_from == 40
+
+
+def test_settings_travel_through_json_and_words():
+    changed = override(find_recipe("pcb_csa"), ["model.stages=2,3", "model.refined=True", "model.alpha=0.5"])
+    assert (changed.model.stages, changed.model.refined, changed.model.alpha) == ((2, 3), True, 0.5)
+    assert checkpoint.from_json(json.dumps(json.loads(loop.to_json(changed)))) == changed
