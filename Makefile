@@ -26,6 +26,8 @@ bench: setup
 	$(BIN)/python -m bench.attention
 	$(BIN)/python -m bench.training
 	$(BIN)/python -m bench.patches
+	$(BIN)/python -m bench.evaluation
+	$(BIN)/python -m bench.model
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -139,8 +139,16 @@ def test_freezing_leaves_the_part_classifier(market):
 
 def test_triplets_label_smoothing_and_erasing_train(tmp_path, market):
     settings = ["data.images_per_identity=4", "loss.triplet=1", "loss.label_smoothing=0.1", "data.erasing=0.5", "data.pad=4"]
-    schedule = ["optimizer.schedule=cosine", "optimizer.warmup_epochs=0.5", "epochs=2", "model.feature=embedded"]
+    schedule = [
+        "optimizer.schedule=cosine",
+        "optimizer.warmup_epochs=0.5",
+        "epochs=2",
+        "model.feature=embedded",
+        "evaluate_every=1",
+    ]
     loop.train(tiny_reid.experiment("market1501", market, *settings, *schedule), tmp_path / "run")
+    evaluated = [row["step"] for row in checkpoint.read_metrics(tmp_path / "run") if "rank1" in row]
+    assert evaluated == [4, 8]
     assert load(tmp_path / "run").embed(np.zeros((1, 48, 16, 3), np.uint8)).shape == (1, 3 * 32)
 
 

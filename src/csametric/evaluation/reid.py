@@ -4,11 +4,14 @@ Conventions. Gallery entries of identity -1 (junk) are dropped, those of 0 (dist
 identity and its camera are dropped too, unless the camera filter is off. Among equal distances non-matches rank first, so
 that nothing depends on the order of the gallery. Queries left without a match count in no mean and are named.
 
-Legend: Q queries, G gallery entries, D dimensions, M matches of a query.
+Legend: Q queries, G gallery entries, B of them in a block, D dimensions, M matches of a query, S pairs of one identity.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise, repeat
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +26,7 @@ from csametric.evaluation.rerank import k_reciprocal_distances
 JUNK = -1
 CMC_LENGTH = 1000
 BLOCK_BYTES = 256 << 20  # of distances at a time
+QUERIES_AT_ONCE = 64
 MANY = 64  # matches of one query from which on sorting the row is faster than counting once a match
 
 Array = ArrayLike | Tensor
@@ -141,87 +145,102 @@ def nearest_entries(
 
 
 def _evaluate(blocks: Blocks, queries: Labels, gallery: Labels, camera_filter: bool) -> ReidMetrics:
-    members = _members(gallery.ids)
-    hits = [_is_hit(queries, gallery, query, members, camera_filter) for query in range(len(queries.ids))]
-    of_same_id = _distances_of_same_id(blocks, queries, members)
-    matches = [np.sort(distances[hit]) for distances, hit in zip(of_same_id, hits, strict=True)]
-    closer = _count_at_or_below(blocks, matches, gallery.ids != JUNK)
-    strangers = [
-        all_M - np.searchsorted(np.sort(same), match_M, side="right")
-        for all_M, same, match_M in zip(closer, of_same_id, matches, strict=True)
-    ]
-    return _metrics(strangers, len(gallery.ids))
+    pairs = _pairs_of_same_id(queries, gallery)
+    distances_S = _distances_of_pairs(blocks, pairs)
+    order = np.lexsort((distances_S, pairs.query))
+    query_S, entry_S, distances_S = pairs.query[order], pairs.entry[order], distances_S[order]
+    is_match_S = gallery.cameras[entry_S] != queries.cameras[query_S] if camera_filter else np.ones(len(entry_S), bool)
+    query_M, distances_M = query_S[is_match_S], distances_S[is_match_S]
+    at_or_below_M = _count_at_or_below(blocks, query_M, distances_M, gallery.ids != JUNK)
+    strangers_M = at_or_below_M - _last_of_equals(query_S, distances_S)[is_match_S]
+    return _metrics(strangers_M, query_M, len(queries.ids), len(gallery.ids))
 
 
-def _metrics(strangers: Sequence[NDArray], gallery_size: int) -> ReidMetrics:
-    """From the number of non-matches at or before each match of each query, matches in order."""
-    with_match = [strangers_M for strangers_M in strangers if len(strangers_M)]
-    if not with_match:
+def _last_of_equals(query_S: NDArray, distances_S: NDArray) -> NDArray:
+    """How many of a query's sorted distances are at or below each of them."""
+    begins = np.flatnonzero(np.diff(query_S, prepend=-1))
+    changes = (np.diff(query_S) != 0) | (np.diff(distances_S) != 0)
+    ends = np.append(np.flatnonzero(changes), len(query_S) - 1)
+    run = np.concatenate([[0], np.cumsum(changes)])[: len(query_S)]
+    first_S = begins[np.cumsum(np.isin(np.arange(len(query_S)), begins)) - 1]
+    return ends[run] - first_S + 1
+
+
+def _metrics(strangers_M: NDArray, query_M: NDArray, queries: int, gallery_size: int) -> ReidMetrics:
+    """From the number of non-matches at or before each match, the matches in order query by query."""
+    if not len(query_M):
         raise UserError("no query has a match in the gallery; check the identities, or switch the camera filter off")
-    first = np.array([strangers_M[0] for strangers_M in with_match])
-    found = np.bincount(first, minlength=gallery_size)[: min(CMC_LENGTH, gallery_size)]
-    precisions = [_average_precisions(strangers_M) for strangers_M in with_match]
-    return ReidMetrics(
-        cmc=np.cumsum(found) / len(with_match),
-        map_step=float(np.mean([step for step, _ in precisions])),
-        map_trapezoid=float(np.mean([trapezoid for _, trapezoid in precisions])),
-        minp=float(np.mean([len(each) / (each[-1] + len(each)) for each in with_match])),
-        queries=len(with_match),
-        queries_without_match=[query for query, strangers_M in enumerate(strangers) if not len(strangers_M)],
-    )
-
-
-def _average_precisions(strangers_M: NDArray) -> tuple[float, float]:
-    earlier_M = np.arange(len(strangers_M))
+    with_match, first, matches = np.unique(query_M, return_index=True, return_counts=True)
+    earlier_M = np.arange(len(query_M)) - np.repeat(first, matches)
     rank_M = strangers_M + earlier_M
     at_M = (earlier_M + 1) / (rank_M + 1)
     before_M = np.divide(earlier_M, rank_M, out=np.ones(len(rank_M)), where=rank_M > 0)
-    return float(at_M.mean()), float(((before_M + at_M) / 2).mean())
+    found = np.bincount(rank_M[first], minlength=gallery_size)[: min(CMC_LENGTH, gallery_size)]
+    return ReidMetrics(
+        cmc=np.cumsum(found) / len(with_match),
+        map_step=float((np.add.reduceat(at_M, first) / matches).mean()),
+        map_trapezoid=float((np.add.reduceat((before_M + at_M) / 2, first) / matches).mean()),
+        minp=float((matches / (rank_M[first + matches - 1] + 1)).mean()),
+        queries=len(with_match),
+        queries_without_match=[int(query) for query in np.setdiff1d(np.arange(queries), with_match)],
+    )
 
 
-def _members(ids_G: NDArray) -> dict[int, NDArray]:
-    """The gallery entries of each identity, junk left out."""
-    order = np.argsort(ids_G, kind="stable")
-    identities, starts = np.unique(ids_G[order], return_index=True)
-    groups = np.split(order, starts[1:])
-    return {int(identity): group for identity, group in zip(identities, groups, strict=True) if identity != JUNK}
+class Pairs(NamedTuple):
+    """All S pairs of a query and a gallery entry of its identity, query by query: (S,) each."""
+
+    query: NDArray
+    entry: NDArray
 
 
-def _is_hit(queries: Labels, gallery: Labels, query: int, members: dict[int, NDArray], camera_filter: bool) -> NDArray:
-    """Of the gallery entries of a query's identity, which are matches."""
-    same = members.get(int(queries.ids[query]), np.empty(0, np.int64))
-    return gallery.cameras[same] != queries.cameras[query] if camera_filter else np.ones(len(same), bool)
+def _pairs_of_same_id(queries: Labels, gallery: Labels) -> Pairs:
+    by_identity = np.argsort(gallery.ids, kind="stable")
+    first, last = (np.searchsorted(gallery.ids, queries.ids, side, sorter=by_identity) for side in ("left", "right"))
+    sizes = np.where(queries.ids == JUNK, 0, last - first)
+    query = np.repeat(np.arange(len(queries.ids)), sizes)
+    place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return Pairs(query, by_identity[first[query] + place])
 
 
-def _distances_of_same_id(blocks: Blocks, queries: Labels, members: dict[int, NDArray]) -> list[NDArray]:
-    found: list[list[NDArray]] = [[] for _ in queries.ids]
+def _distances_of_pairs(blocks: Blocks, pairs: Pairs) -> NDArray:
+    found_S: NDArray | None = None
     for start, distances_QB in blocks():
         if np.isnan(distances_QB.sum()) and np.isnan(distances_QB).any():
             raise UserError("some distances are not numbers (NaN); check the features")
-        for query, identity in enumerate(queries.ids):
-            same = members.get(int(identity), np.empty(0, np.int64))
-            first, last = np.searchsorted(same, (start, start + distances_QB.shape[1]))
-            found[query].append(distances_QB[query, same[first:last] - start])
-    return [np.concatenate(each) for each in found]
+        found_S = np.empty(len(pairs.entry), distances_QB.dtype) if found_S is None else found_S
+        inside = np.flatnonzero((pairs.entry >= start) & (pairs.entry < start + distances_QB.shape[1]))
+        found_S[inside] = distances_QB[pairs.query[inside], pairs.entry[inside] - start]
+    return np.empty(0) if found_S is None else found_S
 
 
-def _count_at_or_below(blocks: Blocks, thresholds: Sequence[NDArray], counted_G: NDArray) -> list[NDArray]:
-    """How many counted entries of each query's row are at or below each of its thresholds."""
-    counts = [np.zeros(len(each), np.int64) for each in thresholds]
-    for start, distances_QB in blocks():
-        counted_B = counted_G[start : start + distances_QB.shape[1]]
-        columns = None if counted_B.all() else np.flatnonzero(counted_B)
-        for row_B, threshold_M, count_M in zip(distances_QB, thresholds, counts, strict=True):
-            if len(threshold_M):
-                count_M += _counts(row_B if columns is None else row_B[columns], threshold_M)
-    return counts
+def _count_at_or_below(blocks: Blocks, query_M: NDArray, threshold_M: NDArray, counted_G: NDArray) -> NDArray:
+    """How many counted entries of its query's row are at or below each threshold, (M,); thresholds in order query by query."""
+    counts_M = np.zeros(len(query_M), np.int64)
+    asked, first = np.unique(query_M, return_index=True)
+    own = [slice(start, stop) for start, stop in pairwise([*first, len(query_M)])]
+    shares = [range(start, min(start + QUERIES_AT_ONCE, len(asked))) for start in range(0, len(asked), QUERIES_AT_ONCE)]
+
+    def count(share: range, distances_QB: NDArray, columns: NDArray | slice) -> None:
+        for number in share:
+            counts_M[own[number]] += _counts(distances_QB[asked[number], columns], threshold_M[own[number]])
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for start, distances_QB in blocks():
+            counted_B = counted_G[start : start + distances_QB.shape[1]]
+            columns = slice(None) if counted_B.all() else np.flatnonzero(counted_B)
+            list(pool.map(count, shares, repeat(distances_QB), repeat(columns)))
+    return counts_M
 
 
 def _counts(row_B: NDArray, threshold_M: NDArray) -> NDArray:
-    near = row_B[row_B <= threshold_M[-1]]
+    is_near_B = row_B <= threshold_M[-1]  # what lies beyond the last threshold need not be looked at again
+    near = row_B[is_near_B] if 4 * np.count_nonzero(is_near_B) < len(row_B) else row_B
     if len(threshold_M) > MANY:
         return np.searchsorted(np.sort(near), threshold_M, side="right")
-    return np.array([np.count_nonzero(near <= threshold) for threshold in threshold_M])
+    bits = np.packbits(near <= threshold_M[:, None], axis=1)
+    words = bits.shape[1] // 8 * 8
+    counts_M = np.bitwise_count(bits[:, :words].view(np.uint64)).sum(1, dtype=np.int64)
+    return counts_M + np.bitwise_count(bits[:, words:]).sum(1, dtype=np.int64)
 
 
 def _distance_blocks(query_features: Array, gallery_features: Array, measure: Measure) -> Blocks:

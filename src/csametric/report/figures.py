@@ -104,20 +104,24 @@ def matches(
 
 
 def training_curves(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Loss (mean of ten steps) and the alphas of attention layers over steps, one line a run and layer.
+    """Loss (mean of ten steps), the alphas of attention layers, and rank-1 where it was evaluated, over steps.
 
     Args:
         metrics: the rows of metrics.jsonl by the run's label.
     """
-    figure = Figure(figsize=(10, 3.4), layout="constrained")
-    loss, alphas = figure.subplots(1, 2)
+    figure = Figure(figsize=(13, 3.4), layout="constrained")
+    loss, alphas, rank = figure.subplots(1, 3)
     for label, rows in metrics.items():
         _draw_loss(loss, label, rows)
         steps = [row["step"] for row in rows]
         for name in sorted(name for name in rows[0] if name.startswith("alpha")):
             alphas.plot(steps, [row[name] for row in rows], label=f"{label} {name}")
+        points = [(row["step"], 100 * row["rank1"]) for row in rows if "rank1" in row]
+        if points:
+            rank.plot(*zip(*points, strict=True), marker="o", label=label)
     _decorate(loss, "training loss", "step", "loss")
     _decorate(alphas, "attention layers", "step", "alpha")
+    _decorate(rank, "query and gallery", "step", "rank-1, %")
     return figure
 
 

@@ -120,7 +120,10 @@ class ReidTask:
         return {f"alpha{number}": alpha.item() for number, (_, alpha) in enumerate(alphas, 1)}
 
     def curve(self, model: nn.Module, machine: Machine) -> dict[str, float]:
-        return {}
+        if not self.evaluate_every:
+            return {}
+        scores = self.score(model, machine)
+        return {name: scores[name] for name in ("rank1", "map_step", "map_trapezoid")}
 
     def score(self, model: nn.Module, machine: Machine) -> dict[str, Any]:
         assert isinstance(model, PCB)
