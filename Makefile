@@ -26,6 +26,7 @@ bench: setup
 	$(BIN)/python -m bench.attention
 	$(BIN)/python -m bench.training
 	$(BIN)/python -m bench.patches
+	$(BIN)/python -m bench.loading
 	$(BIN)/python -m bench.evaluation
 	$(BIN)/python -m bench.model
 

