@@ -135,7 +135,7 @@ def main() -> None:
         peak_of_reranking()
         return
     rows = [
-        metrics_rows(arguments.rounds, 1.9, "good features"),
+        metrics_rows(arguments.rounds, 1.5, "good features"),
         metrics_rows(arguments.rounds, 30.0, "features at chance"),
         reranking_row(2),
     ]

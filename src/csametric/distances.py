@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def _dot_products(a_ND: Tensor, b_MD: Tensor) -> Tensor:
@@ -50,8 +51,8 @@ def angular_distances(a_ND: Tensor, b_MD: Tensor) -> Tensor:
 
 
 def cosine_similarities(a_ND: Tensor, b_MD: Tensor) -> Tensor:
-    """Cosines of unit vectors, (N, M), in [-1, 1] up to rounding; higher is nearer."""
-    return _dot_products(a_ND, b_MD)
+    """Cosines of vectors of any length, (N, M), in [-1, 1] up to rounding; higher is nearer."""
+    return _dot_products(functional.normalize(a_ND.float(), dim=1), functional.normalize(b_MD.float(), dim=1))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,7 @@ from csametric.training.checkpoint import WEIGHTS, load_weights, read_experiment
 from csametric.training.experiment import DescriptorExperiment, ReidExperiment
 from csametric.training.precision import choose_precision
 
-Images = ArrayLike | Tensor | Sequence[str | Path]
+Images = ArrayLike | Tensor | str | Path | Sequence[str | Path]
 
 
 class PatchEmbedder:
@@ -56,8 +56,8 @@ class ImageEmbedder:
         """Images -> features (N, D), fp32 on the CPU, of unit length part by part.
 
         Args:
-            images: paths of image files; or RGB images of any size, uint8 (N, H, W, 3) or (N, 3, H, W), or floating
-                numbers in [0, 1] of the same shapes. They are resized to the size the model was trained with.
+            images: the path of an image file, or paths; or RGB images of any size, uint8 (N, H, W, 3) or (N, 3, H, W), or
+                floating numbers in [0, 1] of the same shapes. They are resized to the size the model was trained with.
             flip: whether to average the features of an image and its mirror image.
 
         Raises:
@@ -65,6 +65,7 @@ class ImageEmbedder:
         """
         height, width = self.experiment.data.height, self.experiment.data.width
         batches: Iterable[NDArray]
+        images = [images] if isinstance(images, str | Path) else images
         if isinstance(images, Sequence) and all(isinstance(each, str | Path) for each in images):
             batches = made_ahead(
                 lambda part: np.stack([read_image(Path(each), height, width) for each in part]), _parts(images)

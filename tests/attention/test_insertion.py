@@ -148,6 +148,15 @@ def test_an_unknown_stage_is_refused_with_those_there_are():
     assert not hasattr(model.layer1, "attention")
 
 
+def test_a_layer_takes_over_type_and_mode():
+    model = insert_after(network("timm resnet18").double(), {"layer1": attending()})
+    assert model.layer1.attention.logits.weight.dtype == torch.float64
+    assert not model.layer1.attention.training
+    model(torch.randn(1, 3, 64, 64, dtype=torch.float64))
+    with pytest.raises(UserError, match="stage 'layer9' has no inserted layer"):
+        remove_after(model, ["layer9"])
+
+
 def test_a_second_layer_at_a_stage_is_refused():
     model = insert_after(network("timm resnet18"), {"layer1": attending()})
     with pytest.raises(UserError, match="take an inserted one out"):

@@ -77,6 +77,17 @@ def test_embed_a_folder(trained, cache):
     np.testing.assert_array_equal(np.stack(table["features"].to_pylist()).astype(np.float32), features)
 
 
+def test_a_broken_image_is_skipped_and_named(trained, cache, tmp_path):
+    folder, _ = trained
+    (tmp_path / "images").mkdir()
+    people.person(1, 1, 1).save(tmp_path / "images" / "a.png")
+    (tmp_path / "images" / "b.png").write_bytes(b"no image")
+    done = csametric("embed", "runs/mine", str(tmp_path / "images"), "--out", str(tmp_path / "x.npy"), cwd=folder, cache=cache)
+    assert done.returncode == 0, done.stderr
+    assert "skipped: " in done.stdout
+    assert (tmp_path / "x.txt").read_text() == "a.png\n"
+
+
 def test_check_a_dataset(trained, cache):
     folder, _ = trained
     (folder / "market" / "query" / "0009_c1s1_000088_00.png").write_bytes(b"no image")
@@ -92,7 +103,7 @@ def test_check_a_dataset(trained, cache):
     [
         (["train", "pcb"], "market1501 needs to know where it is; give --data market1501:PATH"),
         (["train", "pcb", "--data", "market1501:nowhere"], "there is no folder"),
-        (["train", "pcb", "--data", "nowhere"], "write KIND:PATH"),
+        (["train", "pcb", "--data", "nowhere"], "'nowhere' names no dataset; write KIND:PATH"),
         (["train", "pcb", "--data", "photos:people"], "there is no dataset kind 'photos'"),
         (["evaluate", "runs/mine", "--data", "folder:nowhere"], "there is no folder"),
         (["embed", "runs/mine", "people", "--out", "x.csv"], "neither .npy nor .parquet"),

@@ -7,7 +7,7 @@ from csametric.data.datasets import READERS, read_dataset
 from csametric.data.folder import read_folder
 from csametric.data.inspection import inspect
 from csametric.data.market1501 import read_market1501
-from csametric.data.records import Count, Record, ReidDataset, count, number_identities
+from csametric.data.records import Count, Record, ReidDataset, count, number_identities, queries_without_match
 from csametric.errors import UserError
 from tests.data import people
 
@@ -62,6 +62,21 @@ def test_a_folder_of_identities_is_split_by_identity(tmp_path):
     assert dataset.names == ["p0", "p1", "p2", "p3", "p4", "p5"]
 
 
+def test_people_with_few_images_still_find_a_match(tmp_path):
+    """One image a camera; one camera with one image and another with three; one image in all."""
+    names = {"a": ["c1", "c2"], "b": ["c1_0", "c2_0", "c2_1", "c2_2"], "c": ["c1"]}
+    for train in ("0", "a0", "b0"):
+        names[train] = ["c1"]
+    for person, files in names.items():
+        (tmp_path / person).mkdir()
+        for file in files:
+            people.person(1, 0, 0).save(tmp_path / person / f"{file}.png")
+    dataset = read_folder(tmp_path)
+    assert dataset.names == ["0", "a", "a0", "b", "b0", "c"]
+    assert [record.path.parent.name + record.path.stem for record in dataset.query] == ["ac1", "bc2_0"]
+    assert queries_without_match(dataset, camera_filter=True) == []
+
+
 def _without(folder):
     def remove(root):
         for path in (root / folder).iterdir():
@@ -84,6 +99,9 @@ def _without(folder):
         ("csv", lambda root: root.write_text("path,id\na,b\n"), "needs a first line with the columns path, id, camera, split"),
         ("csv", lambda root: root.write_text("path,id,camera,split\na,b,1,test\n"), "line 2: the split is 'test'"),
         ("csv", lambda root: root.write_text("path,id,camera,split\na,b,left,train\n"), "the camera is 'left'"),
+        ("csv", lambda root: root.write_text("path,camera,split,id\n1-1-0.png,1,train\n"), "line 2: the id is missing"),
+        ("csv", lambda root: root.write_bytes("path,id,camera,split\né,b,1,train\n".encode("latin-1")), "not UTF-8"),
+        ("msmt17", lambda root: (root / "list_val.txt").write_text("0000/a.jpg 0\n"), "has the line '0000/a.jpg 0'"),
     ],
 )
 def test_what_is_missing_is_named(tmp_path, layout, damage, words):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from csametric import evaluate_distances, evaluate_reid
 from csametric.errors import UserError
 from csametric.evaluation import reid
+from csametric.evaluation.reid import nearest_entries
 
 
 def by_loops(distances, query_ids, query_cameras, gallery_ids, gallery_cameras, camera_filter=True):
@@ -152,11 +153,9 @@ def features(seed=0, queries=20, gallery=90):
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
 def test_features_give_the_metrics_of_their_distances(distance):
     problem = features()
-    if distance == "cosine":
-        for name in ("query_features", "gallery_features"):
-            problem[name] /= np.linalg.norm(problem[name], axis=1, keepdims=True)
     query, gallery = problem["query_features"].astype(float), problem["gallery_features"].astype(float)
-    distances = -query @ gallery.T if distance == "cosine" else np.linalg.norm(query[:, None] - gallery[None], axis=2)
+    lengths = np.outer(np.linalg.norm(query, axis=1), np.linalg.norm(gallery, axis=1))
+    distances = -query @ gallery.T / lengths if distance == "cosine" else np.linalg.norm(query[:, None] - gallery[None], axis=2)
     labels = {name: value for name, value in problem.items() if "features" not in name}
     expected, metrics = evaluate_distances(distances, **labels), evaluate_reid(**problem, distance=distance)
     np.testing.assert_allclose(metrics.cmc, expected.cmc)
@@ -182,8 +181,26 @@ def test_reranking_is_used_when_asked_for():
     assert evaluate_reid(**problem, rerank=True).map_step != evaluate_reid(**problem).map_step
 
 
+def test_infinite_distances_tie():
+    labels = ([7], [0], [7, 7, 8], [1, 1, 1])
+    assert evaluate_distances([[np.inf, np.inf, 0.1]], *labels).map_step == evaluate_distances([[9, 9, 0.1]], *labels).map_step
+
+
+def test_low_precision_distances_are_taken():
+    metrics = evaluate_distances(torch.tensor([[0.25, 0.5]], dtype=torch.bfloat16), [7], [0], [7, 8], [1, 1])
+    assert metrics.rank(1) == 1
+
+
+def test_the_nearest_entries_leave_out_junk_and_the_same_camera():
+    arguments = ([[0.1, 0.2, 0.3, 0.4]], [7], [0], [-1, 7, 7, 8], [1, 0, 1, 0])
+    assert [list(each) for each in nearest_entries(*arguments, count=2)] == [[2, 3]]
+    assert [list(each) for each in nearest_entries(*arguments, camera_filter=False)] == [[1, 2, 3]]
+
+
 def test_what_does_not_fit_is_refused():
     problem = features()
+    with pytest.raises(UserError, match="re-ranking compares Euclidean distances, not cosine"):
+        evaluate_reid(**problem, distance="cosine", rerank=True)
     with pytest.raises(UserError, match="distance='hamming' is unknown; use one of euclidean, cosine"):
         evaluate_reid(**problem, distance="hamming")
     with pytest.raises(UserError, match=r"query_features are \(19, 6\) for 20 identities"):

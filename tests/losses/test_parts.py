@@ -37,13 +37,12 @@ def triplet_by_loops(features, ids, margin):
         distances = [math.sqrt(math.dist(features[i], other) ** 2 + 1e-6) for other in features]
         farthest = max(d for d, other in zip(distances, ids, strict=True) if other == ids[i])
         nearest = min(d for d, other in zip(distances, ids, strict=True) if other != ids[i])
-        gap = farthest - nearest
-        total += math.log1p(math.exp(gap)) if margin is None else max(0.0, margin + gap)
+        total += max(0.0, margin + farthest - nearest)
     return total / len(ids)
 
 
 @settings(max_examples=30, deadline=None)
-@given(seed=st.integers(0, 1000), margin=st.sampled_from([None, 0.3, 1.0]))
+@given(seed=st.integers(0, 1000), margin=st.sampled_from([0.0, 0.3, 1.0]))
 def test_triplet_equals_the_loops(seed, margin):
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(8, 5, generator=generator, dtype=torch.float64)

@@ -1,5 +1,6 @@
 """Backbones: last stride, stages, weights."""
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -90,6 +91,19 @@ def test_weights_that_are_no_tensors(tmp_path):
             weights.read_state(tmp_path / name)
 
 
+def test_old_files_without_counters_and_numbers_of_numpy(tmp_path):
+    state = {name: value for name, value in torchvision.models.resnet18().state_dict().items() if "num_batches" not in name}
+    torch.save({"state_dict": state, "rank1": np.float32(0.9), "epoch": np.int64(60)}, tmp_path / "old.pth")
+    backbone = Backbone("resnet18", str(tmp_path / "old.pth"))
+    assert torch.equal(backbone.network.conv1.weight, state["conv1.weight"])
+
+
+def test_parameters_outside_the_maps_are_frozen():
+    frozen = {name for name, p in Backbone("convnext_tiny").named_parameters() if not p.requires_grad}
+    assert frozen == {"network.head.norm.weight", "network.head.norm.bias"}
+    assert all(p.requires_grad and p.grad is None for p in Backbone("resnet18").parameters())
+
+
 def test_unusable_networks():
     with pytest.raises(UserError, match="timm has no network 'resnet51'"):
         Backbone("resnet51")
@@ -124,5 +138,7 @@ def test_the_wheel_normalises_in_its_own_way():
 
 
 def test_other_lite_networks_are_refused():
+    with pytest.raises(UserError, match="no tensor of efficientnet-lite-pytorch"):
+        weights.from_efficientnet_lite({"conv1.weight": torch.ones(1)})
     with pytest.raises(UserError, match="16 blocks"):
         weights.from_efficientnet_lite({"_blocks.16._bn1.weight": torch.ones(1)})

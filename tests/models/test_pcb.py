@@ -44,7 +44,7 @@ def test_features_have_unit_length_part_by_part():
 def test_evaluation_drops_the_supervision():
     model = small().eval()
     out = model(torch.randn(2, 3, 96, 32))
-    assert not out.auxiliary
+    assert out.auxiliary == ()
     assert len(out.logits) == 3
 
 
@@ -76,12 +76,20 @@ def test_even_parts_give_the_mean():
 
 
 def test_part_assignment_sums_to_one_and_ignores_the_mean():
-    classify = PartClassifier(16, 3)
+    classify = PartClassifier(16, 3).eval()
     nn.init.normal_(classify.assign.weight)
     x = torch.randn(2, 16, 6, 4)
     parts = classify(x)
     torch.testing.assert_close(parts.sum(1), torch.ones(2, 6, 4))
     torch.testing.assert_close(classify(x + torch.randn(2, 16, 1, 1)), parts)
+
+
+def test_the_plain_part_classifier_is_a_convolution():
+    classify = PartClassifier(12, 3, plain=True)
+    x = torch.randn(2, 12, 6, 4)
+    torch.testing.assert_close(classify(x), classify.assign(x).softmax(1))
+    with pytest.raises(UserError, match="use the plain one"):
+        PartClassifier(12, 3)
 
 
 def test_a_refined_model_may_begin_with_stripes():

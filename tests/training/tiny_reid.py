@@ -1,8 +1,11 @@
 """A re-identification run small enough for a test, also a program: python -m tests.training.tiny_reid RUN KIND PATH [X=Y]"""
 
+import os
 import sys
 from pathlib import Path
+from types import ModuleType
 
+import numpy as np
 import torch
 
 from csametric.recipes import find_recipe
@@ -27,9 +30,30 @@ def experiment(kind: str, path: Path, *settings: str) -> Experiment:
     return override(find_recipe("pcb_csa"), [f"data.kind={kind}", f"data.path={path}", *SETTINGS, *settings])
 
 
-if __name__ == "__main__":
-    from csametric.training.loop import train
+def main() -> None:
+    from csametric.training import loop, reid
 
     torch.set_num_threads(2)
     folder, kind, path, *settings = sys.argv[1:]
-    train(experiment(kind, Path(path), *settings), Path(folder))
+    small = os.environ.get("CSAMETRIC_TEST_EMBED_BATCH")
+    if small:
+        reid.EMBED_BATCH = int(small)
+        keep_gallery_features(Path(folder), reid)
+    loop.train(experiment(kind, Path(path), *settings), Path(folder))
+
+
+def keep_gallery_features(folder: Path, reid: ModuleType) -> None:
+    """Save what the scores are computed from, as the main process has it."""
+    embed = reid.embed_records
+
+    def embed_and_save(model, records, height, width, machine, flip=False):
+        features = embed(model, records, height, width, machine, flip)
+        if machine.is_main:
+            np.save(folder / "features.npy", features)
+        return features
+
+    reid.embed_records = embed_and_save
+
+
+if __name__ == "__main__":
+    main()

@@ -30,8 +30,9 @@ class FeatureMap(NamedTuple):
 def insert_after(model: nn.Module, layers: Mapping[str, MakeLayer]) -> nn.Module:
     """Put `make_layer(channels)` after each named stage, in place; returns the model.
 
-    The layer becomes the child "attention" of its stage, so that all state-dict keys of the network stay as they were. Works
-    with timm's and torchvision's convolutional networks, `torch.compile`, DistributedDataParallel, deepcopy and pickle.
+    The layer becomes the child "attention" of its stage, on its device, of its type and in its mode, so that all state-dict
+    keys of the network stay as they were. Works with timm's and torchvision's convolutional networks, `torch.compile`,
+    DistributedDataParallel, deepcopy and pickle.
 
     Args:
         layers: by the name of a stage (`stages(model)` lists them) or of another submodule that gives out a map
@@ -50,7 +51,7 @@ def insert_after(model: nn.Module, layers: Mapping[str, MakeLayer]) -> nn.Module
     run_by_their_stage = feature_maps(model)  # Sequential and its like run every child they have
     for name, layer in made.items():
         stage = model.get_submodule(name)
-        stage.add_module(CHILD, layer)
+        stage.add_module(CHILD, _like(stage, layer))
         if f"{name}.{CHILD}" not in run_by_their_stage:
             stage.register_forward_hook(_run_child)
     return model
@@ -63,8 +64,8 @@ def remove_after(model: nn.Module, names: Iterable[str]) -> nn.Module:
         UserError: a stage without such a layer.
     """
     for name in names:
-        stage = model.get_submodule(name)
-        if not hasattr(stage, CHILD):
+        stage = dict(model.named_modules()).get(name)
+        if stage is None or not hasattr(stage, CHILD):
             raise UserError(f"stage {name!r} has no inserted layer to take out")
         for key, hook in list(stage._forward_hooks.items()):
             if hook is _run_child:
@@ -117,6 +118,13 @@ def _check_stage(model: nn.Module, maps: Mapping[str, FeatureMap], name: str) ->
         raise UserError(f"stage {name!r} has a child {CHILD!r} already; take an inserted one out with remove_after first")
     if isinstance(stage, nn.ModuleDict | nn.ModuleList):
         raise UserError(f"stage {name!r} runs over its children in a way of its own; insert after the module that follows it")
+
+
+def _like(stage: nn.Module, layer: nn.Module) -> nn.Module:
+    """The layer on the device, of the floating-point type and in the mode (training or evaluation) of a stage."""
+    example = next((p for p in stage.parameters() if p.is_floating_point()), None)
+    moved = layer if example is None else layer.to(device=example.device, dtype=example.dtype)
+    return moved.train(stage.training)
 
 
 def _run_child(stage: nn.Module, inputs: Any, output: Tensor) -> Tensor:

@@ -6,11 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from csametric.data.inspection import Inspection
     from csametric.data.records import ReidDataset
+    from csametric.inference import ImageEmbedder
 
 app = typer.Typer(help="Look at datasets.", no_args_is_help=True)
 SHOWN = 10
+BATCH = 64
 SHEET_IMAGES = 48
 
 
@@ -33,9 +37,11 @@ def check(
     from csametric.cli.tables import print_table
     from csametric.data.datasets import read_dataset
     from csametric.data.inspection import inspect
+    from csametric.training.progress import data_progress
 
     found = read_dataset(*split_data(dataset))
-    inspection = inspect(found)
+    with data_progress(True, "reading", "files") as progress:
+        inspection = inspect(found, progress)
     header = ["split", "images", "identities", "junk", "distractors", "cameras", "images an identity", "on one camera only"]
     rows = [
         [
@@ -78,9 +84,44 @@ def embed(
     files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
     if not files:
         raise UserError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}); name a folder that does")
-    features = model.embed(files, flip=flip).numpy()
-    _save_features(out, [path.relative_to(folder).as_posix() for path in files], features)
-    print(f"{len(files):,} images, {features.shape[1]:,} dimensions: {out}")
+    names, features, unreadable = _embed_files(model, files, flip)
+    _save_features(out, [path.relative_to(folder).as_posix() for path in names], features)
+    print(f"{len(names):,} images, {features.shape[1]:,} dimensions: {out}")
+    for problem in unreadable:
+        print(f"skipped: {problem}")
+
+
+def _embed_files(model: "ImageEmbedder", files: list[Path], flip: bool) -> tuple[list[Path], "NDArray", list[str]]:
+    """The files that could be read, their features, and why the others could not."""
+    import numpy as np
+
+    from csametric.data.loading import made_ahead
+    from csametric.data.transforms import read_image
+    from csametric.errors import UserError
+    from csametric.training.progress import counted
+
+    height, width = model.experiment.data.height, model.experiment.data.width
+
+    def read(batch: list[Path]) -> list["NDArray | str"]:
+        read: list[NDArray | str] = []
+        for path in batch:
+            try:
+                read.append(read_image(path, height, width))
+            except UserError as error:
+                read.append(str(error))
+        return read
+
+    batches = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
+    names, features, unreadable = [], [], []
+    for batch, images in zip(batches, counted(made_ahead(read, batches), "embedding", len(batches), True), strict=True):
+        whole = [(path, image) for path, image in zip(batch, images, strict=True) if not isinstance(image, str)]
+        unreadable += [image for image in images if isinstance(image, str)]
+        if whole:
+            names += [path for path, _ in whole]
+            features.append(model.embed(np.stack([image for _, image in whole]), flip=flip).numpy())
+    if not features:
+        raise UserError(f"none of the {len(files):,} images can be read ({unreadable[0]})")
+    return names, np.concatenate(features), unreadable
 
 
 def split_data(data: str) -> tuple[str, str]:
@@ -89,7 +130,7 @@ def split_data(data: str) -> tuple[str, str]:
 
     kind, separator, path = data.partition(":")
     if not separator or not path:
-        raise UserError(f"--data {data} is unknown; write KIND:PATH, for example market1501:/data/Market-1501")
+        raise UserError(f"{data!r} names no dataset; write KIND:PATH, for example market1501:/data/Market-1501")
     return kind, str(Path(path).expanduser().resolve())
 
 
@@ -113,17 +154,24 @@ def _save_sheet(dataset: "ReidDataset", inspection: "Inspection", out: Path) -> 
     from csametric.report.figures import contact_sheet
 
     records = [record for record in (*dataset.train, *dataset.query) if str(record.path) not in inspection.unreadable]
+    if not records:
+        print("no image can be read, so there is no contact sheet")
+        return
     chosen = np.linspace(0, len(records) - 1, min(SHEET_IMAGES, len(records))).astype(int)
     shown = [records[number] for number in chosen]
     figure = contact_sheet(
         [read_image(record.path, 192, 64) for record in shown],
-        [f"{record.identity}, camera {record.camera}" for record in shown],
+        [f"{_name(dataset, record.identity)}, camera {record.camera}" for record in shown],
     )
     figure.savefig(out, dpi=80)
     print(f"contact sheet: {out}")
 
 
-def _save_features(out: Path, names: list[str], features: "object") -> None:
+def _name(dataset: "ReidDataset", identity: int) -> str:
+    return dataset.names[identity - 1] if dataset.names else str(identity)
+
+
+def _save_features(out: Path, names: list[str], features: "NDArray") -> None:
     import io
 
     import numpy as np
@@ -133,7 +181,7 @@ def _save_features(out: Path, names: list[str], features: "object") -> None:
 
     if out.suffix == ".npy":
         serialised = io.BytesIO()
-        np.save(serialised, features)  # type: ignore[arg-type]
+        np.save(serialised, features)
         write_atomically(out, lambda file: file.write(serialised.getbuffer()))
         write_text(out.with_suffix(".txt"), "".join(f"{name}\n" for name in names))
         return
@@ -142,5 +190,5 @@ def _save_features(out: Path, names: list[str], features: "object") -> None:
         from pyarrow import parquet
     except ImportError as error:
         raise UserError("writing .parquet needs pyarrow; install csametric[parquet], or write .npy") from error
-    table = pyarrow.table({"path": names, "features": list(features)})  # type: ignore[call-overload]
+    table = pyarrow.table({"path": names, "features": list(features)})
     write_atomically(out, lambda file: parquet.write_table(table, file))

@@ -42,7 +42,7 @@ def conventions(scores: Mapping[str, Any]) -> str:
     missing = len(scores["queries_without_match"])
     parts = [
         f"{scores['dataset']}, single query",
-        "same-camera images of the query's identity left out" if scores["camera_filter"] else "one camera, camera filter off",
+        "same-camera images of the query's identity left out" if scores["camera_filter"] else "camera filter off",
         *(["re-ranked (k1 = 20, k2 = 6, lambda = 0.3)"] if scores["rerank"] else []),
         *(["features averaged over the mirror image"] if scores["flip"] else []),
         *([f"{missing} queries without a match left out"] if missing else []),

@@ -53,18 +53,24 @@ def evaluate(
     data: DataOption = None,
     rerank: Annotated[bool, typer.Option("--rerank", help="k-reciprocal re-ranking first (re-identification).")] = False,
     flip: Annotated[bool, typer.Option("--flip", help="Average features over the mirror image (re-identification).")] = False,
+    no_camera_filter: Annotated[
+        bool, typer.Option("--no-camera-filter", help="Keep gallery images of the query's camera (re-identification).")
+    ] = False,
 ) -> None:
     """Score a finished run: descriptors beside SIFT and RootSIFT, people on any dataset, also one it was not trained on.
 
     Example: csametric evaluate runs/pcb_csa --data dukemtmc:/data/DukeMTMC-reID
     """
+    from csametric.errors import UserError
     from csametric.inference import PatchEmbedder, load
 
     model = load(run)
     if isinstance(model, PatchEmbedder):
+        if rerank or flip or no_camera_filter:
+            raise UserError("--rerank, --flip and --no-camera-filter are for people; descriptors are evaluated in one way")
         _evaluate_descriptor(run, model, data)
     else:
-        _evaluate_reid(run, model, data, rerank, flip)
+        _evaluate_reid(run, model, data, rerank, flip, not no_camera_filter)
 
 
 def _evaluate_descriptor(run: Path, model: "PatchEmbedder", data: str | None) -> None:
@@ -85,8 +91,9 @@ def _evaluate_descriptor(run: Path, model: "PatchEmbedder", data: str | None) ->
     print_table(f"{run} on {photos.folder}", table.header, table.rows)
 
 
-def _evaluate_reid(run: Path, model: "ImageEmbedder", data: str | None, rerank: bool, flip: bool) -> None:
+def _evaluate_reid(run: Path, model: "ImageEmbedder", data: str | None, rerank: bool, flip: bool, camera_filter: bool) -> None:
     import json
+    from dataclasses import replace
 
     from csametric.cli.datasets import split_data
     from csametric.cli.reid_reports import conventions, ranked_picture, reid_table
@@ -96,16 +103,17 @@ def _evaluate_reid(run: Path, model: "ImageEmbedder", data: str | None, rerank: 
     from csametric.training.machine import join_processes
     from csametric.training.reid import score_dataset
 
-    settings = model.experiment.data
+    settings = replace(model.experiment.data, camera_filter=camera_filter and model.experiment.data.camera_filter)
     dataset = read_dataset(*(split_data(data) if data else (settings.kind, settings.path)))
     machine = join_processes(model.experiment.precision)
     scores = score_dataset(model.model.to(machine.device), dataset, settings, machine, flip, rerank)
     if not machine.is_main:
         return
     words = [dataset.name, *(["rerank"] if rerank else []), *(["flip"] if flip else [])]
-    out = run / "evaluation" / "-".join(words).replace(" ", "-").lower()
-    write_text(out.with_suffix(".json"), json.dumps(scores, indent=1))
-    ranked_picture(scores).savefig(out.with_suffix(".png"), dpi=100)
+    words += [] if camera_filter else ["no-camera-filter"]
+    out = str(run / "evaluation" / "-".join(words).replace(" ", "-").lower())
+    write_text(Path(f"{out}.json"), json.dumps(scores, indent=1))
+    ranked_picture(scores).savefig(f"{out}.png", dpi=100)
     table = reid_table({run.name: scores})
     print(dataset)
     print_table(f"{run} on {dataset.name}", table.header, table.rows)

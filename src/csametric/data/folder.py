@@ -23,8 +23,11 @@ def read_manifest(path: Path) -> ReidDataset:
     """
     if not path.is_file():
         raise UserError(f"there is no file {path}; write one with the columns {', '.join(COLUMNS)}")
-    with path.open(newline="", encoding="utf-8-sig") as lines:
-        rows = list(csv.DictReader(lines))
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as lines:
+            rows = [{name: value or "" for name, value in row.items() if name} for row in csv.DictReader(lines)]
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 ({error.reason}); save it as UTF-8") from error
     if not rows or not set(COLUMNS) <= set(rows[0]):
         raise UserError(f"{path} needs a first line with the columns {', '.join(COLUMNS)} and a line for each image")
     entries = [_entry(path, number, row) for number, row in enumerate(rows, 2)]
@@ -36,7 +39,7 @@ def read_folder(root: Path) -> ReidDataset:
 
     Cameras are read from file names with c1 or cam1 at their start or after an underscore, else there is one camera, 0.
     Without train, query and gallery, every second identity (of the sorted names, from the first) is for training; of the
-    others, the first image of each camera is a query and the rest is the gallery.
+    others, the first image of each camera that has several is a query and the rest is the gallery.
 
     Raises:
         UserError: no such folder, no folders with images in it, or too few of them.
@@ -56,12 +59,20 @@ Entry = tuple[Path, str, int, str]  # path, identity, camera, split
 
 
 def _split(entries: Sequence[Entry], to_train: set[str]) -> list[Entry]:
-    split, queried = [], set()
-    for path, name, camera, _ in entries:
-        first = (name, camera) not in queried
-        queried.add((name, camera))
-        split.append((path, name, camera, "train" if name in to_train else "query" if first else "gallery"))
-    return split
+    queries = {path for name in {entry[1] for entry in entries} for path in _queries([e for e in entries if e[1] == name])}
+    return [
+        (path, name, camera, "train" if name in to_train else "query" if path in queries else "gallery")
+        for path, name, camera, _ in entries
+    ]
+
+
+def _queries(of_identity: Sequence[Entry]) -> list[Path]:
+    """The first image of each camera with more than one; where there is no such camera, the first of several images."""
+    by_camera: dict[int, list[Path]] = {}
+    for path, _, camera, _ in of_identity:
+        by_camera.setdefault(camera, []).append(path)
+    first = [paths[0] for paths in by_camera.values() if len(paths) > 1]
+    return first or ([of_identity[0][0]] if len(of_identity) > 1 else [])
 
 
 def _identities(root: Path, split: str) -> list[Entry]:
@@ -77,11 +88,13 @@ def _identities(root: Path, split: str) -> list[Entry]:
 def _entry(manifest: Path, number: int, row: dict[str, str]) -> Entry:
     if row["split"] not in SPLITS:
         raise UserError(f"{manifest} line {number}: the split is {row['split']!r}; use one of {', '.join(SPLITS)}")
-    if not (row["camera"] or "").isdecimal():
+    if not row["camera"].isdecimal():
         raise UserError(
             f"{manifest} line {number}: the camera is {row['camera']!r}; use a whole number, 0 if there is one camera"
         )
     image = manifest.parent / row["path"]
+    if not row["id"]:
+        raise UserError(f"{manifest} line {number}: the id is missing; name whom the image shows")
     if not image.is_file():
         raise UserError(f"{manifest} line {number}: there is no image {image}; correct the path")
     return image, row["id"], int(row["camera"]), row["split"]

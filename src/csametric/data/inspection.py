@@ -2,11 +2,11 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from csametric.data.loading import made_ahead
-from csametric.data.records import JUNK, Record, ReidDataset
+from csametric.data.records import JUNK, Record, ReidDataset, queries_without_match
 from csametric.data.transforms import read_image
 from csametric.errors import UserError
 
@@ -38,15 +38,18 @@ class Inspection:
     unmatched: list[str]
 
 
-def inspect(dataset: ReidDataset) -> Inspection:
-    """Read every file of a dataset once."""
+def inspect(dataset: ReidDataset, progress: Callable[[int, int], None] = lambda done, total: None) -> Inspection:
+    """Read every file of a dataset once; progress is called with (files done, files in all)."""
     records = [record for split in dataset.splits.values() for record in split]
-    read = dict(zip(records, made_ahead(_read, records), strict=True))
+    read = {}
+    for done, (record, found) in enumerate(zip(records, made_ahead(_read, records), strict=True), 1):
+        read[record] = found
+        progress(done, len(records))
     return Inspection(
         splits={name: _report(split) for name, split in dataset.splits.items()},
         unreadable={str(record.path): problem for record, (_, problem) in read.items() if problem},
         duplicates=_duplicates(dataset, {record: digest for record, (digest, _) in read.items()}),
-        unmatched=_unmatched(dataset),
+        unmatched=[str(query.path) for query in queries_without_match(dataset, len(_cameras(dataset)) > 1)],
     )
 
 
@@ -86,11 +89,5 @@ def _duplicates(dataset: ReidDataset, digests: dict[Record, bytes]) -> list[tupl
     return found
 
 
-def _unmatched(dataset: ReidDataset) -> list[str]:
-    cameras = {record.camera for record in (*dataset.query, *dataset.gallery)}
-    there = {(record.identity, record.camera) for record in dataset.gallery}
-    return [
-        str(query.path)
-        for query in dataset.query
-        if not any((query.identity, camera) in there for camera in cameras if len(cameras) == 1 or camera != query.camera)
-    ]
+def _cameras(dataset: ReidDataset) -> set[int]:
+    return {record.camera for record in (*dataset.query, *dataset.gallery)}

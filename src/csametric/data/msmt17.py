@@ -39,7 +39,12 @@ def _read_list(root: Path, part: str, name: str) -> list[Record]:
     for line in (root / name).read_text().split("\n"):
         if line.strip():
             path, _, identity = line.strip().rpartition(" ")
-            records.append(Record(images / path, int(identity) + 1, int(Path(path).name.split("_")[2])))
+            parts = Path(path).name.split("_")
+            if not identity.isdecimal() or len(parts) < 3 or not parts[2].isdecimal():
+                raise UserError(
+                    f"{name} has the line {line.strip()!r}, not 0000/0000_000_01_0303morning_0008_0.jpg 0; get it again"
+                )
+            records.append(Record(images / path, int(identity) + 1, int(parts[2])))
     missing = [record.path for record in records if not record.path.is_file()]
     if missing:
         raise UserError(f"{name} lists {len(missing):,} images that are not there ({missing[0]}); extract the dataset again")

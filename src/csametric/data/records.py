@@ -74,6 +74,18 @@ def count(records: Sequence[Record]) -> Count:
     )
 
 
+def queries_without_match(dataset: ReidDataset, camera_filter: bool) -> list[Record]:
+    """Queries whose identity the gallery does not have, with the camera filter on another camera."""
+    cameras: dict[int, set[int]] = {}
+    for record in dataset.gallery:
+        cameras.setdefault(record.identity, set()).add(record.camera)
+    return [
+        query
+        for query in dataset.query
+        if not cameras.get(query.identity, set()) - ({query.camera} if camera_filter else set())
+    ]
+
+
 def number_identities(records: Sequence[Record]) -> dict[int, int]:
     """Identity -> class from 0 on, in the order of the identities: the same in every process."""
     return {identity: number for number, identity in enumerate(sorted({record.identity for record in records}))}

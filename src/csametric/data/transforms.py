@@ -36,6 +36,8 @@ def read_image(path: Path, height: int, width: int) -> NDArray:
     Raises:
         UserError: the file is truncated, no image, or of a kind that has no colours in 8 bits.
     """
+    if not path.is_file():
+        raise UserError(f"there is no image {path}; correct the path")
     try:
         with Image.open(path) as image:
             mode = image.mode

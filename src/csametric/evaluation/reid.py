@@ -81,16 +81,19 @@ def evaluate_reid(
     Args:
         distance: "euclidean" or "cosine".
         camera_filter: whether entries of the query's identity and camera are dropped; off for one-camera data.
-        rerank: k-reciprocal re-ranking first (Zhong et al. 2017, Euclidean); it needs the memory of a few (Q+G)^2 floats.
+        rerank: k-reciprocal re-ranking first (Zhong et al. 2017), of Euclidean distances.
 
     Raises:
-        UserError: sizes that do not agree, an unknown distance, features that are not finite, or no query with a match.
+        UserError: sizes that do not agree, an unknown distance, re-ranking of cosines, features that are not
+            finite, or no query with a match.
     """
     if distance not in MEASURES:
         raise UserError(f"distance={distance!r} is unknown; use one of {', '.join(MEASURES)}")
     queries, gallery = _labels(query_ids, query_cameras, "query"), _labels(gallery_ids, gallery_cameras, "gallery")
     _check_size("query_features", query_features, queries)
     _check_size("gallery_features", gallery_features, gallery)
+    if rerank and distance != "euclidean":
+        raise UserError(f"re-ranking compares Euclidean distances, not {distance}; leave one of the two out")
     if rerank:
         distances_QG = k_reciprocal_distances(query_features, gallery_features)
         return _evaluate(lambda: [(0, distances_QG)], queries, gallery, camera_filter)
@@ -121,23 +124,21 @@ def evaluate_distances(
 
 
 def nearest_entries(
-    query_features: Array,
+    distances: Array,
     query_ids: Array,
     query_cameras: Array,
-    gallery_features: Array,
     gallery_ids: Array,
     gallery_cameras: Array,
     count: int = 10,
     camera_filter: bool = True,
 ) -> list[NDArray]:
-    """The nearest gallery entries of each query by Euclidean distance, at most `count`, nearest first, junk left out.
+    """The nearest gallery entries of each query, at most `count`, nearest first, from distances (Q, G); junk is left out.
 
     With the camera filter, entries of the query's identity and camera are left out too.
     """
     queries, gallery = _labels(query_ids, query_cameras, "query"), _labels(gallery_ids, gallery_cameras, "gallery")
-    distances_QG = MEASURES["euclidean"].as_distance(_tensor(query_features), _tensor(gallery_features)).numpy()
     found = []
-    for distances_G, identity, camera in zip(distances_QG, *queries, strict=True):
+    for distances_G, identity, camera in zip(_numpy(distances), *queries, strict=True):
         same_camera_G = (gallery.ids == identity) & (gallery.cameras == camera) & camera_filter
         allowed = np.flatnonzero((gallery.ids != JUNK) & ~same_camera_G)
         found.append(allowed[np.argsort(distances_G[allowed], kind="stable")[:count]])
@@ -159,7 +160,7 @@ def _evaluate(blocks: Blocks, queries: Labels, gallery: Labels, camera_filter: b
 def _last_of_equals(query_S: NDArray, distances_S: NDArray) -> NDArray:
     """How many of a query's sorted distances are at or below each of them."""
     begins = np.flatnonzero(np.diff(query_S, prepend=-1))
-    changes = (np.diff(query_S) != 0) | (np.diff(distances_S) != 0)
+    changes = (query_S[1:] != query_S[:-1]) | (distances_S[1:] != distances_S[:-1])
     ends = np.append(np.flatnonzero(changes), len(query_S) - 1)
     run = np.concatenate([[0], np.cumsum(changes)])[: len(query_S)]
     first_S = begins[np.cumsum(np.isin(np.arange(len(query_S)), begins)) - 1]
@@ -246,7 +247,7 @@ def _counts(row_B: NDArray, threshold_M: NDArray) -> NDArray:
 def _distance_blocks(query_features: Array, gallery_features: Array, measure: Measure) -> Blocks:
     """Blocks of gallery columns; a single one is computed once, several anew at each pass (the same products, bit by bit)."""
     query_QD = _tensor(query_features)
-    width = max(1, BLOCK_BYTES // (4 * max(1, len(query_QD))))
+    width = max(1, BLOCK_BYTES // (4 * max(1, *query_QD.shape)))
     size = len(gallery_features)  # type: ignore[arg-type]
 
     def blocks() -> Iterator[tuple[int, NDArray]]:
@@ -267,7 +268,9 @@ def _tensor(features: Array, start: int | None = None, stop: int | None = None) 
 
 
 def _numpy(values: Array) -> NDArray:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if isinstance(values, Tensor):
+        return (values.float() if values.dtype in (torch.bfloat16, torch.float16) else values).detach().cpu().numpy()
+    return np.asarray(values)
 
 
 def _labels(ids: Array, cameras: Array, what: str) -> Labels:

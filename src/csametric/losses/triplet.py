@@ -2,13 +2,12 @@
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from csametric.distances import euclidean_distances
 
 
-def batch_hard_triplet_loss(features_ND: Tensor, ids_N: Tensor, margin: float | None = 0.3) -> Tensor:
-    """Mean over anchors of max(0, margin + farthest positive - nearest negative); softplus without a margin. fp32 scalar.
+def batch_hard_triplet_loss(features_ND: Tensor, ids_N: Tensor, margin: float = 0.3) -> Tensor:
+    """Mean over anchors of max(0, margin + farthest positive - nearest negative), a scalar in fp32.
 
     Args:
         features_ND: any length, (N, D). ids_N: (N,); every identity at least twice and at least two of them.
@@ -17,5 +16,4 @@ def batch_hard_triplet_loss(features_ND: Tensor, ids_N: Tensor, margin: float | 
     same_NN = ids_N[:, None] == ids_N[None, :]
     farthest_N = distances_NN.masked_fill(~same_NN, 0).amax(1)
     nearest_N = distances_NN.masked_fill(same_NN, torch.inf).amin(1)
-    gap_N = farthest_N - nearest_N
-    return (functional.softplus(gap_N) if margin is None else (gap_N + margin).clamp(min=0)).mean()
+    return (farthest_N - nearest_N + margin).clamp(min=0).mean()

@@ -142,9 +142,12 @@ def _set_last_stride(network: nn.Module) -> bool:
 
 
 def _output_channels(network: Any) -> int:
-    with torch.no_grad():
-        output = network.eval().forward_features(torch.zeros(1, 3, 8 * REDUCTION, 4 * REDUCTION))
-    network.train()
+    """Of the last map; parameters that take no part in it, such as those of a head's norm, are frozen."""
+    output = network.eval().forward_features(torch.zeros(1, 3, 8 * REDUCTION, 4 * REDUCTION))
+    output.sum().backward()
+    for parameter in network.train().parameters():
+        parameter.requires_grad_(parameter.grad is not None)
+        parameter.grad = None
     if output.dim() != 4 or output.shape[2:] != (8, 4):
         raise UserError(
             f"the backbone gives {tuple(output.shape)}, not a map {REDUCTION} times smaller than the image; use another"

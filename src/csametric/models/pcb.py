@@ -21,12 +21,12 @@ from csametric.models.supervision import SupervisionBranch
 class PCBOutput(NamedTuple):
     """What a forward gives.
 
-    logits: of each part, P x (N, ids). auxiliary: of each supervised stage, (N, ids); none in evaluation.
+    logits: of each part, P x (N, ids). auxiliary: of each supervised stage, (N, ids); () in evaluation.
     features: of unit length part by part, one part after the other, (N, P * C) pooled or (N, P * E) embedded.
     """
 
     logits: list[Tensor]
-    auxiliary: list[Tensor]
+    auxiliary: Sequence[Tensor]
     features: Tensor
 
 
@@ -49,7 +49,8 @@ class PCB(nn.Module):
         shared_embedding: one 1x1 convolution for all parts, as in PCB's public code, instead of one for each.
         embedding: E.
         feature: "pooled", the parts as they are averaged (G of the paper), or "embedded", after the 1x1 convolution (H).
-        dropout: in front of the embeddings.
+        dropout: in front of the embeddings and of the part classifier.
+        plain_refinement: see `PartClassifier`.
 
     Attributes:
         dimensions: of a feature. refining: whether the soft parts are in use; a refined model may begin with stripes.
@@ -76,6 +77,7 @@ class PCB(nn.Module):
         embedding: int = 256,
         feature: Literal["pooled", "embedded"] = "pooled",
         dropout: float = 0.5,
+        plain_refinement: bool = False,
     ) -> None:
         super().__init__()
         if feature not in ("pooled", "embedded"):
@@ -85,7 +87,7 @@ class PCB(nn.Module):
         self.backbone = Backbone(backbone, pretrained, layers, taken=stages if deep_supervision else ())
         self.parts, self.feature = parts, feature
         self.dimensions = parts * (self.backbone.channels if feature == "pooled" else embedding)
-        self.refinement = PartClassifier(self.backbone.channels, parts) if refined else None
+        self.refinement = PartClassifier(self.backbone.channels, parts, plain_refinement, dropout) if refined else None
         self.refining = refined
         self.dropout = nn.Dropout(dropout)
         embeddings = 1 if shared_embedding else parts
@@ -102,7 +104,7 @@ class PCB(nn.Module):
         pooled_NCP = self._pool(x_NCHW)
         embedded_NEP = self._embed(self.dropout(pooled_NCP))
         logits = [classify(embedded_NEP[..., part]) for part, classify in enumerate(self.classifiers)]
-        auxiliary = [branch(x) for branch, x in zip(self.supervision, stage_maps, strict=True)] if self.training else []
+        auxiliary = [branch(x) for branch, x in zip(self.supervision, stage_maps, strict=True)] if self.training else ()
         features_NFP = pooled_NCP if self.feature == "pooled" else embedded_NEP
         return PCBOutput(logits, auxiliary, functional.normalize(features_NFP.float(), dim=1).transpose(1, 2).flatten(1))
 
@@ -121,21 +123,32 @@ class PCB(nn.Module):
 class PartClassifier(nn.Module):
     """Which part each position belongs to, (N, C, H, W) -> (N, P, H, W), sums to 1 over the parts (RPP, Sun et al. 2018).
 
-    As in the public code: channels averaged in groups of eight, their spatial mean taken off, a 1x1 convolution, softmax.
+    As in the public code: dropout, channels averaged in groups of eight, their spatial mean taken off, a 1x1 convolution,
+    softmax; plain: the convolution and the softmax alone, on all channels.
+
+    Raises:
+        UserError: channels that are no multiple of 8, unless plain.
     """
 
-    def __init__(self, channels: int, parts: int) -> None:
+    def __init__(self, channels: int, parts: int, plain: bool = False, dropout: float = 0.5) -> None:
         super().__init__()
-        if channels % 8:
-            raise UserError(f"refined part pooling averages channels in groups of 8, the backbone has {channels}")
-        self.assign = nn.Conv2d(channels // 8, parts, 1, bias=False)
+        if channels % 8 and not plain:
+            raise UserError(
+                f"refined part pooling averages channels in groups of 8, the backbone has {channels}; use the plain one"
+            )
+        self.plain = plain
+        self.dropout = nn.Dropout(0.0 if plain else dropout)
+        self.assign = nn.Conv2d(channels if plain else channels // 8, parts, 1, bias=False)
         nn.init.normal_(self.assign.weight, std=0.001)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, P, H, W)."""
-        reduced = x_NCHW.unflatten(1, (-1, 8)).mean(2)
-        centred = reduced - reduced.mean((2, 3), keepdim=True)
-        return self.assign(centred).softmax(1)
+        return self.assign(x_NCHW if self.plain else self._reduce(self.dropout(x_NCHW))).softmax(1)
+
+    @staticmethod
+    def _reduce(x_NCHW: Tensor) -> Tensor:
+        averaged = x_NCHW.unflatten(1, (-1, 8)).mean(2)
+        return averaged - averaged.mean((2, 3), keepdim=True)
 
 
 def stripe_pooling(x_NCHW: Tensor, parts: int) -> Tensor:

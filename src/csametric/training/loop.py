@@ -36,7 +36,7 @@ def train(experiment: Experiment, folder: Path, cache: Path | None = None) -> No
     with explaining_full_disk(folder, "free some room and give the same command again: it goes on from the last checkpoint"):
         keep_freed_memory()
         torch.backends.cudnn.deterministic = True
-        machine = join_processes(experiment.precision, some_unused=isinstance(experiment, ReidExperiment))
+        machine = join_processes(experiment.precision, some_unused=_some_unused(experiment))
         checkpoint.check_run_folder(folder, experiment)
         task = open_task(experiment, machine, cache)
         checkpoint.check_data(folder, task.describe_data())
@@ -44,6 +44,10 @@ def train(experiment: Experiment, folder: Path, cache: Path | None = None) -> No
             checkpoint.check_processes(folder, machine.world_size)
             _train(experiment, task, folder, machine)
         machine.accelerator.wait_for_everyone()
+
+
+def _some_unused(experiment: Experiment) -> bool:
+    return isinstance(experiment, ReidExperiment) and experiment.model.refined
 
 
 def open_task(experiment: Experiment, machine: Machine, cache: Path | None = None) -> Task:
@@ -86,6 +90,7 @@ def _train(experiment: Experiment, task: Task, folder: Path, machine: Machine) -
             rate = experiment.batch_size * machine.world_size / (time.perf_counter() - started)
             row[f"{task.unit}_per_second"] = rate
             if _due(done, task.evaluate_every, task.steps):
+                machine.share_buffers(model)
                 row |= task.curve(model, machine)
             if log is not None:
                 log.write(done, row)
@@ -94,9 +99,11 @@ def _train(experiment: Experiment, task: Task, folder: Path, machine: Machine) -
             progress(done, f"loss {row['loss']:.3f}, {rate:.0f} {task.unit}/s")
             started = time.perf_counter()
 
-    scores = task.score(model, machine)
+    machine.share_buffers(model)
     if machine.is_main:
         checkpoint.save_weights(folder / checkpoint.WEIGHTS, model)
+    scores = task.score(model, machine)
+    if machine.is_main:
         checkpoint.write_text(folder / checkpoint.SCORES, json.dumps(scores, indent=1))
 
 

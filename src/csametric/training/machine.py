@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import gather
+from accelerate.utils import broadcast, gather
 from numpy.typing import NDArray
+from torch import nn
 
 from csametric.training.precision import Precision, choose_precision
 
@@ -44,6 +45,12 @@ class Machine:
     def autocast(self) -> AbstractContextManager[Any]:
         """bf16 autocast where the precision says so."""
         return autocast(self.device, self.precision)
+
+    def share_buffers(self, model: nn.Module) -> None:
+        """Give every process the main one's buffers: DistributedDataParallel leaves each with its own last BatchNorm update."""
+        if self.world_size > 1:
+            for buffer in model.buffers():
+                broadcast(buffer)
 
     def gather_rows(self, rows: NDArray, total: int) -> NDArray:
         """The rows of all processes in the order of their ranks, as every process gets them.

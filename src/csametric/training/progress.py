@@ -1,9 +1,12 @@
 """Progress bars with rate and time left: context managers that yield what to call as the work goes on."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+Item = TypeVar("Item")
 
 
 def _bar(enabled: bool) -> Progress:
@@ -19,15 +22,26 @@ def _bar(enabled: bool) -> Progress:
     )
 
 
+def counted(items: Iterable[Item], title: str, total: int, enabled: bool) -> Iterator[Item]:
+    """The items, with a bar that counts them."""
+    with _bar(enabled) as bar:
+        task = bar.add_task(title, total=total, note="")
+        for item in items:
+            yield item
+            bar.advance(task)
+
+
 @contextmanager
-def data_progress(enabled: bool) -> Iterator[Callable[[int, int], None]]:
-    """Yields a function of (photographs done, photographs in all); no bar where the cache is there."""
+def data_progress(
+    enabled: bool, title: str = "cutting patches", note: str = "photographs"
+) -> Iterator[Callable[[int, int], None]]:
+    """Yields a function of (items done, items in all); no bar where there is nothing to do."""
     with _bar(enabled) as bar:
         task = None
 
         def advance(done: int, total: int) -> None:
             nonlocal task
-            task = bar.add_task("cutting patches", total=total, note="photographs") if task is None else task
+            task = bar.add_task(title, total=total, note=note) if task is None else task
             bar.update(task, completed=done)
 
         yield advance

@@ -1,5 +1,7 @@
 """Person re-identification as a task of the loop: PCB and RPP, their losses, evaluation on query and gallery."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,10 +14,13 @@ from torch import Tensor, nn, optim
 
 from csametric.data.datasets import read_dataset
 from csametric.data.loading import ImageBatch, image_batch, made_ahead, read_images
-from csametric.data.records import Record, ReidDataset, number_identities
+from csametric.data.records import Record, ReidDataset, number_identities, queries_without_match
 from csametric.data.sampling import identity_batch, image_steps_per_epoch, shuffled_batch
 from csametric.data.transforms import Augmentation
-from csametric.evaluation.reid import evaluate_reid, nearest_entries
+from csametric.distances import euclidean_distances
+from csametric.errors import UserError
+from csametric.evaluation.reid import evaluate_distances, evaluate_reid, nearest_entries
+from csametric.evaluation.rerank import k_reciprocal_distances
 from csametric.losses.parts import parts_loss
 from csametric.losses.triplet import batch_hard_triplet_loss
 from csametric.models.backbone import Normalization, normalization
@@ -26,6 +31,7 @@ from csametric.training.experiment import PCBSettings, ReidData, ReidExperiment
 from csametric.training.machine import Machine, autocast
 from csametric.training.optimizer import reid_optimizer, scale_learning_rates, scheduled
 from csametric.training.precision import Precision
+from csametric.training.progress import counted
 
 EMBED_BATCH = 64
 RANKED_QUERIES, RANKED_LENGTH = 8, 10
@@ -40,6 +46,9 @@ def open_reid(experiment: ReidExperiment, machine: Machine) -> "ReidTask":
     dataset = read_dataset(experiment.data.kind, experiment.data.path)
     task = ReidTask(experiment, machine, dataset)
     task.batch_numbers(0)
+    unmatched = queries_without_match(dataset, filters_cameras(dataset, experiment.data))
+    if len(unmatched) == len(dataset.query):
+        raise UserError("no query has a match in the gallery; check the identities, or --set data.camera_filter=false")
     return task
 
 
@@ -58,10 +67,16 @@ class ReidTask:
         self.evaluate_every = experiment.evaluate_every * self.steps_per_epoch
 
     def describe_data(self) -> dict[str, Any]:
-        return {name: len(split) for name, split in self.dataset.splits.items()} | {"identities": len(self.numbers)}
+        images = [(record.path.name, record.identity, record.camera) for record in self.dataset.train]
+        digest = hashlib.sha256(json.dumps(images).encode()).hexdigest()
+        return {"train": len(images), "identities": len(self.numbers), "digest": digest[:16]}
 
     def announce(self) -> str:
-        return str(self.dataset)
+        cold = self.experiment.model.refined and self.experiment.refine_from == 0 and not self.experiment.model.start_from
+        warning = (
+            "\nrefined parts begin without a trained PCB, which is known to collapse; set model.start_from" if cold else ""
+        )
+        return f"{self.dataset}{warning}"
 
     def build_model(self) -> nn.Module:
         return build_model(self.experiment.model, len(self.numbers))
@@ -149,6 +164,7 @@ def build_model(settings: PCBSettings, num_ids: int, trained: bool = False) -> P
         embedding=settings.embedding,
         feature=settings.feature,
         dropout=settings.dropout,
+        plain_refinement=settings.plain_refinement,
     )
     model.backbone.normalization = normalization(settings.backbone, settings.pretrained)
     if settings.start_from and not trained:
@@ -178,14 +194,17 @@ def to_network(images_NHW3: NDArray, normalization: Normalization, device: torch
 
 @torch.inference_mode()
 def embed_images(model: PCB, images_NHW3: NDArray, device: torch.device, precision: Precision, flip: bool = False) -> NDArray:
-    """Features of images of the model's size, float32 (N, D); with flip the mean of an image's and its mirror image's."""
+    """Features of images of the model's size, float32 (N, D); with flip the mean of an image's and its
+    mirror image's, of unit length again.
+    """
     training = model.training
     model.eval()
     images = to_network(images_NHW3, model.backbone.normalization, device)
     with autocast(device, precision):
         features = model(images).features
         if flip:
-            features = (features + model(images.flip(3)).features) / 2
+            both = features + model(images.flip(3)).features
+            features = nn.functional.normalize(both.unflatten(1, (model.parts, -1)), dim=2).flatten(1)
     model.train(training)
     return features.float().cpu().numpy()
 
@@ -197,7 +216,7 @@ def embed_records(
     batches = [records[start : start + EMBED_BATCH] for start in range(0, len(records), EMBED_BATCH)]
     each = -(-len(batches) // machine.world_size)
     own = batches[machine.rank * each : (machine.rank + 1) * each]
-    images = made_ahead(lambda batch: read_images(batch, height, width), own)
+    images = counted(made_ahead(lambda batch: read_images(batch, height, width), own), "embedding", len(own), machine.is_main)
     features = [embed_images(model, batch, machine.device, machine.precision, flip) for batch in images]
     rows = np.concatenate(features) if features else np.zeros((0, model.dimensions), np.float32)
     return machine.gather_rows(rows, len(records))
@@ -206,38 +225,50 @@ def embed_records(
 def score_dataset(
     model: PCB, dataset: ReidDataset, data: ReidData, machine: Machine, flip: bool = False, rerank: bool = False
 ) -> dict[str, Any]:
-    """Metrics of a model on query and gallery, and the ranked lists of some queries, ready for JSON.
-
-    The camera filter is off where there is only one camera.
-    """
+    """Metrics of a model on query and gallery, and the ranked lists of some queries, ready for JSON."""
     height, width = data.height, data.width
     query, gallery = (embed_records(model, split, height, width, machine, flip) for split in (dataset.query, dataset.gallery))
-    camera_filter = len({record.camera for record in (*dataset.query, *dataset.gallery)}) > 1
-    metrics = evaluate_reid(
-        query, *_labels(dataset.query), gallery, *_labels(dataset.gallery), camera_filter=camera_filter, rerank=rerank
+    camera_filter = filters_cameras(dataset, data)
+    labels = (*_labels(dataset.query), *_labels(dataset.gallery))
+    if rerank:
+        distances = k_reciprocal_distances(query, gallery)
+        metrics = evaluate_distances(distances, *labels, camera_filter=camera_filter)
+    else:
+        metrics = evaluate_reid(query, *labels[:2], gallery, *labels[2:], camera_filter=camera_filter)
+    chosen = np.linspace(0, len(query) - 1, min(RANKED_QUERIES, len(query))).astype(int)
+    shown = (
+        distances[chosen] if rerank else euclidean_distances(torch.from_numpy(query[chosen]), torch.from_numpy(gallery)).numpy()
     )
-    values = {name: value for name, value in asdict(metrics).items() if name != "cmc"}
-    settings = {"dataset": dataset.name, "camera_filter": camera_filter, "flip": flip, "rerank": rerank}
-    ranks = {f"rank{k}": metrics.rank(k) for k in (1, 5, 10)}
-    return {**settings, **ranks, **values, "ranked": _ranked_lists(dataset, query, gallery, camera_filter)}
+    return {
+        "dataset": dataset.name,
+        "camera_filter": camera_filter,
+        "flip": flip,
+        "rerank": rerank,
+        **{f"rank{k}": metrics.rank(k) for k in (1, 5, 10)},
+        **{name: value for name, value in asdict(metrics).items() if name != "cmc"},
+        "ranked": _ranked_lists([dataset.query[number] for number in chosen], dataset.gallery, shown, camera_filter),
+    }
+
+
+def filters_cameras(dataset: ReidDataset, data: ReidData) -> bool:
+    """Whether gallery images of a query's identity and camera are left out: as set, and off where there is one camera only."""
+    return data.camera_filter and len({record.camera for record in (*dataset.query, *dataset.gallery)}) > 1
 
 
 def _labels(records: Sequence[Record]) -> tuple[list[int], list[int]]:
     return [record.identity for record in records], [record.camera for record in records]
 
 
-def _ranked_lists(dataset: ReidDataset, query_QD: NDArray, gallery_GD: NDArray, camera_filter: bool) -> list[dict[str, Any]]:
-    """The nearest gallery images of evenly spread queries: paths, and which show the query's identity."""
-    chosen = np.linspace(0, len(query_QD) - 1, min(RANKED_QUERIES, len(query_QD))).astype(int)
-    shown = [dataset.query[number] for number in chosen]
-    nearest = nearest_entries(
-        query_QD[chosen], *_labels(shown), gallery_GD, *_labels(dataset.gallery), RANKED_LENGTH, camera_filter
-    )
+def _ranked_lists(
+    queries: Sequence[Record], gallery: Sequence[Record], distances_QG: NDArray, camera_filter: bool
+) -> list[dict[str, Any]]:
+    """The nearest gallery images of queries: paths, and which show the query's identity."""
+    nearest = nearest_entries(distances_QG, *_labels(queries), *_labels(gallery), RANKED_LENGTH, camera_filter)
     return [
         {
             "query": str(record.path),
-            "gallery": [str(dataset.gallery[entry].path) for entry in entries],
-            "right": [dataset.gallery[entry].identity == record.identity for entry in entries],
+            "gallery": [str(gallery[entry].path) for entry in entries],
+            "right": [gallery[entry].identity == record.identity for entry in entries],
         }
-        for record, entries in zip(shown, nearest, strict=True)
+        for record, entries in zip(queries, nearest, strict=True)
     ]
