@@ -99,7 +99,6 @@ def _train(experiment: Experiment, task: Task, folder: Path, machine: Machine) -
             progress(done, f"loss {row['loss']:.3f}, {rate:.0f} {task.unit}/s")
             started = time.perf_counter()
 
-    machine.share_buffers(model)
     if machine.is_main:
         checkpoint.save_weights(folder / checkpoint.WEIGHTS, model)
     scores = task.score(model, machine)
