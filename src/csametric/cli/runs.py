@@ -117,6 +117,8 @@ def _evaluate_reid(run: Path, model: "ImageEmbedder", data: str | None, rerank: 
     table = reid_table({run.name: scores})
     print(dataset)
     print_table(f"{run} on {dataset.name}", table.header, table.rows)
+    for query in scores["queries_without_match"][:10]:
+        print(f"no match in the gallery: {dataset.query[query].path}")
     print(f"{conventions(scores)}\nwritten: {out}.json and {out}.png")
 
 

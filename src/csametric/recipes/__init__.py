@@ -31,6 +31,8 @@ RECIPES: dict[str, Callable[[], Experiment]] = {
     "rpp_csa_unsupervised": reid.rpp_csa_unsupervised,
     "pcb_supervised": reid.pcb_supervised,
     "pcb_erasing": reid.pcb_erasing,
+    "modern": reid.modern,
+    "modern_csa": reid.modern_csa,
     "lite_pcb": reid.lite_pcb,
     "lite_pcb_supervised": reid.lite_pcb_supervised,
     "lite_pcb_sa": reid.lite_pcb_sa,

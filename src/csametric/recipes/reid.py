@@ -6,7 +6,7 @@ mAP in per cent on Market-1501, DukeMTMC-reID and CUHK03-NP detected.
 
 from dataclasses import replace
 
-from csametric.training.experiment import PCBSettings, ReidExperiment, ReidOptimizer
+from csametric.training.experiment import PCBSettings, ReidData, ReidExperiment, ReidLoss, ReidOptimizer
 
 CSA = PCBSettings(attention="csa", deep_supervision=True)
 LITE = PCBSettings(backbone="tf_efficientnet_lite0", pretrained="wheel")
@@ -123,6 +123,33 @@ def pcb_erasing() -> ReidExperiment:
     """A control of ours: PCB with random erasing and no attention. Public code reaches 93.4/81.3 on Market-1501."""
     plain = pcb()
     return replace(plain, recipe="pcb_erasing", data=replace(plain.data, erasing=0.5))
+
+
+def modern() -> ReidExperiment:
+    """PCB with what has become usual: label smoothing, warm-up and cosine, erasing, shifts, P x K batches with triplets.
+
+    Command: csametric train modern --data market1501:PATH. Not yet measured at full length.
+    """
+    return _modern("modern", PCBSettings())
+
+
+def modern_csa() -> ReidExperiment:
+    """Modern with compressed self-attention and deep supervision.
+
+    Command: csametric train modern_csa --data market1501:PATH. Not yet measured at full length.
+    """
+    return _modern("modern_csa", CSA)
+
+
+def _modern(recipe: str, model: PCBSettings) -> ReidExperiment:
+    return ReidExperiment(
+        recipe=recipe,
+        epochs=120,
+        data=ReidData(images_per_identity=4, pad=10, erasing=0.5),
+        model=model,
+        loss=ReidLoss(label_smoothing=0.1, triplet=1.0),
+        optimizer=ReidOptimizer(schedule="cosine", warmup_epochs=10, nesterov=True, weight_decay=5e-4),
+    )
 
 
 def _lite(recipe: str, model: PCBSettings) -> ReidExperiment:
