@@ -1,21 +1,20 @@
 """A finished run as a function from images to embeddings."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from csametric.data.loading import made_ahead
+from csametric.data.loading import in_batches, made_ahead
 from csametric.data.transforms import read_image, resize
 from csametric.errors import UserError
 from csametric.models.l2net import PATCH_SIDE
 from csametric.models.pcb import PCB
 from csametric.training import descriptors, reid
-from csametric.training.checkpoint import WEIGHTS, load_weights, read_experiment, read_weights
+from csametric.training.checkpoint import WEIGHTS, fit_weights, load_weights, read_experiment, read_weights
 from csametric.training.experiment import DescriptorExperiment, ReidExperiment
 from csametric.training.precision import choose_precision
 
@@ -68,10 +67,11 @@ class ImageEmbedder:
         images = [images] if isinstance(images, str | Path) else images
         if isinstance(images, Sequence) and all(isinstance(each, str | Path) for each in images):
             batches = made_ahead(
-                lambda part: np.stack([read_image(Path(each), height, width) for each in part]), _parts(images)
+                lambda part: np.stack([read_image(Path(each), height, width) for each in part]),
+                in_batches(images, reid.EMBED_BATCH),
             )
         else:
-            parts = _parts(_colour_images(_array(images)))
+            parts = in_batches(_colour_images(_array(images)), reid.EMBED_BATCH)
             batches = (np.stack([resize(each, height, width) for each in part]) for part in parts)
         features = [reid.embed_images(self.model, batch, self.device, self.precision, flip) for batch in batches]
         if not features:
@@ -93,18 +93,14 @@ def load(run: str | Path, device: str | torch.device | None = None) -> PatchEmbe
         load_weights(folder / WEIGHTS, network)
         return PatchEmbedder(network, experiment, chosen)
     assert isinstance(experiment, ReidExperiment)
-    num_ids = len(read_weights(folder / WEIGHTS)["classifiers.0.bias"])
-    model = reid.build_model(experiment.model, num_ids, trained=True)
-    load_weights(folder / WEIGHTS, model)
+    weights = read_weights(folder / WEIGHTS)
+    model = reid.build_model(experiment.model, len(weights["classifiers.0.bias"]), trained=True)
+    fit_weights(weights, model, folder / WEIGHTS)
     return ImageEmbedder(model, experiment, chosen)
 
 
 def _array(images: Images) -> NDArray:
     return np.asarray(images.detach().cpu() if isinstance(images, Tensor) else images)
-
-
-def _parts(images: Sequence[Any] | NDArray) -> Iterator[Any]:
-    return (images[start : start + reid.EMBED_BATCH] for start in range(0, len(images), reid.EMBED_BATCH))
 
 
 def _colour_images(images: NDArray) -> NDArray:

@@ -4,10 +4,8 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +24,7 @@ from csametric.training.machine import join_processes
 from csametric.training.reid import build_model, embed_records, train_only_parts
 from tests.data import people
 from tests.training import tiny_reid
+from tests.training.killing import kill_after
 
 ROOT = Path(__file__).parents[2]
 
@@ -69,16 +68,7 @@ def test_killed_and_resumed_the_weights_are_bit_identical(finished, tmp_path, ma
     words = [sys.executable, "-m", "tests.training.tiny_reid", str(folder), "market1501", str(market)]
     for wanted in (3, 9):
         run = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        deadline = time.monotonic() + 120
-        while run.poll() is None and time.monotonic() < deadline:
-            metrics = folder / "metrics.jsonl"
-            if metrics.exists() and metrics.read_bytes().count(b"\n") >= wanted:
-                time.sleep(draw.uniform(0, 0.1))
-                break
-            time.sleep(0.01)
-        run.kill()
-        run.communicate()
-        assert run.returncode == -signal.SIGKILL
+        kill_after(run, folder, wanted, draw)
     done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     whole, resumed = load_file(finished / "weights.safetensors"), load_file(folder / "weights.safetensors")

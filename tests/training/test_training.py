@@ -5,10 +5,8 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +23,7 @@ from csametric.training.memory import keep_freed_memory
 from csametric.training.optimizer import descriptor_optimizer
 from csametric.training.precision import choose_precision
 from tests.training import tiny
+from tests.training.killing import kill_after
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,17 +78,7 @@ def test_killed_anywhere_and_resumed_the_weights_are_bit_identical(finished, tmp
     draw = random.Random(0)
     for kills in range(5):
         run = start(folder, photo_folder, cache)
-        wanted = 2 + 2 * kills
-        deadline = time.monotonic() + 120
-        while run.poll() is None and time.monotonic() < deadline:
-            metrics = folder / "metrics.jsonl"
-            if metrics.exists() and metrics.read_bytes().count(b"\n") >= wanted:
-                time.sleep(draw.uniform(0, 0.1))
-                break
-            time.sleep(0.01)
-        run.kill()
-        run.communicate()
-        assert run.returncode == -signal.SIGKILL
+        kill_after(run, folder, 2 + 2 * kills, draw)
     last = start(folder, photo_folder, cache)
     _, errors = last.communicate(timeout=300)
     assert last.returncode == 0, errors.decode()

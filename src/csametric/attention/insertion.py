@@ -12,9 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from csametric.attention.layers import MakeLayer
 from csametric.errors import UserError
-
-MakeLayer = Callable[[int], nn.Module]
 
 CHILD = "attention"
 _PROBE_SIDE = 256

@@ -1,11 +1,16 @@
 """The layers: compressed self-attention, and self-attention beside it."""
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 
 from csametric.attention import dispatch, reference
 from csametric.attention.reference import AttentionMaps
 from csametric.errors import UserError
+
+MakeLayer = Callable[[int], nn.Module]
 
 
 class CompressedSelfAttention(nn.Module):
@@ -125,6 +130,23 @@ class SelfAttention(nn.Module):
     def extra_repr(self) -> str:
         """What `print` shows beside the convolutions."""
         return f"reduction={self.reduction}"
+
+
+def attention_maker(attention: str | MakeLayer | None, maps: int, groups: int, alpha: float = 0.0) -> MakeLayer | None:
+    """What makes a layer of a number of channels: of "sa" or "csa" with these settings, a callable as it is, None for None.
+
+    Raises:
+        UserError: an unknown name.
+    """
+    if attention is None or callable(attention):
+        return attention
+    makers: dict[str, MakeLayer] = {
+        "sa": partial(SelfAttention, alpha=alpha),
+        "csa": partial(CompressedSelfAttention, maps=maps, groups=groups, alpha=alpha),
+    }
+    if attention not in makers:
+        raise UserError(f"attention={attention!r} is unknown; use None, 'sa', 'csa' or a callable")
+    return makers[attention]
 
 
 def _register_alpha(layer: nn.Module, alpha: float, learn: bool) -> None:

@@ -1,5 +1,6 @@
 """data check, embed: commands about images."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +15,6 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Look at datasets.", no_args_is_help=True)
 SHOWN = 10
-BATCH = 64
 SHEET_IMAGES = 48
 
 
@@ -72,7 +72,7 @@ def embed(
 
     Example: csametric embed runs/pcb_csa photos --out features.npy
     """
-    from csametric.data.records import SUFFIXES
+    from csametric.data.records import SUFFIXES, is_image_file
     from csametric.errors import UserError
     from csametric.inference import ImageEmbedder, load
 
@@ -81,7 +81,7 @@ def embed(
     model = load(run)
     if not isinstance(model, ImageEmbedder):
         raise UserError(f"{run} describes patches, not images; use csametric.load({str(run)!r}).embed(patches)")
-    files = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    files = sorted(path for path in folder.rglob("*") if is_image_file(path))
     if not files:
         raise UserError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}); name a folder that does")
     names, features, unreadable = _embed_files(model, files, flip)
@@ -95,14 +95,15 @@ def _embed_files(model: "ImageEmbedder", files: list[Path], flip: bool) -> tuple
     """The files that could be read, their features, and why the others could not."""
     import numpy as np
 
-    from csametric.data.loading import made_ahead
+    from csametric.data.loading import in_batches, made_ahead
     from csametric.data.transforms import read_image
     from csametric.errors import UserError
     from csametric.training.progress import counted
+    from csametric.training.reid import EMBED_BATCH
 
     height, width = model.experiment.data.height, model.experiment.data.width
 
-    def read(batch: list[Path]) -> list["NDArray | str"]:
+    def read(batch: Sequence[Path]) -> list["NDArray | str"]:
         read: list[NDArray | str] = []
         for path in batch:
             try:
@@ -111,7 +112,7 @@ def _embed_files(model: "ImageEmbedder", files: list[Path], flip: bool) -> tuple
                 read.append(str(error))
         return read
 
-    batches = [files[start : start + BATCH] for start in range(0, len(files), BATCH)]
+    batches = in_batches(files, EMBED_BATCH)
     names, features, unreadable = [], [], []
     for batch, images in zip(batches, counted(made_ahead(read, batches), "embedding", len(batches), True), strict=True):
         whole = [(path, image) for path, image in zip(batch, images, strict=True) if not isinstance(image, str)]

@@ -1,18 +1,18 @@
 """From runs of re-identification to tables, ranked lists and a report."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from matplotlib.figure import Figure
 
+from csametric.cli.sections import settings_sections
 from csametric.cli.tables import print_table
 from csametric.data.transforms import read_image
 from csametric.report import figures
 from csametric.report.page import Section, Table, render
-from csametric.training.checkpoint import read_environment, read_experiment, read_metrics, read_scores, write_text
+from csametric.training.checkpoint import read_metrics, read_scores, write_text
 
 ROWS = {
     "rank1": "rank-1",
@@ -73,7 +73,7 @@ def report_reid(title: str, runs: Mapping[str, Path], path: Path) -> None:
         Section(title="How well are people found again?", text=EXPLANATION + conventions(first), table=table),
         *(_ranked_section(label, each) for label, each in scores.items()),
         Section(title="Training", pictures=[curves]),
-        *_settings_sections(runs),
+        *settings_sections(runs),
     ]
     write_text(path, render(title, conventions(first), sections))
     print_table(title, table.header, table.rows)
@@ -83,16 +83,3 @@ def report_reid(title: str, runs: Mapping[str, Path], path: Path) -> None:
 def _ranked_section(label: str, scores: Mapping[str, Any]) -> Section:
     caption = f"{label}: evenly spread queries and their nearest gallery images; green frames show the same person"
     return Section(title=f"Ranked lists of {label}", pictures=[(figures.data_uri(ranked_picture(scores)), caption)])
-
-
-def _settings_sections(runs: Mapping[str, Path]) -> Sequence[Section]:
-    sections = []
-    for label, folder in runs.items():
-        rows = [[name, _text(value)] for name, value in asdict(read_experiment(folder)).items()]
-        sections.append(Section(title=f"Settings of {label}", table=Table(header=["setting", "value"], rows=rows)))
-    rows = [[name, _text(value)] for name, value in read_environment(next(iter(runs.values()))).items()]
-    return [*sections, Section(title="Machine", table=Table(header=["what", "value"], rows=rows))]
-
-
-def _text(value: object) -> str:
-    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)

@@ -1,7 +1,6 @@
 """From run folders to a report: load, look, draw."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -11,6 +10,7 @@ from accelerate import PartialState
 from torch import nn
 
 from csametric.attention.layers import CompressedSelfAttention
+from csametric.cli.sections import settings_sections
 from csametric.cli.tables import print_table
 from csametric.data.photos import PhotoPatches, open_photo_patches
 from csametric.data.stereo import motorcycle
@@ -20,7 +20,7 @@ from csametric.models.sift import sift_descriptors
 from csametric.report import figures
 from csametric.report.page import Section, Table, render
 from csametric.training import validation
-from csametric.training.checkpoint import check_data, read_environment, read_metrics, read_scores, write_text
+from csametric.training.checkpoint import check_data, read_metrics, read_scores, write_text
 from csametric.training.descriptors import to_network
 from csametric.training.validation import DescriptorScores
 
@@ -80,7 +80,7 @@ def write_report(title: str, runs: Mapping[str, Path], path: Path) -> dict[str, 
         _curve_section(runs),
         *(_attention_section(label, model, patches) for label, model in attending.items()),
         _match_section(models),
-        *_settings_sections(runs, models),
+        *settings_sections(runs),
     ]
     subtitle = f"Trained and evaluated on photographs: {patches.summary}."
     write_text(path, render(title, subtitle, sections))
@@ -152,19 +152,3 @@ def _match_section(models: Mapping[str, PatchEmbedder]) -> Section:
         )
         pictures.append((figures.data_uri(figure), caption))
     return Section(title="Matches between two real photographs", pictures=pictures)
-
-
-def _settings_sections(runs: Mapping[str, Path], models: Mapping[str, PatchEmbedder]) -> Sequence[Section]:
-    sections = []
-    for label, model in models.items():
-        experiment = asdict(model.experiment)
-        rows = [[name, _text(value)] for name, value in experiment.items()]
-        sections.append(Section(title=f"Settings of {label}", table=Table(header=["setting", "value"], rows=rows)))
-    environment = read_environment(next(iter(runs.values())))
-    rows = [[name, _text(value)] for name, value in environment.items()]
-    sections.append(Section(title="Machine", table=Table(header=["what", "value"], rows=rows)))
-    return sections
-
-
-def _text(value: object) -> str:
-    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)

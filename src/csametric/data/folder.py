@@ -3,9 +3,11 @@
 import csv
 import re
 from collections.abc import Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
-from csametric.data.records import SUFFIXES, Record, ReidDataset
+from csametric.data.records import Record, ReidDataset, is_image_file
 from csametric.errors import UserError
 
 COLUMNS = ("path", "id", "camera", "split")
@@ -59,7 +61,8 @@ Entry = tuple[Path, str, int, str]  # path, identity, camera, split
 
 
 def _split(entries: Sequence[Entry], to_train: set[str]) -> list[Entry]:
-    queries = {path for name in {entry[1] for entry in entries} for path in _queries([e for e in entries if e[1] == name])}
+    """Entries come identity by identity."""
+    queries = {path for _, same in groupby(entries, itemgetter(1)) for path in _queries(list(same))}
     return [
         (path, name, camera, "train" if name in to_train else "query" if path in queries else "gallery")
         for path, name, camera, _ in entries
@@ -79,7 +82,7 @@ def _identities(root: Path, split: str) -> list[Entry]:
     entries = []
     for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
         for path in sorted(folder.rglob("*")):
-            if path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+            if is_image_file(path):
                 camera = _CAMERA.search(path.stem)
                 entries.append((path, folder.name, int(camera[1]) if camera else 0, split))
     return entries

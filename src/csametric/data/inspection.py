@@ -49,7 +49,7 @@ def inspect(dataset: ReidDataset, progress: Callable[[int, int], None] = lambda 
         splits={name: _report(split) for name, split in dataset.splits.items()},
         unreadable={str(record.path): problem for record, (_, problem) in read.items() if problem},
         duplicates=_duplicates(dataset, {record: digest for record, (digest, _) in read.items()}),
-        unmatched=[str(query.path) for query in queries_without_match(dataset, len(_cameras(dataset)) > 1)],
+        unmatched=[str(query.path) for query in queries_without_match(dataset, dataset.has_several_cameras)],
     )
 
 
@@ -87,7 +87,3 @@ def _duplicates(dataset: ReidDataset, digests: dict[Record, bytes]) -> list[tupl
             if known[0] != name:
                 found.append((known[1], str(record.path)))
     return found
-
-
-def _cameras(dataset: ReidDataset) -> set[int]:
-    return {record.camera for record in (*dataset.query, *dataset.gallery)}

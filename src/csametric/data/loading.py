@@ -3,7 +3,7 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,11 @@ def made_ahead(make: Callable[[Item], Made], items: Iterable[Item], workers: int
             yield under_way.popleft().result()
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+
+
+def in_batches(items: Sequence[Any] | NDArray, size: int) -> list[Any]:
+    """Slices of `size` items in order, the last one of what is left."""
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 class ImageBatch(NamedTuple):

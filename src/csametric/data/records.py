@@ -48,6 +48,11 @@ class ReidDataset:
         """The three splits by name."""
         return {"train": self.train, "query": self.query, "gallery": self.gallery}
 
+    @property
+    def has_several_cameras(self) -> bool:
+        """Whether query and gallery come from more than one camera."""
+        return len({record.camera for record in (*self.query, *self.gallery)}) > 1
+
     def differences(self) -> list[str]:
         """A sentence for each split that differs from what was published."""
         found = {name: count(split) for name, split in self.splits.items()}
@@ -91,6 +96,11 @@ def number_identities(records: Sequence[Record]) -> dict[int, int]:
     return {identity: number for number, identity in enumerate(sorted({record.identity for record in records}))}
 
 
+def is_image_file(path: Path) -> bool:
+    """By its suffix; hidden files are none."""
+    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
+
+
 def image_files(folder: Path) -> list[Path]:
     """The image files directly in a folder, sorted.
 
@@ -99,7 +109,7 @@ def image_files(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; name the folder that holds {folder.name}")
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    files = sorted(path for path in folder.iterdir() if is_image_file(path))
     if not files:
         raise UserError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}); extract the dataset there")
     return files

@@ -16,11 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
 from csametric.distances import MEASURES, Measure
 from csametric.errors import UserError
+from csametric.evaluation.features import Array, finite_tensor
 from csametric.evaluation.rerank import k_reciprocal_distances
 
 JUNK = -1
@@ -29,7 +30,6 @@ BLOCK_BYTES = 256 << 20  # of distances at a time
 QUERIES_AT_ONCE = 64
 MANY = 64  # matches of one query from which on sorting the row is faster than counting once a match
 
-Array = ArrayLike | Tensor
 Blocks = Callable[[], Iterable[tuple[int, NDArray]]]
 
 
@@ -246,25 +246,17 @@ def _counts(row_B: NDArray, threshold_M: NDArray) -> NDArray:
 
 def _distance_blocks(query_features: Array, gallery_features: Array, measure: Measure) -> Blocks:
     """Blocks of gallery columns; a single one is computed once, several anew at each pass (the same products, bit by bit)."""
-    query_QD = _tensor(query_features)
+    query_QD = finite_tensor(query_features)
     width = max(1, BLOCK_BYTES // (4 * max(1, *query_QD.shape)))
     size = len(gallery_features)  # type: ignore[arg-type]
 
     def blocks() -> Iterator[tuple[int, NDArray]]:
         for start in range(0, size, width):
-            yield start, measure.as_distance(query_QD, _tensor(gallery_features, start, start + width)).numpy()
+            block_BD = finite_tensor(gallery_features[start : start + width])  # type: ignore[index]
+            yield start, measure.as_distance(query_QD, block_BD).numpy()
 
     kept = list(blocks()) if size <= width else None
     return blocks if kept is None else lambda: kept
-
-
-def _tensor(features: Array, start: int | None = None, stop: int | None = None) -> Tensor:
-    part = features[start:stop]  # type: ignore[index]
-    tensor = part.detach().cpu() if isinstance(part, Tensor) else torch.from_numpy(np.array(part))
-    tensor = tensor.float()
-    if not tensor.isfinite().all():
-        raise UserError("some features are NaN or infinite; check the model that made them")
-    return tensor
 
 
 def _numpy(values: Array) -> NDArray:

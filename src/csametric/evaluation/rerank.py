@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from scipy import sparse
-from torch import Tensor
 
 from csametric.distances import squared_euclidean_distances
 from csametric.errors import UserError
+from csametric.evaluation.features import Array, finite_tensor
 
 BLOCK_ROWS = 512
 
@@ -17,8 +17,8 @@ Rows = Callable[[int, int], NDArray]
 
 
 def k_reciprocal_distances(
-    query_features: ArrayLike | Tensor,
-    gallery_features: ArrayLike | Tensor,
+    query_features: Array,
+    gallery_features: Array,
     k1: int = 20,
     k2: int = 6,
     lambda_value: float = 0.3,
@@ -34,7 +34,7 @@ def k_reciprocal_distances(
     Raises:
         UserError: features of different widths, or parameters out of range.
     """
-    query_QD, gallery_GD = _tensor(query_features), _tensor(gallery_features)
+    query_QD, gallery_GD = finite_tensor(query_features), finite_tensor(gallery_features)
     if query_QD.shape[1:] != gallery_GD.shape[1:]:
         raise UserError(f"the features are {tuple(query_QD.shape)} and {tuple(gallery_GD.shape)}; use one model for both")
     all_ND = torch.cat([query_QD, gallery_GD])
@@ -123,10 +123,3 @@ def _jaccard_distances(query: sparse.csr_matrix, gallery: sparse.csr_matrix) -> 
         shared = np.bincount(columns.indices[places], minima, minlength=gallery.shape[0])
         distances_QG[row] = 1 - shared / (2 - shared)
     return distances_QG
-
-
-def _tensor(features: ArrayLike | Tensor) -> Tensor:
-    tensor = features.detach().cpu() if isinstance(features, Tensor) else torch.from_numpy(np.array(features))
-    if not tensor.isfinite().all():
-        raise UserError("some features are NaN or infinite; check the model that made them")
-    return tensor.float()

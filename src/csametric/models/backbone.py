@@ -8,7 +8,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from csametric.attention.insertion import MakeLayer, feature_maps, insert_after
+from csametric.attention.insertion import feature_maps, insert_after
+from csametric.attention.layers import MakeLayer
 from csametric.errors import UserError
 from csametric.models.weights import lite0_from_wheel, load_strictly, read_state, without_classifier
 

@@ -1,18 +1,13 @@
 """L2Net (Tian et al. 2017), the network of HardNet and RALNet, with attention after its third layer."""
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
-from csametric.attention.layers import CompressedSelfAttention, SelfAttention
-from csametric.errors import UserError
+from csametric.attention.layers import MakeLayer, attention_maker
 
 PATCH_SIDE = 32
 ATTENDED_CHANNELS = 64
 ORTHOGONAL_GAIN = 0.6
-
-MakeLayer = Callable[[int], nn.Module]
 
 
 class L2Net(nn.Module):
@@ -50,7 +45,10 @@ class L2Net(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.orthogonal_(module.weight, gain=ORTHOGONAL_GAIN)
         self.local = local
-        self.attention = _attention_layer(attention, maps)  # drawn last: one seed gives every attention the same network
+        make_layer = attention_maker(attention, maps, groups=1)
+        self.attention = (
+            nn.Identity() if make_layer is None else make_layer(ATTENDED_CHANNELS)
+        )  # drawn last: one seed gives every attention the same network
         self.head = head
 
     def forward(self, patches_N1HW: Tensor) -> Tensor:
@@ -82,15 +80,3 @@ def _convolution_block(channels_in: int, channels_out: int, stride: int = 1) -> 
         nn.BatchNorm2d(channels_out, affine=False),
         nn.ReLU(),
     ]
-
-
-def _attention_layer(attention: str | MakeLayer | None, maps: int) -> nn.Module:
-    if attention is None:
-        return nn.Identity()
-    if callable(attention):
-        return attention(ATTENDED_CHANNELS)
-    if attention == "csa":
-        return CompressedSelfAttention(ATTENDED_CHANNELS, maps=maps, groups=1)
-    if attention == "sa":
-        return SelfAttention(ATTENDED_CHANNELS)
-    raise UserError(f"attention={attention!r} is unknown; use None, 'sa', 'csa' or a callable")

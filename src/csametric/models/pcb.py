@@ -3,16 +3,14 @@
 Legend: N images, C channels of the last map, P parts, E dimensions of an embedding.
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from csametric.attention.insertion import MakeLayer
-from csametric.attention.layers import CompressedSelfAttention, SelfAttention
+from csametric.attention.layers import MakeLayer, attention_maker
 from csametric.errors import UserError
 from csametric.models.backbone import Backbone
 from csametric.models.supervision import SupervisionBranch
@@ -82,7 +80,7 @@ class PCB(nn.Module):
         super().__init__()
         if feature not in ("pooled", "embedded"):
             raise UserError(f"feature={feature!r} is unknown; use 'pooled' or 'embedded'")
-        make_layer = _attention_maker(attention, maps, groups, alpha)
+        make_layer = attention_maker(attention, maps, groups, alpha)
         layers = {} if make_layer is None else dict.fromkeys(stages, make_layer)
         self.backbone = Backbone(backbone, pretrained, layers, taken=stages if deep_supervision else ())
         self.parts, self.feature = parts, feature
@@ -169,18 +167,6 @@ def refined_part_pooling(x_NCHW: Tensor, assignment_NPHW: Tensor) -> Tensor:
     """The mean of each part, weighted by the assignment and times P, so that even weights give the mean; (N, C, P)."""
     parts, positions = assignment_NPHW.shape[1], x_NCHW.shape[2] * x_NCHW.shape[3]
     return torch.einsum("nchw,nphw->ncp", x_NCHW, assignment_NPHW) * (parts / positions)
-
-
-def _attention_maker(attention: str | MakeLayer | None, maps: int, groups: int, alpha: float) -> MakeLayer | None:
-    if attention is None or callable(attention):
-        return attention
-    makers: dict[str, Callable[[int], nn.Module]] = {
-        "sa": partial(SelfAttention, alpha=alpha),
-        "csa": partial(CompressedSelfAttention, maps=maps, groups=groups, alpha=alpha),
-    }
-    if attention not in makers:
-        raise UserError(f"attention={attention!r} is unknown; use None, 'sa', 'csa' or a callable")
-    return makers[attention]
 
 
 def _embedding(channels: int, dimensions: int) -> nn.Sequential:

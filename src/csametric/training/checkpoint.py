@@ -165,7 +165,15 @@ def load_weights(path: Path, model: nn.Module) -> None:
     Raises:
         UserError: the file is missing or damaged, or its tensors are not the model's.
     """
-    tensors = read_weights(path)
+    fit_weights(read_weights(path), model, path)
+
+
+def fit_weights(tensors: dict[str, Tensor], model: nn.Module, path: Path) -> None:
+    """Give a model the tensors that were read from a path.
+
+    Raises:
+        UserError: they are not the model's.
+    """
     try:
         model.load_state_dict(tensors)
     except RuntimeError as error:

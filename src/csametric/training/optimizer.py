@@ -14,17 +14,8 @@ ATTENTION = "attention"
 def descriptor_optimizer(model: nn.Module, settings: DescriptorOptimizer) -> optim.SGD:
     """Groups for the convolutions, the attention's weights, and alpha."""
     rest, attention, alphas = _split_attention(model)
-    groups = [
-        {"params": rest, "lr": settings.lr},
-        {"params": attention, "lr": settings.attention_lr},
-        {"params": alphas, "lr": settings.alpha_lr, "weight_decay": 0.0},
-    ]
-    return optim.SGD(
-        _with_initial(groups),
-        momentum=settings.momentum,
-        dampening=settings.dampening,
-        weight_decay=settings.weight_decay,
-    )
+    groups = [{"params": rest, "lr": settings.lr}, *_attention_groups(attention, alphas, settings)]
+    return _sgd(groups, settings, dampening=settings.dampening)
 
 
 def reid_optimizer(model: nn.Module, settings: ReidOptimizer, pretrained: bool) -> optim.SGD:
@@ -34,15 +25,9 @@ def reid_optimizer(model: nn.Module, settings: ReidOptimizer, pretrained: bool) 
     groups = [
         {"params": [p for p in rest if id(p) in trunk], "lr": settings.backbone_lr if pretrained else settings.lr},
         {"params": [p for p in rest if id(p) not in trunk], "lr": settings.lr},
-        {"params": attention, "lr": settings.attention_lr},
-        {"params": alphas, "lr": settings.alpha_lr, "weight_decay": 0.0},
+        *_attention_groups(attention, alphas, settings),
     ]
-    return optim.SGD(
-        _with_initial(groups),
-        momentum=settings.momentum,
-        nesterov=settings.nesterov,
-        weight_decay=settings.weight_decay,
-    )
+    return _sgd(groups, settings, nesterov=settings.nesterov)
 
 
 def _split_attention(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter], list[nn.Parameter]]:
@@ -56,8 +41,19 @@ def _split_attention(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
     return rest, attention, alphas
 
 
-def _with_initial(groups: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{**group, "initial_lr": group["lr"]} for group in groups if group["params"]]
+def _attention_groups(
+    attention: list[nn.Parameter], alphas: list[nn.Parameter], settings: DescriptorOptimizer | ReidOptimizer
+) -> list[dict[str, Any]]:
+    return [
+        {"params": attention, "lr": settings.attention_lr},
+        {"params": alphas, "lr": settings.alpha_lr, "weight_decay": 0.0},
+    ]
+
+
+def _sgd(groups: Sequence[dict[str, Any]], settings: DescriptorOptimizer | ReidOptimizer, **options: Any) -> optim.SGD:
+    """Groups without parameters are left out; each keeps its rate at the start of the schedule as "initial_lr"."""
+    used = [{**group, "initial_lr": group["lr"]} for group in groups if group["params"]]
+    return optim.SGD(used, momentum=settings.momentum, weight_decay=settings.weight_decay, **options)
 
 
 def scale_learning_rates(optimizer: optim.Optimizer, factor: float) -> None:

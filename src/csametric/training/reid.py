@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn, optim
 
 from csametric.data.datasets import read_dataset
-from csametric.data.loading import ImageBatch, image_batch, made_ahead, read_images
+from csametric.data.loading import ImageBatch, image_batch, in_batches, made_ahead, read_images
 from csametric.data.records import Record, ReidDataset, number_identities, queries_without_match
 from csametric.data.sampling import identity_batch, image_steps_per_epoch, shuffled_batch
 from csametric.data.transforms import Augmentation
@@ -213,7 +213,7 @@ def embed_records(
     model: PCB, records: Sequence[Record], height: int, width: int, machine: Machine, flip: bool = False
 ) -> NDArray:
     """Features of image files, float32 (N, D), shared among the processes in whole batches; all of them get all."""
-    batches = [records[start : start + EMBED_BATCH] for start in range(0, len(records), EMBED_BATCH)]
+    batches = in_batches(records, EMBED_BATCH)
     each = -(-len(batches) // machine.world_size)
     own = batches[machine.rank * each : (machine.rank + 1) * each]
     images = counted(made_ahead(lambda batch: read_images(batch, height, width), own), "embedding", len(own), machine.is_main)
@@ -252,7 +252,7 @@ def score_dataset(
 
 def filters_cameras(dataset: ReidDataset, data: ReidData) -> bool:
     """Whether gallery images of a query's identity and camera are left out: as set, and off where there is one camera only."""
-    return data.camera_filter and len({record.camera for record in (*dataset.query, *dataset.gallery)}) > 1
+    return data.camera_filter and dataset.has_several_cameras
 
 
 def _labels(records: Sequence[Record]) -> tuple[list[int], list[int]]:

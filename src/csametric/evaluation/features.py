@@ -1,0 +1,23 @@
+"""Features as the metrics take them: arrays or tensors in, finite fp32 tensors on the CPU out."""
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike
+from torch import Tensor
+
+from csametric.errors import UserError
+
+Array = ArrayLike | Tensor
+
+
+def finite_tensor(features: Array) -> Tensor:
+    """Features (N, D) as fp32 on the CPU; a memory-mapped array is read.
+
+    Raises:
+        UserError: NaN or infinite values.
+    """
+    tensor = features.detach().cpu() if isinstance(features, Tensor) else torch.from_numpy(np.array(features))
+    tensor = tensor.float()
+    if not tensor.isfinite().all():
+        raise UserError("some features are NaN or infinite; check the model that made them")
+    return tensor
