@@ -76,32 +76,32 @@ def test_demo_compares_two_arms(tmp_path, cache, photo_folder):
         (["bench", "nothing"], "use one of attention"),
     ],
 )
-def test_mistakes_are_one_sentence_and_status_2(words, mend, tmp_path, cache):
-    done = csametric(*words, cwd=tmp_path, cache=cache)
+def test_mistakes_are_one_sentence_and_status_2(words, mend, tmp_path, called_here):
+    done = called_here(*words, cwd=tmp_path)
     assert done.returncode == 2
     assert mend in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert "Traceback" not in done.stderr
 
 
-def test_a_run_with_other_settings_is_kept(trained, cache):
+def test_a_run_with_other_settings_is_kept(trained, called_here):
     folder, _ = trained
     before = (folder / "runs" / "mine" / "experiment.json").read_text()
-    done = csametric("train", "hardnet", "--data", "photos:photos", "--name", "mine", cwd=folder, cache=cache)
+    done = called_here("train", "hardnet", "--data", "photos:photos", "--name", "mine", cwd=folder)
     assert done.returncode == 2
     assert "give this run another folder" in done.stderr
     assert (folder / "runs" / "mine" / "experiment.json").read_text() == before
 
 
-def test_a_file_where_the_runs_should_go(tmp_path, cache, photo_folder):
+def test_a_file_where_the_runs_should_go(tmp_path, photo_folder, called_here):
     (tmp_path / "runs").write_text("a file")
-    done = csametric("train", "hardnet", "--data", f"photos:{photo_folder}", *SMALL, cwd=tmp_path, cache=cache)
+    done = called_here("train", "hardnet", "--data", f"photos:{photo_folder}", *SMALL, cwd=tmp_path)
     assert done.returncode == 2
     assert "check the path and its permissions" in done.stderr
 
 
-def test_debug_shows_the_traceback(tmp_path, cache):
-    done = csametric("--debug", "evaluate", "nowhere", cwd=tmp_path, cache=cache)
+def test_debug_shows_the_traceback(tmp_path, called_here):
+    done = called_here("--debug", "evaluate", "nowhere", cwd=tmp_path)
     assert done.returncode == 2
     assert "Traceback" in done.stderr
 
@@ -118,16 +118,16 @@ def test_our_own_failures_are_status_1(monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("command", ["demo", "train", "evaluate", "recipes", "bench", "doctor"])
-def test_every_command_has_help_with_an_example(command, tmp_path, cache):
-    done = csametric(command, "--help", cwd=tmp_path, cache=cache)
+def test_every_command_has_help_with_an_example(command, tmp_path, called_here):
+    done = called_here(command, "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert "Example: csametric" in done.stdout
 
 
-def test_recipes_and_doctor(tmp_path, cache):
-    listed = csametric("recipes", cwd=tmp_path, cache=cache)
+def test_recipes_and_doctor(tmp_path, called_here):
+    listed = called_here("recipes", cwd=tmp_path)
     assert listed.returncode == 0
     assert "hardnet_csa" in listed.stdout
-    told = csametric("doctor", cwd=tmp_path, cache=cache)
+    told = called_here("doctor", cwd=tmp_path)
     assert told.returncode == 0
     assert "reordered" in told.stdout

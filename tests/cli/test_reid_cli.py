@@ -77,21 +77,21 @@ def test_embed_a_folder(trained, cache):
     np.testing.assert_array_equal(np.stack(table["features"].to_pylist()).astype(np.float32), features)
 
 
-def test_a_broken_image_is_skipped_and_named(trained, cache, tmp_path):
+def test_a_broken_image_is_skipped_and_named(trained, tmp_path, called_here):
     folder, _ = trained
     (tmp_path / "images").mkdir()
     people.person(1, 1, 1).save(tmp_path / "images" / "a.png")
     (tmp_path / "images" / "b.png").write_bytes(b"no image")
-    done = csametric("embed", "runs/mine", str(tmp_path / "images"), "--out", str(tmp_path / "x.npy"), cwd=folder, cache=cache)
+    done = called_here("embed", "runs/mine", str(tmp_path / "images"), "--out", str(tmp_path / "x.npy"), cwd=folder)
     assert done.returncode == 0, done.stderr
     assert "skipped: " in done.stdout
     assert (tmp_path / "x.txt").read_text() == "a.png\n"
 
 
-def test_check_a_dataset(trained, cache):
+def test_check_a_dataset(trained, called_here):
     folder, _ = trained
     (folder / "market" / "query" / "0009_c1s1_000088_00.png").write_bytes(b"no image")
-    done = csametric("data", "check", "market1501:market", "--out", "sheet.png", cwd=folder, cache=cache)
+    done = called_here("data", "check", "market1501:market", "--out", "sheet.png", cwd=folder)
     assert done.returncode == 0, done.stderr
     for words in ("NOT AS PUBLISHED", "1 unreadable files:", "0 files alike in two splits", "contact sheet: sheet.png"):
         assert words in done.stdout
@@ -111,9 +111,9 @@ def test_check_a_dataset(trained, cache):
         (["data", "check", "market1501:people"], "there is no folder"),
     ],
 )
-def test_mistakes_are_one_sentence_and_status_two(trained, cache, words, message):
+def test_mistakes_are_one_sentence_and_status_two(trained, words, message, called_here):
     folder, _ = trained
-    done = csametric(*words, cwd=folder, cache=cache)
+    done = called_here(*words, cwd=folder)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.startswith("csametric: ")
