@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from csametric.attention import dispatch, reference
+from csametric.attention.normalization import folded, input_norm, observe
 from csametric.attention.reference import AttentionMaps
 from csametric.errors import UserError
 
@@ -26,6 +27,8 @@ class CompressedSelfAttention(nn.Module):
         alpha: the weight of the attended features at the start; 0 leaves a pretrained network as it was.
         learn_alpha: whether alpha is a parameter or a buffer.
         bias: whether the two 1x1 convolutions carry biases; the paper's equations have none.
+        norm: whether both convolutions see each channel normalised by its running mean and deviation. Ours, not the paper's:
+            in front of pretrained weights the maps may have any scale (docs/decisions/0007). It costs nothing at inference.
         backend: "auto", or a path by name: "reference", "reordered" or "fused".
 
     Attributes:
@@ -46,6 +49,7 @@ class CompressedSelfAttention(nn.Module):
         learn_alpha: bool = True,
         bias: bool = False,
         backend: dispatch.Backend = "auto",
+        norm: bool = False,
     ) -> None:
         super().__init__()
         if groups < 1 or channels % groups:
@@ -56,31 +60,28 @@ class CompressedSelfAttention(nn.Module):
         self.channels, self.maps, self.groups, self.backend = channels, maps, groups, backend
         self.logits = nn.Conv2d(channels, groups * maps, 1, groups=groups, bias=bias)
         self.value = nn.Conv2d(channels, channels, 1, groups=groups, bias=bias)
+        self.norm = input_norm(channels, norm)
         _register_alpha(self, alpha, learn_alpha)
         self.last_path, self.last_reason = "", ""
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W), equation (7)."""
         _check_input(x_NCHW, self.channels)
+        observe(self.norm, x_NCHW)
         self.last_path, self.last_reason = dispatch.choose_path(self.backend)
+        logit_weight, logit_bias = folded(self.logits, self.norm)
+        value_weight, value_bias = folded(self.value, self.norm)
         return dispatch.compressed_self_attention(
-            self.last_path,
-            x_NCHW,
-            self.logits.weight,
-            self.value.weight,
-            self.alpha,
-            self.logits.bias,
-            self.value.bias,
-            self.groups,
+            self.last_path, x_NCHW, logit_weight, value_weight, self.alpha, logit_bias, value_bias, self.groups
         )
 
     def attention(self, x_NCHW: Tensor) -> AttentionMaps:
         """The base maps and adaptive weights for an input of (N, C, H, W), each (N, G, D, H, W), equations (3), (4)."""
         _check_input(x_NCHW, self.channels)
-        weight = self.logits.weight.to(x_NCHW.dtype)
-        bias = None if self.logits.bias is None else self.logits.bias.to(x_NCHW.dtype)
+        weight, bias = folded(self.logits, self.norm)
+        bias = None if bias is None else bias.to(x_NCHW.dtype)
         with reference.without_autocast(x_NCHW):
-            return reference.attention_maps(x_NCHW, weight, bias, self.groups)
+            return reference.attention_maps(x_NCHW, weight.to(x_NCHW.dtype), bias, self.groups)
 
     def extra_repr(self) -> str:
         """What `print` shows beside the convolutions."""
@@ -96,7 +97,7 @@ class SelfAttention(nn.Module):
     Args:
         channels: C, divisible by `reduction`.
         reduction: queries and keys have C/reduction dimensions.
-        alpha, learn_alpha: as in `CompressedSelfAttention`.
+        alpha, learn_alpha, norm: as in `CompressedSelfAttention`.
 
     Raises:
         UserError: channels not divisible by the reduction.
@@ -104,7 +105,9 @@ class SelfAttention(nn.Module):
 
     alpha: Tensor
 
-    def __init__(self, channels: int, reduction: int = 8, alpha: float = 0.0, learn_alpha: bool = True) -> None:
+    def __init__(
+        self, channels: int, reduction: int = 8, alpha: float = 0.0, learn_alpha: bool = True, norm: bool = False
+    ) -> None:
         super().__init__()
         if reduction < 1 or channels % reduction:
             raise UserError(f"channels={channels} cannot be reduced by {reduction}; choose a divisor of the channels")
@@ -112,27 +115,32 @@ class SelfAttention(nn.Module):
         self.query = nn.Conv2d(channels, channels // reduction, 1, bias=False)
         self.key = nn.Conv2d(channels, channels // reduction, 1, bias=False)
         self.value = nn.Conv2d(channels, channels, 1, bias=False)
+        self.norm = input_norm(channels, norm)
         _register_alpha(self, alpha, learn_alpha)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
         _check_input(x_NCHW, self.channels)
+        observe(self.norm, x_NCHW)
         with reference.without_autocast(x_NCHW):
             query, key, value = (self._project(conv, x_NCHW) for conv in (self.query, self.key, self.value))
             attended_NCP = reference.self_attention(query, key, value)
             attended_NCHW = attended_NCP.unflatten(2, x_NCHW.shape[2:])
             return x_NCHW + self.alpha.to(x_NCHW.dtype) * attended_NCHW
 
-    @staticmethod
-    def _project(convolution: nn.Conv2d, x_NCHW: Tensor) -> Tensor:
-        return nn.functional.conv2d(x_NCHW, convolution.weight.to(x_NCHW.dtype)).flatten(2)
+    def _project(self, convolution: nn.Conv2d, x_NCHW: Tensor) -> Tensor:
+        weight, bias = folded(convolution, self.norm)
+        bias = None if bias is None else bias.to(x_NCHW.dtype)
+        return nn.functional.conv2d(x_NCHW, weight.to(x_NCHW.dtype), bias).flatten(2)
 
     def extra_repr(self) -> str:
         """What `print` shows beside the convolutions."""
         return f"reduction={self.reduction}"
 
 
-def attention_maker(attention: str | MakeLayer | None, maps: int, groups: int, alpha: float = 0.0) -> MakeLayer | None:
+def attention_maker(
+    attention: str | MakeLayer | None, maps: int, groups: int, alpha: float = 0.0, norm: bool = False
+) -> MakeLayer | None:
     """What makes a layer of a number of channels: of "sa" or "csa" with these settings, a callable as it is, None for None.
 
     Raises:
@@ -141,8 +149,8 @@ def attention_maker(attention: str | MakeLayer | None, maps: int, groups: int, a
     if attention is None or callable(attention):
         return attention
     makers: dict[str, MakeLayer] = {
-        "sa": partial(SelfAttention, alpha=alpha),
-        "csa": partial(CompressedSelfAttention, maps=maps, groups=groups, alpha=alpha),
+        "sa": partial(SelfAttention, alpha=alpha, norm=norm),
+        "csa": partial(CompressedSelfAttention, maps=maps, groups=groups, alpha=alpha, norm=norm),
     }
     if attention not in makers:
         raise UserError(f"attention={attention!r} is unknown; use None, 'sa', 'csa' or a callable")

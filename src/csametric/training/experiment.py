@@ -128,6 +128,7 @@ class PCBSettings:
     maps: int = 32
     groups: int = 2
     alpha: float = 0.0
+    attention_norm: bool = False
     deep_supervision: bool = False
     shared_embedding: bool = False
     embedding: int = 256

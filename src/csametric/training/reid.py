@@ -160,6 +160,7 @@ def build_model(settings: PCBSettings, num_ids: int, trained: bool = False) -> P
         deep_supervision=settings.deep_supervision,
         pretrained=None if anew else settings.pretrained,
         alpha=settings.alpha,
+        attention_norm=settings.attention_norm,
         shared_embedding=settings.shared_embedding,
         embedding=settings.embedding,
         feature=settings.feature,

@@ -1,0 +1,33 @@
+"""What a layer attends with may be normalised: BatchNorm in front of a 1x1 convolution, folded into it."""
+
+import torch
+from torch import Tensor, nn
+
+
+def input_norm(channels: int, used: bool) -> nn.BatchNorm2d | None:
+    """The means and variances of a layer's input, without parameters, or None."""
+    return nn.BatchNorm2d(channels, affine=False) if used else None
+
+
+@torch.no_grad()
+def observe(norm: nn.BatchNorm2d | None, x_NCHW: Tensor) -> None:
+    """In training, the running mean and variance move towards those of the batch."""
+    if norm is not None and norm.training:
+        norm(x_NCHW)
+
+
+def folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a 1x1 convolution of (x - mean) / standard deviation, as ones of x itself.
+
+    Mean and deviation are the running ones, in training too, and constants to the gradient: the layer stays the exact layer
+    with other weights, on every path.
+    """
+    if norm is None:
+        return convolution.weight, convolution.bias
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale = (norm.running_var + norm.eps).rsqrt()
+    per_group = (convolution.groups, 1, -1, 1, 1)
+    weight_Grc11 = convolution.weight.unflatten(0, (convolution.groups, -1)) * scale.view(per_group)
+    shift = -(weight_Grc11 * norm.running_mean.view(per_group)).sum((2, 3, 4)).flatten()
+    return weight_Grc11.flatten(0, 1), shift if convolution.bias is None else convolution.bias + shift
