@@ -1,11 +1,15 @@
 """Small data that several tests share."""
 
+import os
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read when csametric is imported; the fused kernels then run on the CPU, slowly
 
 
 @pytest.fixture(autouse=True)

@@ -136,7 +136,6 @@ def test_errors_name_the_mend():
         (lambda: CompressedSelfAttention(10, groups=0), "choose a divisor"),
         (lambda: CompressedSelfAttention(8, maps=0), "use 1 or more"),
         (lambda: CompressedSelfAttention(8, backend="cuda"), "use one of auto, reference, reordered, fused"),
-        (lambda: CompressedSelfAttention(8, backend="fused"), "no fused kernels; use backend='auto'"),
         (lambda: SelfAttention(12, reduction=8), "choose a divisor"),
     ):
         with pytest.raises(UserError, match=words):

@@ -1,7 +1,11 @@
 """The one seam between the layer and its paths: picks the path, casts to the input's type, tells which ran and why."""
 
-from typing import Literal, NamedTuple
+import os
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Literal, NamedTuple, get_args
 
+import torch
 from torch import Tensor
 
 from csametric.attention import reference, reordered
@@ -9,12 +13,8 @@ from csametric.errors import UserError
 
 Backend = Literal["auto", "reference", "reordered", "fused"]
 
-PATHS = {
-    "reference": reference.compressed_self_attention,
-    "reordered": reordered.compressed_self_attention,
-}
-BACKENDS = ("auto", "reference", "reordered", "fused")
-NO_FUSED_KERNEL = "this version has no fused kernels"
+HAS_TRITON = find_spec("triton") is not None
+INTERPRETS = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 class Choice(NamedTuple):
@@ -25,18 +25,62 @@ class Choice(NamedTuple):
 
 
 def check_backend(backend: str) -> None:
-    """Raises `UserError` where the name is unknown or the path cannot run, with the reason."""
-    if backend not in BACKENDS:
-        raise UserError(f"backend={backend!r} is unknown; use one of {', '.join(BACKENDS)}")
+    """Raises `UserError` where the name is unknown or the path cannot run on this machine, with the reason."""
+    if backend not in get_args(Backend):
+        raise UserError(f"backend={backend!r} is unknown; use one of {', '.join(get_args(Backend))}")
+    if backend == "fused" and (obstacle := _obstacle_on_this_machine()):
+        raise UserError(f"backend='fused' cannot run: {obstacle}; use backend='auto'")
+
+
+def choose_path(backend: str, x_NCHW: Tensor, maps: int) -> Choice:
+    """The path for an input, given a checked backend name.
+
+    Raises:
+        UserError: the fused kernels were asked for and cannot run on this input, with the reason.
+    """
+    if backend not in ("auto", "fused"):
+        return Choice(backend, "asked for by name")
+    obstacle = why_not_fused(x_NCHW, maps)
+    if backend == "fused" and obstacle:
+        raise UserError(f"backend='fused' cannot run: {obstacle}; use backend='auto'")
     if backend == "fused":
-        raise UserError(f"backend='fused' cannot run: {NO_FUSED_KERNEL}; use backend='auto'")
+        return Choice("fused", "asked for by name")
+    if obstacle or not x_NCHW.is_cuda:
+        why = obstacle or "the fused kernels are only interpreted on a CPU"
+        return Choice("reordered", f"auto: {why}; the reordered operators are the fastest exact ones")
+    return Choice("fused", "auto: the fused kernels run on this input")
 
 
-def choose_path(backend: str) -> Choice:
-    """The path for a checked backend name."""
-    if backend == "auto":
-        return Choice("reordered", f"auto: {NO_FUSED_KERNEL}, and the reordered operators are the fastest exact ones")
-    return Choice(backend, "asked for by name")
+def why_not_fused(x_NCHW: Tensor, maps: int) -> str:
+    """Why the fused kernels cannot run on an input, in words; "" where they can."""
+    if obstacle := _obstacle_on_this_machine():
+        return obstacle
+    if torch.compiler.is_exporting():
+        return "an exported program has no fused kernels"
+    from csametric.attention import fused
+
+    return fused.why_not(x_NCHW, maps)
+
+
+def _obstacle_on_this_machine() -> str:
+    if not HAS_TRITON:
+        return "the fused kernels need triton, which is not installed"
+    if not (torch.cuda.is_available() or INTERPRETS):
+        return "the fused kernels need a CUDA device, and there is none"
+    return ""
+
+
+def _fused(*arguments: Tensor | int | None) -> Tensor:
+    from csametric.attention import fused
+
+    return fused.compressed_self_attention(*arguments)  # type: ignore[arg-type]
+
+
+PATHS: dict[str, Callable[..., Tensor]] = {
+    "reference": reference.compressed_self_attention,
+    "reordered": reordered.compressed_self_attention,
+    "fused": _fused,
+}
 
 
 def compressed_self_attention(

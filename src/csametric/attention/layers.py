@@ -68,7 +68,7 @@ class CompressedSelfAttention(nn.Module):
         """(N, C, H, W) -> (N, C, H, W), equation (7)."""
         _check_input(x_NCHW, self.channels)
         observe(self.norm, x_NCHW)
-        self.last_path, self.last_reason = dispatch.choose_path(self.backend)
+        self.last_path, self.last_reason = dispatch.choose_path(self.backend, x_NCHW, self.maps)
         logit_weight, logit_bias = folded(self.logits, self.norm)
         value_weight, value_bias = folded(self.value, self.norm)
         return dispatch.compressed_self_attention(

@@ -6,6 +6,7 @@ def doctor() -> None:
 
     Example: csametric doctor
     """
+    import torch
     from accelerate import Accelerator
 
     from csametric.attention.dispatch import choose_path
@@ -14,7 +15,7 @@ def doctor() -> None:
     from csametric.training.precision import choose_precision
 
     device = Accelerator().device
-    path = choose_path("auto")
+    path = choose_path("auto", torch.empty(0, 1, 1, 1, device=device), maps=32)
     environment = describe_environment(device, choose_precision("auto", device))
     packages = environment.pop("packages")
     rows = [*environment.items(), ("attention path", path.path), ("attention path reason", path.reason), *packages.items()]

@@ -1,0 +1,237 @@
+"""The exact reordering in fused kernels, registered with PyTorch: for eager, autocast, `torch.compile` and CUDA graphs.
+
+Kept for the backward: X, U (N, G, c, D) and the logarithm of each map's softmax denominator; the maps are formed again.
+Sums over splits of the positions run in a fixed order, without atomics: two runs agree to the bit.
+
+Legend: N images, G groups of c channels, P = H*W positions, D maps a group, S splits of the positions; K = N*G.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from csametric.attention import kernels
+from csametric.attention.gradients import elementary_gradients
+
+MOST_MAPS = 128
+ACCUMULATED = 16384  # values of U that a program holds in registers
+PROGRAMS_A_PROCESSOR = 4
+INTERPRETER_SPLITS = 2
+TYPES = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def compressed_self_attention(
+    x_NCHW: Tensor,
+    logit_weight: Tensor,
+    value_weight: Tensor,
+    alpha: Tensor,
+    logit_bias: Tensor | None = None,
+    value_bias: Tensor | None = None,
+    groups: int = 1,
+) -> Tensor:
+    """O = X + alpha (Wg (X B^T) + bg) W, equal to equation (7), (N, C, H, W) in the memory format of the input.
+
+    The arguments are those of `reference.compressed_self_attention`, all of one type of `TYPES`.
+    """
+    return _forward(x_NCHW, logit_weight, value_weight, alpha, logit_bias, value_bias, groups)[0]
+
+
+def why_not(x_NCHW: Tensor, maps: int) -> str:
+    """Why the kernels cannot run on an input, in words; "" where they can."""
+    if not (x_NCHW.is_cuda or interpreted()):
+        return f"the fused kernels need a CUDA device, the input is on {x_NCHW.device.type}"
+    if x_NCHW.dtype not in TYPES:
+        return f"the fused kernels take fp32, fp16 and bf16, the input is {x_NCHW.dtype}"
+    if maps > MOST_MAPS:
+        return f"the fused kernels take up to {MOST_MAPS} maps a group, the layer has {maps}"
+    return ""
+
+
+def interpreted() -> bool:
+    """Whether Triton runs its programs on the CPU, one after the other (TRITON_INTERPRET=1 when they were imported)."""
+    return not isinstance(kernels.gather, triton.runtime.JITFunction)
+
+
+class _Sizes(NamedTuple):
+    images: int
+    groups: int
+    channels: int
+    maps: int
+    positions: int
+
+    @property
+    def pairs(self) -> int:
+        return self.images * self.groups
+
+
+class _Blocks(NamedTuple):
+    maps: int
+    channels: int
+    step: int
+    positions: int
+    splits: int
+    tiles_a_split: int
+
+
+def _sizes(x_NCHW: Tensor, logit_weight: Tensor, groups: int) -> _Sizes:
+    images, channels, height, width = x_NCHW.shape
+    return _Sizes(images, groups, channels // groups, logit_weight.shape[0] // groups, height * width)
+
+
+def _blocks(sizes: _Sizes, device: torch.device) -> _Blocks:
+    maps, all_channels = (max(16, triton.next_power_of_2(count)) for count in (sizes.maps, sizes.channels))
+    channels, positions = min(all_channels, ACCUMULATED // maps), 64 if maps <= 64 else 32
+    tiles, programs = triton.cdiv(sizes.positions, positions), sizes.pairs * triton.cdiv(sizes.channels, channels)
+    tiles_a_split = triton.cdiv(tiles, max(1, min(tiles, _wanted_programs(device, programs) // programs)))
+    return _Blocks(maps, channels, min(64, all_channels), positions, triton.cdiv(tiles, tiles_a_split), tiles_a_split)
+
+
+def _wanted_programs(device: torch.device, programs: int) -> int:
+    if device.type != "cuda":
+        return INTERPRETER_SPLITS * programs
+    return PROGRAMS_A_PROCESSOR * torch.cuda.get_device_properties(device).multi_processor_count
+
+
+def _options(x_NCHW: Tensor, blocks: _Blocks, bias: Tensor | None, flat: bool | None = None) -> dict[str, Any]:
+    options = {
+        "HAS_BIAS": bias is not None,
+        "BLOCK_D": blocks.maps,
+        "BLOCK_K": blocks.step,
+        "PRECISION": "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee",
+        "UPCAST": interpreted(),
+        "num_warps": 8 if blocks.maps * blocks.channels > ACCUMULATED // 2 else 4,
+    }
+    return options if flat is None else options | {"FLAT": flat, "BLOCK_P": blocks.positions}
+
+
+def _is_flat(*tensors: Tensor) -> bool:
+    return all(x.stride(2) == x.shape[3] * x.stride(3) for x in tensors)
+
+
+def _partial(x_NCHW: Tensor, *shape: int) -> Tensor:
+    return torch.empty(shape, dtype=torch.float32, device=x_NCHW.device)
+
+
+@torch.library.custom_op("csametric::fused_forward", mutates_args=())
+def _forward(
+    x_NCHW: Tensor,
+    logit_weight: Tensor,
+    value_weight: Tensor,
+    alpha: Tensor,
+    logit_bias: Tensor | None,
+    value_bias: Tensor | None,
+    groups: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """O; U (N, G, c, D) and the logarithm of each softmax's denominator (N, G, D), both fp32."""
+    sizes = _sizes(x_NCHW, logit_weight, groups)
+    blocks = _blocks(sizes, x_NCHW.device)
+    out, means, log_totals = _empty_results(x_NCHW, sizes)
+    gathered = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.channels, sizes.maps)
+    highest, total = (_partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps) for _ in range(2))
+    elementary = torch.empty(means.shape, dtype=x_NCHW.dtype, device=x_NCHW.device)
+    base, value = logit_weight.contiguous(), value_weight.contiguous()
+    flat, width = _is_flat(x_NCHW, out), x_NCHW.shape[3]
+    counts = (groups, sizes.channels, sizes.maps)
+    kernels.gather[(blocks.splits, triton.cdiv(sizes.channels, blocks.channels), sizes.pairs)](
+        x_NCHW, base, base if logit_bias is None else logit_bias, gathered, highest, total,
+        *x_NCHW.stride(), width, *counts, sizes.positions, blocks.splits, blocks.tiles_a_split,
+        BLOCK_C=blocks.channels, **_options(x_NCHW, blocks, logit_bias, flat),
+    )  # fmt: skip
+    kernels.elementary_outputs[(triton.cdiv(sizes.channels, blocks.step), sizes.pairs)](
+        gathered, highest, total, value, value if value_bias is None else value_bias, alpha, elementary, means, log_totals,
+        *counts, blocks.splits, BLOCK_R=blocks.step, **_options(x_NCHW, blocks, value_bias),
+    )  # fmt: skip
+    kernels.scatter[(triton.cdiv(sizes.positions, blocks.positions), sizes.pairs)](
+        x_NCHW, base, base if logit_bias is None else logit_bias, elementary, out,
+        *x_NCHW.stride(), *out.stride(), width, *counts, sizes.positions,
+        **_options(x_NCHW, blocks, logit_bias, flat),
+    )  # fmt: skip
+    return out, means, log_totals
+
+
+def _empty_results(x_NCHW: Tensor, sizes: _Sizes) -> tuple[Tensor, Tensor, Tensor]:
+    pairs = (sizes.images, sizes.groups)
+    return torch.empty_like(x_NCHW), _partial(x_NCHW, *pairs, sizes.channels, sizes.maps), _partial(x_NCHW, *pairs, sizes.maps)
+
+
+@_forward.register_fake
+def _(x_NCHW, logit_weight, value_weight, alpha, logit_bias, value_bias, groups):  # type: ignore[no-untyped-def]
+    return _empty_results(x_NCHW, _sizes(x_NCHW, logit_weight, groups))
+
+
+@torch.library.custom_op("csametric::fused_backward", mutates_args=())
+def _backward(
+    gradient_NCHW: Tensor,
+    x_NCHW: Tensor,
+    means: Tensor,
+    log_totals: Tensor,
+    logit_weight: Tensor,
+    value_weight: Tensor,
+    alpha: Tensor,
+    logit_bias: Tensor | None,
+    value_bias: Tensor | None,
+    groups: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of X, both weights, alpha and both biases."""
+    sizes = _sizes(x_NCHW, logit_weight, groups)
+    blocks = _blocks(sizes, x_NCHW.device)
+    input_gradient = torch.empty_like(x_NCHW)
+    flat, width = _is_flat(x_NCHW, gradient_NCHW, input_gradient), x_NCHW.shape[3]
+    base = logit_weight.contiguous()
+    bias = base if logit_bias is None else logit_bias
+    counts = (width, groups, sizes.channels, sizes.maps, sizes.positions, blocks.splits, blocks.tiles_a_split)
+    options = _options(x_NCHW, blocks, logit_bias, flat)
+    grid = (blocks.splits, triton.cdiv(sizes.channels, blocks.channels), sizes.pairs)
+    gathered = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.channels, sizes.maps)
+    kernels.gather_gradient[grid](
+        x_NCHW, gradient_NCHW, base, bias, gathered, *x_NCHW.stride(), *gradient_NCHW.stride(), *counts,
+        BLOCK_C=blocks.channels, **options,
+    )  # fmt: skip
+    small = elementary_gradients(
+        gathered.sum(1).view_as(means),
+        means,
+        value_weight.float(),
+        None if value_bias is None else value_bias.float(),
+        alpha.float(),
+    )
+    base_gradient = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps, sizes.channels)
+    bias_gradient = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps)
+    kernels.input_gradient[grid](
+        x_NCHW, gradient_NCHW, base, bias, small.elementary.to(x_NCHW.dtype), log_totals, small.means.to(x_NCHW.dtype),
+        small.delta, input_gradient, base_gradient, bias_gradient,
+        *x_NCHW.stride(), *gradient_NCHW.stride(), *input_gradient.stride(), *counts,
+        BLOCK_C=blocks.channels, **options,
+    )  # fmt: skip
+    logit_gradient = base_gradient.unflatten(0, (-1, groups)).sum((0, 2)).reshape(logit_weight.shape)
+    logit_bias_gradient = bias_gradient.unflatten(0, (-1, groups)).sum((0, 2)).flatten()
+    small_gradients = (logit_gradient, small.value_weight, small.alpha, logit_bias_gradient, small.value_bias)
+    return input_gradient, *(gradient.to(x_NCHW.dtype) for gradient in small_gradients)  # type: ignore[return-value]
+
+
+@_backward.register_fake
+def _(gradient_NCHW, x_NCHW, means, log_totals, logit_weight, value_weight, alpha, logit_bias, value_bias, groups):  # type: ignore[no-untyped-def]
+    return (
+        torch.empty_like(x_NCHW),
+        torch.empty_like(logit_weight, memory_format=torch.contiguous_format),
+        torch.empty_like(value_weight, memory_format=torch.contiguous_format),
+        torch.empty_like(alpha),
+        x_NCHW.new_empty(logit_weight.shape[0]),
+        x_NCHW.new_empty(value_weight.shape[0]),
+    )
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+    x, logit_weight, value_weight, alpha, logit_bias, value_bias, ctx.groups = inputs
+    ctx.save_for_backward(x, *output[1:], logit_weight, value_weight, alpha, logit_bias, value_bias)
+
+
+def _differentiate(ctx: Any, gradient_NCHW: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    *kept, logit_bias, value_bias = ctx.saved_tensors
+    *gradients, of_logit_bias, of_value_bias = _backward(gradient_NCHW, *kept, logit_bias, value_bias, ctx.groups)
+    biases = (None if logit_bias is None else of_logit_bias, None if value_bias is None else of_value_bias)
+    return *gradients, *biases, None
+
+
+_forward.register_autograd(_differentiate, setup_context=_keep)

@@ -1,0 +1,287 @@
+"""Triton programs of the exact reordering: two passes over the feature map forward, each a pass again backward.
+
+Forward: `gather` forms the logits tile by tile and accumulates U = X B^T with an online softmax, `elementary_outputs` makes
+alpha E = alpha (Wg U + bg) of it, `scatter` forms the logits again and writes O = X + alpha E W. Backward: `gather_gradient`
+accumulates dO W^T, `input_gradient` writes dX and sums the gradient of the base vectors.
+
+Legend: N images, G groups of c channels, P positions, D maps a group, S splits of the positions; K = N*G. Every channel
+block of a program reads the logits' channels in steps of BLOCK_K. FLAT: one stride leads from each position to the next.
+"""
+
+import triton
+import triton.language as tl
+
+
+@triton.jit
+def _dot(a, b, start, PRECISION: tl.constexpr, UPCAST: tl.constexpr):
+    if UPCAST:
+        a, b = a.to(tl.float32), b.to(tl.float32)
+    return tl.dot(a, b, start, input_precision=PRECISION)
+
+
+@triton.jit
+def _position_offsets(positions, width, stride_h, stride_w, FLAT: tl.constexpr):
+    if FLAT:
+        return positions.to(tl.int64) * stride_w
+    return (positions // width).to(tl.int64) * stride_h + (positions % width).to(tl.int64) * stride_w
+
+
+@triton.jit
+def _tile(x, channels, stride_c, offsets, inside, c):
+    """The values of channels at positions, 0 outside."""
+    mask = (channels < c)[:, None] & inside[None, :]
+    return tl.load(x + channels.to(tl.int64)[:, None] * stride_c + offsets[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
+def _matrix(m, rows, columns, most_rows, most_columns):
+    """A block of a contiguous matrix, 0 outside."""
+    mask = (rows < most_rows)[:, None] & (columns < most_columns)[None, :]
+    return tl.load(m + rows[:, None] * most_columns + columns[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
+def _logits(
+    x, stride_c, offsets, inside, base, bias, c, D,
+    HAS_BIAS: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """M of a tile, D x P."""
+    maps = tl.arange(0, BLOCK_D)
+    logits = tl.zeros((BLOCK_D, BLOCK_P), tl.float32)
+    for start in range(0, c, BLOCK_K):
+        channels = start + tl.arange(0, BLOCK_K)
+        weight = _matrix(base, maps, channels, D, c)
+        logits = _dot(weight, _tile(x, channels, stride_c, offsets, inside, c), logits, PRECISION, UPCAST)
+    if HAS_BIAS:
+        logits += tl.load(bias + maps, mask=maps < D, other=0.0).to(tl.float32)[:, None]
+    return logits
+
+
+@triton.jit
+def _adaptive_weights(logits, maps, D):
+    """W of a tile: the softmax over the maps."""
+    logits = tl.where((maps < D)[:, None], logits, float("-inf"))
+    exponentials = tl.exp(logits - tl.max(logits, 0)[None, :])
+    return exponentials / tl.sum(exponentials, 0)[None, :]
+
+
+@triton.jit
+def gather(
+    x, base, bias, gathered, highest, total,
+    stride_n, stride_c, stride_h, stride_w, width, G, c, D, P, S, tiles_a_split,
+    HAS_BIAS: tl.constexpr, FLAT: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_P: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """Of each split: the highest logit of each map, the sum of exponentials, and X times them (K, S, c, D)."""
+    split, block, image_group = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    group = image_group % G
+    x += (image_group // G).to(tl.int64) * stride_n + (group * c).to(tl.int64) * stride_c
+    base += group * D * c
+    bias += group * D
+    maps, channels = tl.arange(0, BLOCK_D), block * BLOCK_C + tl.arange(0, BLOCK_C)
+    best = tl.full((BLOCK_D,), float("-inf"), tl.float32)
+    summed = tl.zeros((BLOCK_D,), tl.float32)
+    sums = tl.zeros((BLOCK_C, BLOCK_D), tl.float32)
+    first = split * tiles_a_split * BLOCK_P
+    for start in range(first, min(first + tiles_a_split * BLOCK_P, P), BLOCK_P):
+        positions = start + tl.arange(0, BLOCK_P)
+        inside = positions < P
+        offsets = _position_offsets(positions, width, stride_h, stride_w, FLAT)
+        logits = _logits(
+            x, stride_c, offsets, inside, base, bias, c, D, HAS_BIAS, BLOCK_D, BLOCK_K, BLOCK_P, PRECISION, UPCAST
+        )  # fmt: skip
+        logits = tl.where(inside[None, :], logits, float("-inf"))
+        better = tl.maximum(best, tl.max(logits, 1))
+        rescale = tl.exp(best - better)
+        exponentials = tl.exp(logits - better[:, None])
+        values = _tile(x, channels, stride_c, offsets, inside, c)
+        sums = _dot(values, tl.trans(exponentials.to(values.dtype)), sums * rescale[None, :], PRECISION, UPCAST)
+        summed = summed * rescale + tl.sum(exponentials, 1)
+        best = better
+    place = image_group * S + split
+    mask = (channels < c)[:, None] & (maps < D)[None, :]
+    tl.store(gathered + place.to(tl.int64) * c * D + channels[:, None] * D + maps[None, :], sums, mask=mask)
+    if block == 0:
+        tl.store(highest + place * D + maps, best, mask=maps < D)
+        tl.store(total + place * D + maps, summed, mask=maps < D)
+
+
+@triton.jit
+def elementary_outputs(
+    gathered, highest, total, value, value_bias, alpha, elementary, means, log_totals,
+    G, c, D, S,
+    HAS_BIAS: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """The splits joined to U and the logarithm of the softmax's denominator; alpha (Wg U + bg)."""
+    block, image_group = tl.program_id(0), tl.program_id(1)
+    group = image_group % G
+    value += (group * c).to(tl.int64) * c
+    maps, rows = tl.arange(0, BLOCK_D), block * BLOCK_R + tl.arange(0, BLOCK_R)
+    known = maps < D
+    best = tl.full((BLOCK_D,), float("-inf"), tl.float32)
+    for split in range(S):
+        best = tl.maximum(best, tl.load(highest + (image_group * S + split) * D + maps, mask=known, other=0.0))
+    summed = tl.zeros((BLOCK_D,), tl.float32)
+    for split in range(S):
+        place = (image_group * S + split) * D + maps
+        rescale = tl.exp(tl.load(highest + place, mask=known, other=0.0) - best)
+        summed += rescale * tl.load(total + place, mask=known, other=1.0)
+    if block == 0:
+        tl.store(log_totals + image_group * D + maps, best + tl.log(summed), mask=known)
+    product = tl.zeros((BLOCK_R, BLOCK_D), tl.float32)
+    for start in range(0, c, BLOCK_K):
+        channels = start + tl.arange(0, BLOCK_K)
+        mean = tl.zeros((BLOCK_K, BLOCK_D), tl.float32)
+        for split in range(S):
+            place = image_group * S + split
+            rescale = tl.exp(tl.load(highest + place * D + maps, mask=known, other=0.0) - best) / summed
+            mean += _matrix(gathered + place.to(tl.int64) * c * D, channels, maps, c, D) * rescale[None, :]
+        if block == 0:
+            mask = (channels < c)[:, None] & known[None, :]
+            tl.store(means + image_group.to(tl.int64) * c * D + channels[:, None] * D + maps[None, :], mean, mask=mask)
+        weight = _matrix(value, rows, channels, c, c)
+        product = _dot(weight, mean.to(weight.dtype), product, PRECISION, UPCAST)
+    if HAS_BIAS:
+        product += tl.load(value_bias + group * c + rows, mask=rows < c, other=0.0).to(tl.float32)[:, None]
+    product *= tl.load(alpha).to(tl.float32)
+    mask = (rows < c)[:, None] & known[None, :]
+    place = elementary + image_group.to(tl.int64) * c * D + rows[:, None] * D + maps[None, :]
+    tl.store(place, product.to(elementary.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def scatter(
+    x, base, bias, elementary, out,
+    stride_n, stride_c, stride_h, stride_w, out_n, out_c, out_h, out_w, width, G, c, D, P,
+    HAS_BIAS: tl.constexpr, FLAT: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """O = X + alpha E W of a tile."""
+    tile, image_group = tl.program_id(0), tl.program_id(1)
+    image, group = (image_group // G).to(tl.int64), image_group % G
+    first_channel = (group * c).to(tl.int64)
+    x += image * stride_n + first_channel * stride_c
+    out += image * out_n + first_channel * out_c
+    elementary += image_group.to(tl.int64) * c * D
+    maps, positions = tl.arange(0, BLOCK_D), tile * BLOCK_P + tl.arange(0, BLOCK_P)
+    inside = positions < P
+    offsets = _position_offsets(positions, width, stride_h, stride_w, FLAT)
+    written = _position_offsets(positions, width, out_h, out_w, FLAT)
+    logits = _logits(
+        x, stride_c, offsets, inside, base + group * D * c, bias + group * D, c, D,
+        HAS_BIAS, BLOCK_D, BLOCK_K, BLOCK_P, PRECISION, UPCAST,
+    )  # fmt: skip
+    weights = _adaptive_weights(logits, maps, D)
+    for start in range(0, c, BLOCK_K):
+        channels = start + tl.arange(0, BLOCK_K)
+        values = _tile(x, channels, stride_c, offsets, inside, c)
+        outputs = _matrix(elementary, channels, maps, c, D)
+        result = _dot(outputs, weights.to(outputs.dtype), values.to(tl.float32), PRECISION, UPCAST)
+        mask = (channels < c)[:, None] & inside[None, :]
+        place = out + channels.to(tl.int64)[:, None] * out_c + written[None, :]
+        tl.store(place, result.to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def gather_gradient(
+    x, gradient, base, bias, gathered,
+    stride_n, stride_c, stride_h, stride_w, grad_n, grad_c, grad_h, grad_w, width, G, c, D, P, S, tiles_a_split,
+    HAS_BIAS: tl.constexpr, FLAT: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_P: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """Of each split dO W^T (K, S, c, D)."""
+    split, block, image_group = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    image, group = (image_group // G).to(tl.int64), image_group % G
+    first_channel = (group * c).to(tl.int64)
+    x += image * stride_n + first_channel * stride_c
+    gradient += image * grad_n + first_channel * grad_c
+    base += group * D * c
+    bias += group * D
+    maps, channels = tl.arange(0, BLOCK_D), block * BLOCK_C + tl.arange(0, BLOCK_C)
+    sums = tl.zeros((BLOCK_C, BLOCK_D), tl.float32)
+    first = split * tiles_a_split * BLOCK_P
+    for start in range(first, min(first + tiles_a_split * BLOCK_P, P), BLOCK_P):
+        positions = start + tl.arange(0, BLOCK_P)
+        inside = positions < P
+        offsets = _position_offsets(positions, width, stride_h, stride_w, FLAT)
+        logits = _logits(
+            x, stride_c, offsets, inside, base, bias, c, D, HAS_BIAS, BLOCK_D, BLOCK_K, BLOCK_P, PRECISION, UPCAST
+        )  # fmt: skip
+        weights = _adaptive_weights(logits, maps, D)
+        offsets = _position_offsets(positions, width, grad_h, grad_w, FLAT)
+        incoming = _tile(gradient, channels, grad_c, offsets, inside, c)
+        sums = _dot(incoming, tl.trans(weights.to(incoming.dtype)), sums, PRECISION, UPCAST)
+    mask = (channels < c)[:, None] & (maps < D)[None, :]
+    place = (image_group * S + split).to(tl.int64) * c * D
+    tl.store(gathered + place + channels[:, None] * D + maps[None, :], sums, mask=mask)
+
+
+@triton.jit
+def input_gradient(
+    x, gradient, base, bias, elementary, log_totals, mean_gradient, delta, out, base_gradient, bias_gradient,
+    stride_n, stride_c, stride_h, stride_w, grad_n, grad_c, grad_h, grad_w, out_n, out_c, out_h, out_w,
+    width, G, c, D, P, S, tiles_a_split,
+    HAS_BIAS: tl.constexpr, FLAT: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
+    BLOCK_P: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """The input's gradient dX = dO + dU B + Wm^T dM; of each split dM X^T (K, S, D, c) and the sum of dM (K, S, D)."""
+    split, block, image_group = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    image, group = (image_group // G).to(tl.int64), image_group % G
+    first_channel, pair = (group * c).to(tl.int64), image_group.to(tl.int64) * c * D
+    x += image * stride_n + first_channel * stride_c
+    gradient += image * grad_n + first_channel * grad_c
+    out += image * out_n + first_channel * out_c
+    base += group * D * c
+    bias += group * D
+    elementary += pair
+    mean_gradient += pair
+    maps, channels = tl.arange(0, BLOCK_D), block * BLOCK_C + tl.arange(0, BLOCK_C)
+    known = maps < D
+    log_total = tl.load(log_totals + image_group * D + maps, mask=known, other=0.0)
+    offset = tl.load(delta + image_group * D + maps, mask=known, other=0.0)
+    vectors = _matrix(base, maps, channels, D, c)
+    mean_rows = _matrix(mean_gradient, channels, maps, c, D)
+    base_sums = tl.zeros((BLOCK_D, BLOCK_C), tl.float32)
+    bias_sums = tl.zeros((BLOCK_D,), tl.float32)
+    first = split * tiles_a_split * BLOCK_P
+    for start in range(first, min(first + tiles_a_split * BLOCK_P, P), BLOCK_P):
+        positions = start + tl.arange(0, BLOCK_P)
+        inside = positions < P
+        here = _position_offsets(positions, width, stride_h, stride_w, FLAT)
+        there = _position_offsets(positions, width, grad_h, grad_w, FLAT)
+        logits = tl.zeros((BLOCK_D, BLOCK_P), tl.float32)
+        weight_gradient = tl.zeros((BLOCK_D, BLOCK_P), tl.float32)
+        map_gradient = tl.zeros((BLOCK_D, BLOCK_P), tl.float32)
+        for k in range(0, c, BLOCK_K):
+            some = k + tl.arange(0, BLOCK_K)
+            values = _tile(x, some, stride_c, here, inside, c)
+            incoming = _tile(gradient, some, grad_c, there, inside, c)
+            logits = _dot(_matrix(base, maps, some, D, c), values, logits, PRECISION, UPCAST)
+            outputs = tl.trans(_matrix(elementary, some, maps, c, D))
+            weight_gradient = _dot(outputs, incoming, weight_gradient, PRECISION, UPCAST)
+            means = tl.trans(_matrix(mean_gradient, some, maps, c, D))
+            map_gradient = _dot(means, values, map_gradient, PRECISION, UPCAST)
+        if HAS_BIAS:
+            logits += tl.load(bias + maps, mask=known, other=0.0).to(tl.float32)[:, None]
+        weights = _adaptive_weights(logits, maps, D)
+        attention = tl.where(known[:, None] & inside[None, :], tl.exp(logits - log_total[:, None]), 0.0)
+        logit_gradient = weights * (weight_gradient - tl.sum(weights * weight_gradient, 0)[None, :])
+        logit_gradient += attention * (map_gradient - offset[:, None])
+        logit_gradient = tl.where(inside[None, :], logit_gradient, 0.0)
+        values = _tile(x, channels, stride_c, here, inside, c)
+        incoming = _tile(gradient, channels, grad_c, there, inside, c)
+        result = _dot(mean_rows, attention.to(mean_rows.dtype), incoming.to(tl.float32), PRECISION, UPCAST)
+        result = _dot(tl.trans(vectors), logit_gradient.to(vectors.dtype), result, PRECISION, UPCAST)
+        mask = (channels < c)[:, None] & inside[None, :]
+        written = _position_offsets(positions, width, out_h, out_w, FLAT)
+        place = out + channels.to(tl.int64)[:, None] * out_c + written[None, :]
+        tl.store(place, result.to(out.dtype.element_ty), mask=mask)
+        base_sums = _dot(logit_gradient.to(values.dtype), tl.trans(values), base_sums, PRECISION, UPCAST)
+        bias_sums += tl.sum(logit_gradient, 1)
+    place = (image_group * S + split).to(tl.int64)
+    mask = known[:, None] & (channels < c)[None, :]
+    tl.store(base_gradient + place * c * D + maps[:, None] * c + channels[None, :], base_sums, mask=mask)
+    if block == 0:
+        tl.store(bias_gradient + place * D + maps, bias_sums, mask=known)
