@@ -27,8 +27,9 @@ class CompressedSelfAttention(nn.Module):
         alpha: the weight of the attended features at the start; 0 leaves a pretrained network as it was.
         learn_alpha: whether alpha is a parameter or a buffer.
         bias: whether the two 1x1 convolutions carry biases; the paper's equations have none.
-        norm: whether both convolutions see each channel normalised by its running mean and deviation. Ours, not the paper's:
-            in front of pretrained weights the maps may have any scale (docs/decisions/0007). It costs nothing at inference.
+        norm: whether the layer works on each channel normalised by its running mean and deviation, and returns to the input's
+            units. Ours, not the paper's: in front of pretrained weights the maps may have any scale (docs/decisions/0007). It
+            costs nothing at inference.
         backend: "auto", or a path by name: "reference", "reordered" or "fused".
 
     Attributes:
@@ -70,7 +71,7 @@ class CompressedSelfAttention(nn.Module):
         observe(self.norm, x_NCHW)
         self.last_path, self.last_reason = dispatch.choose_path(self.backend, x_NCHW, self.maps)
         logit_weight, logit_bias = folded(self.logits, self.norm)
-        value_weight, value_bias = folded(self.value, self.norm)
+        value_weight, value_bias = folded(self.value, self.norm, in_units_of_input=True)
         return dispatch.compressed_self_attention(
             self.last_path, x_NCHW, logit_weight, value_weight, self.alpha, logit_bias, value_bias, self.groups
         )
@@ -97,7 +98,7 @@ class SelfAttention(nn.Module):
     Args:
         channels: C, divisible by `reduction`.
         reduction: queries and keys have C/reduction dimensions.
-        alpha, learn_alpha, norm: as in `CompressedSelfAttention`.
+        alpha, learn_alpha, bias, norm: as in `CompressedSelfAttention`.
 
     Raises:
         UserError: channels not divisible by the reduction.
@@ -106,15 +107,21 @@ class SelfAttention(nn.Module):
     alpha: Tensor
 
     def __init__(
-        self, channels: int, reduction: int = 8, alpha: float = 0.0, learn_alpha: bool = True, norm: bool = False
+        self,
+        channels: int,
+        reduction: int = 8,
+        alpha: float = 0.0,
+        learn_alpha: bool = True,
+        bias: bool = False,
+        norm: bool = False,
     ) -> None:
         super().__init__()
         if reduction < 1 or channels % reduction:
             raise UserError(f"channels={channels} cannot be reduced by {reduction}; choose a divisor of the channels")
         self.channels, self.reduction = channels, reduction
-        self.query = nn.Conv2d(channels, channels // reduction, 1, bias=False)
-        self.key = nn.Conv2d(channels, channels // reduction, 1, bias=False)
-        self.value = nn.Conv2d(channels, channels, 1, bias=False)
+        self.query = nn.Conv2d(channels, channels // reduction, 1, bias=bias)
+        self.key = nn.Conv2d(channels, channels // reduction, 1, bias=bias)
+        self.value = nn.Conv2d(channels, channels, 1, bias=bias)
         self.norm = input_norm(channels, norm)
         _register_alpha(self, alpha, learn_alpha)
 
@@ -123,13 +130,14 @@ class SelfAttention(nn.Module):
         _check_input(x_NCHW, self.channels)
         observe(self.norm, x_NCHW)
         with reference.without_autocast(x_NCHW):
-            query, key, value = (self._project(conv, x_NCHW) for conv in (self.query, self.key, self.value))
+            query, key = (self._project(x_NCHW, *folded(conv, self.norm)) for conv in (self.query, self.key))
+            value = self._project(x_NCHW, *folded(self.value, self.norm, in_units_of_input=True))
             attended_NCP = reference.self_attention(query, key, value)
             attended_NCHW = attended_NCP.unflatten(2, x_NCHW.shape[2:])
             return x_NCHW + self.alpha.to(x_NCHW.dtype) * attended_NCHW
 
-    def _project(self, convolution: nn.Conv2d, x_NCHW: Tensor) -> Tensor:
-        weight, bias = folded(convolution, self.norm)
+    @staticmethod
+    def _project(x_NCHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         bias = None if bias is None else bias.to(x_NCHW.dtype)
         return nn.functional.conv2d(x_NCHW, weight.to(x_NCHW.dtype), bias).flatten(2)
 
@@ -141,7 +149,9 @@ class SelfAttention(nn.Module):
 def attention_maker(
     attention: str | MakeLayer | None, maps: int, groups: int, alpha: float = 0.0, norm: bool = False
 ) -> MakeLayer | None:
-    """What makes a layer of a number of channels: of "sa" or "csa" with these settings, a callable as it is, None for None.
+    """What makes a layer of a number of channels: of "sa" or "csa" with these settings, of a name of `peers.PEERS`.
+
+    A callable and None come back as they are.
 
     Raises:
         UserError: an unknown name.
@@ -152,9 +162,15 @@ def attention_maker(
         "sa": partial(SelfAttention, alpha=alpha, norm=norm),
         "csa": partial(CompressedSelfAttention, maps=maps, groups=groups, alpha=alpha, norm=norm),
     }
-    if attention not in makers:
-        raise UserError(f"attention={attention!r} is unknown; use None, 'sa', 'csa' or a callable")
-    return makers[attention]
+    if attention in makers:
+        return makers[attention]
+    from csametric.attention.peers import PEERS
+
+    if attention not in PEERS:
+        raise UserError(
+            f"attention={attention!r} is unknown; use None, 'sa', 'csa', {', '.join(map(repr, PEERS))} or a callable"
+        )
+    return PEERS[attention]
 
 
 def _register_alpha(layer: nn.Module, alpha: float, learn: bool) -> None:

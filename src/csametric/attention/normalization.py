@@ -1,4 +1,4 @@
-"""What a layer attends with may be normalised: BatchNorm in front of a 1x1 convolution, folded into it."""
+"""A layer may work in normalised coordinates, z = (x - mean) / deviation: folded into its 1x1 convolutions."""
 
 import torch
 from torch import Tensor, nn
@@ -16,18 +16,21 @@ def observe(norm: nn.BatchNorm2d | None, x_NCHW: Tensor) -> None:
         norm(x_NCHW)
 
 
-def folded(convolution: nn.Conv2d, norm: nn.BatchNorm2d | None) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of a 1x1 convolution of (x - mean) / standard deviation, as ones of x itself.
+def folded(
+    convolution: nn.Conv2d, norm: nn.BatchNorm2d | None, in_units_of_input: bool = False
+) -> tuple[Tensor, Tensor | None]:
+    """Weight and bias of a 1x1 convolution of (x - mean) / deviation, as ones of x itself.
 
     Mean and deviation are the running ones, in training too, and constants to the gradient: the layer stays the exact layer
-    with other weights, on every path.
+    with other weights, on every path. In units of the input, each of the C outputs is multiplied by its channel's deviation.
     """
     if norm is None:
         return convolution.weight, convolution.bias
     assert norm.running_mean is not None
     assert norm.running_var is not None
-    scale = (norm.running_var + norm.eps).rsqrt()
+    deviation_C = (norm.running_var + norm.eps).sqrt()
     per_group = (convolution.groups, 1, -1, 1, 1)
-    weight_Grc11 = convolution.weight.unflatten(0, (convolution.groups, -1)) * scale.view(per_group)
+    weight_Grc11 = convolution.weight.unflatten(0, (convolution.groups, -1)) / deviation_C.view(per_group)
     shift = -(weight_Grc11 * norm.running_mean.view(per_group)).sum((2, 3, 4)).flatten()
-    return weight_Grc11.flatten(0, 1), shift if convolution.bias is None else convolution.bias + shift
+    weight, bias = weight_Grc11.flatten(0, 1), shift if convolution.bias is None else convolution.bias + shift
+    return (weight * deviation_C.view(-1, 1, 1, 1), bias * deviation_C) if in_units_of_input else (weight, bias)

@@ -38,7 +38,8 @@ class PCB(nn.Module):
         num_ids: identities to classify.
         parts: P.
         refined: refined part pooling instead of stripes.
-        attention: after the stages: None, "sa", "csa", or a function from channels to a module.
+        attention: after the stages: None, "sa", "csa", a name of `attention.peers.PEERS`, or a function from channels to a
+            module.
         stages: where attention and supervision go, of 1, 2, 3.
         maps, groups: D and G of "csa".
         deep_supervision: a classifier at each of the stages, in training; without attention too.

@@ -9,6 +9,10 @@ from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 from csametric.data.photos import PhotoSettings
 from csametric.errors import UserError
 
+PCBAttention = Literal[
+    "none", "sa", "csa", "non_local", "danet", "efficient", "a2", "gc", "se", "mhsa", "ema", "external", "csa_pooled"
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
@@ -123,7 +127,7 @@ class PCBSettings:
     start_from: str = ""
     parts: int = 6
     refined: bool = False
-    attention: Literal["none", "sa", "csa"] = "none"
+    attention: PCBAttention = "none"
     stages: tuple[int, ...] = (1, 2, 3)
     maps: int = 32
     groups: int = 2
