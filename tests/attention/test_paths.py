@@ -1,5 +1,7 @@
 """The reference and the reordered path against a loop-by-hand oracle, each other, and what must not change."""
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,10 +9,14 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from csametric import CompressedSelfAttention
-from csametric.attention import reference, reordered
+from csametric.attention import recomputed, reference, reordered
 from tests.attention import oracle
 
-PATHS = {"reference": reference.compressed_self_attention, "reordered": reordered.compressed_self_attention}
+PATHS = {
+    "reference": reference.compressed_self_attention,
+    "reordered": reordered.compressed_self_attention,
+    "recomputed": recomputed.compressed_self_attention,
+}
 FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 both_paths = pytest.mark.parametrize("path", PATHS)
 both_formats = pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
@@ -72,7 +78,8 @@ def test_reordered_equals_reference(positions, maps, memory_format):
     arguments = in_format(
         problem(n=2, channels=24, height=positions[0], width=positions[1], maps=maps, groups=3, bias=True), memory_format
     )
-    torch.testing.assert_close(PATHS["reordered"](**arguments), PATHS["reference"](**arguments), rtol=1e-9, atol=1e-9)
+    for path in ("reordered", "recomputed"):
+        torch.testing.assert_close(PATHS[path](**arguments), PATHS["reference"](**arguments), rtol=1e-9, atol=1e-9)
 
 
 SLICES = {
@@ -129,8 +136,55 @@ def test_gradients_equal_the_reference(memory_format):
         tensors = {name: arguments[name].detach().clone(memory_format=torch.preserve_format).requires_grad_() for name in names}
         out = path(**arguments | tensors)
         gradients.append(torch.autograd.grad((out * weight).sum(), list(tensors.values())))
-    for name, literal, exact in zip(names, *gradients, strict=True):
-        torch.testing.assert_close(exact, literal, rtol=1e-9, atol=1e-9, msg=name)
+    for name, literal, *exact in zip(names, *gradients, strict=True):
+        for each in exact:
+            torch.testing.assert_close(each, literal, rtol=1e-9, atol=1e-9, msg=name)
+
+
+@both_formats
+def test_the_hand_written_backward_keeps_no_maps(memory_format):
+    """What a training step keeps beyond the input and the parameters: U, C x D an image, and no value a position."""
+    arguments = in_format(problem(n=2, channels=32, height=16, width=12, maps=16, groups=4), memory_format)
+    leaves = {name: value.requires_grad_() for name, value in arguments.items() if isinstance(value, torch.Tensor)}
+    kept: list[torch.Tensor] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
+        PATHS["recomputed"](**arguments)
+    own = {tensor.untyped_storage().data_ptr() for tensor in leaves.values()}
+    beyond = sum(tensor.numel() for tensor in kept if tensor.untyped_storage().data_ptr() not in own)
+    assert beyond == 2 * 32 * 16
+
+
+def test_a_gradient_in_any_layout():
+    arguments = problem(n=2, channels=16, height=4, width=3, maps=8, groups=2)
+    x = arguments["x_NCHW"].requires_grad_()
+    weight = torch.randn(2, 16, 4, 3, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(PATHS["reference"](**arguments), x, weight)
+    layouts = (weight.to(memory_format=torch.channels_last), weight.transpose(2, 3).contiguous().transpose(2, 3))
+    for layout, channels_last in itertools.product(layouts, (False, True)):
+        given = arguments | {"x_NCHW": x.to(memory_format=torch.channels_last) if channels_last else x}
+        torch.testing.assert_close(torch.autograd.grad(PATHS["recomputed"](**given), x, layout)[0], expected)
+    (ones,) = torch.autograd.grad(PATHS["reference"](**arguments).sum(), x)
+    torch.testing.assert_close(torch.autograd.grad(PATHS["recomputed"](**arguments).sum(), x)[0], ones)
+
+
+def test_differentiating_twice_is_refused():
+    arguments = problem(n=1, channels=4, height=2, width=2, maps=2, groups=1)
+    x = arguments["x_NCHW"].requires_grad_()
+    (gradient,) = torch.autograd.grad(PATHS["recomputed"](**arguments).square().sum(), x, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+def test_backward_under_autocast_stays_exact():
+    arguments = {
+        name: value.float() if isinstance(value, torch.Tensor) else value
+        for name, value in problem(channels=16, maps=8).items()
+    }
+    x = arguments["x_NCHW"].requires_grad_()
+    loss = PATHS["recomputed"](**arguments).square().sum()
+    (expected,) = torch.autograd.grad(loss, x, retain_graph=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(torch.autograd.grad(loss, x)[0], expected)
 
 
 @settings(max_examples=40, deadline=None)

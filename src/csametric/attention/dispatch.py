@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from csametric.attention import reference, reordered
+from csametric.attention import recomputed, reference
 from csametric.errors import UserError
 
 Backend = Literal["auto", "reference", "reordered", "fused"]
@@ -78,7 +78,7 @@ def _fused(*arguments: Tensor | int | None) -> Tensor:
 
 PATHS: dict[str, Callable[..., Tensor]] = {
     "reference": reference.compressed_self_attention,
-    "reordered": reordered.compressed_self_attention,
+    "reordered": recomputed.compressed_self_attention,
     "fused": _fused,
 }
 

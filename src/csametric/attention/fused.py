@@ -14,6 +14,7 @@ from torch import Tensor
 
 from csametric.attention import kernels
 from csametric.attention.gradients import elementary_gradients
+from csametric.attention.reference import without_autocast
 
 MOST_MAPS = 128
 ACCUMULATED = 16384  # values of U that a program holds in registers
@@ -189,18 +190,21 @@ def _backward(
         x_NCHW, gradient_NCHW, base, bias, gathered, *x_NCHW.stride(), *gradient_NCHW.stride(), *counts,
         BLOCK_C=blocks.channels, **options,
     )  # fmt: skip
+    means_GcK = _join(means, groups)
     small = elementary_gradients(
-        gathered.sum(1).view_as(means),
-        means,
+        _join(gathered.sum(1), groups),
+        means_GcK,
         value_weight.float(),
         None if value_bias is None else value_bias.float(),
         alpha.float(),
     )
+    elementary, mean_gradient = (_split(each, sizes.images).to(x_NCHW.dtype) for each in (small.elementary, small.means))
+    delta = _split((small.means * means_GcK).sum(1, keepdim=True), sizes.images)
     base_gradient = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps, sizes.channels)
     bias_gradient = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps)
     kernels.input_gradient[grid](
-        x_NCHW, gradient_NCHW, base, bias, small.elementary.to(x_NCHW.dtype), log_totals, small.means.to(x_NCHW.dtype),
-        small.delta, input_gradient, base_gradient, bias_gradient,
+        x_NCHW, gradient_NCHW, base, bias, elementary, log_totals, mean_gradient, delta,
+        input_gradient, base_gradient, bias_gradient,
         *x_NCHW.stride(), *gradient_NCHW.stride(), *input_gradient.stride(), *counts,
         BLOCK_C=blocks.channels, **options,
     )  # fmt: skip
@@ -208,6 +212,16 @@ def _backward(
     logit_bias_gradient = bias_gradient.unflatten(0, (-1, groups)).sum((0, 2)).flatten()
     small_gradients = (logit_gradient, small.value_weight, small.alpha, logit_bias_gradient, small.value_bias)
     return input_gradient, *(gradient.to(x_NCHW.dtype) for gradient in small_gradients)  # type: ignore[return-value]
+
+
+def _join(pairs: Tensor, groups: int) -> Tensor:
+    """(N, G, c, D) or (N*G, c, D) -> (G, c, N*D)."""
+    return pairs.reshape(-1, groups, *pairs.shape[-2:]).permute(1, 2, 0, 3).flatten(2)
+
+
+def _split(joined_GcK: Tensor, images: int) -> Tensor:
+    """(G, c, N*D) -> (N, G, c, D), contiguous."""
+    return joined_GcK.unflatten(2, (images, -1)).permute(2, 0, 1, 3).contiguous()
 
 
 @_backward.register_fake
@@ -229,7 +243,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 
 def _differentiate(ctx: Any, gradient_NCHW: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     *kept, logit_bias, value_bias = ctx.saved_tensors
-    *gradients, of_logit_bias, of_value_bias = _backward(gradient_NCHW, *kept, logit_bias, value_bias, ctx.groups)
+    with without_autocast(gradient_NCHW):
+        *gradients, of_logit_bias, of_value_bias = _backward(gradient_NCHW, *kept, logit_bias, value_bias, ctx.groups)
     biases = (None if logit_bias is None else of_logit_bias, None if value_bias is None else of_value_bias)
     return *gradients, *biases, None
 

@@ -1,6 +1,6 @@
 """The products of c x D in the hand-written backward: what lies between its two passes over the feature map.
 
-Legend: N images, G groups of c channels, D maps a group.
+Legend: G groups of c channels, K = N*D columns, the D maps of every image one after the other.
 """
 
 from typing import NamedTuple
@@ -12,34 +12,38 @@ from torch import Tensor
 class ElementaryGradients(NamedTuple):
     """Of a forward: alpha E again, and the gradients that need no feature map.
 
-    elementary: alpha E, (N, G, c, D). means: dU, (N, G, c, D). delta: sum over channels of dU * U, (N, G, D), so that the
-    softmax over positions needs no further pass. value_weight: (C, c, 1, 1). value_bias: (C,). alpha: ().
+    elementary: alpha E, (G, c, K). means: dU, (G, c, K). value_weight: (C, c, 1, 1). value_bias: (C,). alpha: ().
     """
 
     elementary: Tensor
     means: Tensor
-    delta: Tensor
     value_weight: Tensor
     value_bias: Tensor
     alpha: Tensor
 
 
 def elementary_gradients(
-    incoming_NGcD: Tensor, means_NGcD: Tensor, value_weight: Tensor, value_bias: Tensor | None, alpha: Tensor
+    incoming_GcK: Tensor, means_GcK: Tensor, value_weight: Tensor, value_bias: Tensor | None, alpha: Tensor
 ) -> ElementaryGradients:
-    """From dO W^T and U = X B^T, both (N, G, c, D), all of one type: dE = alpha dO W^T, dU = Wg^T dE, dWg = dE U^T."""
-    groups, per_group = means_NGcD.shape[1:3]
-    weight_Gcc = value_weight.reshape(groups, per_group, per_group)
-    outputs_NGcD = weight_Gcc @ means_NGcD
-    if value_bias is not None:
-        outputs_NGcD = outputs_NGcD + value_bias.reshape(groups, per_group, 1)
-    elementary_gradient = alpha * incoming_NGcD
-    mean_gradient = weight_Gcc.transpose(1, 2) @ elementary_gradient
+    """From dO W^T and U = X B^T, all of one type: dE = alpha dO W^T, dU = Wg^T dE, dWg = dE U^T."""
+    weight_Gcc = grouped(value_weight, means_GcK.shape[0])
+    outputs_GcK = elementary_outputs(means_GcK, weight_Gcc, value_bias)
+    gradient_GcK = alpha * incoming_GcK
     return ElementaryGradients(
-        elementary=alpha * outputs_NGcD,
-        means=mean_gradient,
-        delta=(mean_gradient * means_NGcD).sum(2),
-        value_weight=torch.einsum("ngcd,ngkd->gck", elementary_gradient, means_NGcD).reshape(value_weight.shape),
-        value_bias=elementary_gradient.sum((0, 3)).flatten(),
-        alpha=(incoming_NGcD * outputs_NGcD).sum(),
+        elementary=alpha * outputs_GcK,
+        means=torch.bmm(weight_Gcc.transpose(1, 2), gradient_GcK),
+        value_weight=torch.bmm(gradient_GcK, means_GcK.transpose(1, 2)).reshape(value_weight.shape),
+        value_bias=gradient_GcK.sum(2).flatten(),
+        alpha=(incoming_GcK * outputs_GcK).sum(),
     )
+
+
+def elementary_outputs(means_GcK: Tensor, weight_Gcc: Tensor, value_bias: Tensor | None) -> Tensor:
+    """E = Wg U + bg, (G, c, K), without alpha."""
+    outputs_GcK = torch.bmm(weight_Gcc, means_GcK)
+    return outputs_GcK if value_bias is None else outputs_GcK + value_bias.view(weight_Gcc.shape[0], -1, 1)
+
+
+def grouped(weight: Tensor, groups: int) -> Tensor:
+    """The weight of a 1x1 convolution as one matrix a group, (G, rows, c)."""
+    return weight.reshape(groups, weight.shape[0] // groups, -1)

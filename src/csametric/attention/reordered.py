@@ -1,4 +1,4 @@
-"""The exact reordering in plain operators: the path of CPUs, `torch.compile` and ONNX.
+"""The exact reordering in plain operators: what `torch.compile` and ONNX trace.
 
 Each base map sums to 1, so E = Wg (X B^T) + bg: the C -> C convolution over P positions becomes one over D columns.
 Both memory formats are served without a copy of X; which operators do that best was measured (docs/decisions/0001).
@@ -23,11 +23,12 @@ def compressed_self_attention(
 
     The arguments are those of `reference.compressed_self_attention`, all of one floating-point type.
     """
-    form = _channels_last if _is_channels_last(x_NCHW) else _channels_first
+    form = _channels_last if is_channels_last(x_NCHW) else _channels_first
     return form(x_NCHW, logit_weight, alpha * value_weight, logit_bias, _scaled(alpha, value_bias), groups)
 
 
-def _is_channels_last(x_NCHW: Tensor) -> bool:
+def is_channels_last(x_NCHW: Tensor) -> bool:
+    """Whether channels lie side by side, in a slice too; False where both formats describe the tensor."""
     return x_NCHW.stride(1) == 1 and not x_NCHW.is_contiguous()
 
 
