@@ -29,6 +29,8 @@ bench: setup
 	$(BIN)/python -m bench.loading
 	$(BIN)/python -m bench.evaluation
 	$(BIN)/python -m bench.model
+	$(BIN)/python -m bench.memory
+	$(BIN)/python -m bench.growth
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

@@ -15,16 +15,29 @@ from csametric.training.precision import choose_precision
 RESULTS = Path(__file__).parent / "results"
 
 
+def best_device() -> torch.device:
+    """A GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def interleaved(contenders: Mapping[str, Callable[[], Any]], rounds: int = 15, warm_up: int = 2) -> dict[str, list[float]]:
     """Seconds of every contender in every round, after a warm-up."""
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for round_ in range(warm_up + rounds):
         for name, run in contenders.items():
+            wait()
             started = time.perf_counter()
             run()
+            wait()
             if round_ >= warm_up:
                 seconds[name].append(time.perf_counter() - started)
     return seconds
+
+
+def wait() -> None:
+    """Until the GPU, if there is one, has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def ratio(seconds: Mapping[str, list[float]], slow: str, fast: str) -> tuple[float, float, float]:
@@ -36,7 +49,7 @@ def ratio(seconds: Mapping[str, list[float]], slow: str, fast: str) -> tuple[flo
 
 def write_results(name: str, rows: list[dict[str, Any]]) -> Path:
     """Write rows with the machine and the versions to bench/results/NAME.json."""
-    device = torch.device("cpu")
+    device = best_device()
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     machine = describe_environment(device, choose_precision("auto", device))

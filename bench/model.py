@@ -1,44 +1,88 @@
-"""PCB + CSA against PCB on ResNet-50 at 384 x 128: images per second forward, fp32, alpha not 0, interleaved."""
+"""The paper's Table 6: images per second of PCB, PCB + SA and PCB + CSA in 1, 2, 4, 8 groups, inference and training.
+
+ResNet-50 at 384 x 128, alpha not 0, channels_last, all arms interleaved; fp32 and batch 8 on a CPU, bf16 and batch 64 on a GPU.
+Printed beside the paper's figures as ratios to PCB. `python -m bench.memory` counts the memory.
+"""
 
 import argparse
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import torch
+from torch import Tensor
 
-from bench.measure import interleaved, ratio, write_results
+from bench.measure import best_device, interleaved, ratio, write_results
+from bench.memory import ARMS
 from csametric import PCB
 from csametric.cli.tables import print_table
+from csametric.losses.parts import parts_loss
 from csametric.training.memory import keep_freed_memory
 
-BATCH = 8
-ARMS = {"PCB": None, "PCB + CSA, G = 2": "csa"}
+PAPER = (380.24, 224.30, 360.90, 350.36, 335.66, 314.80)
+IDS = 751
 
 
-def inference_call(attention: str | None, images: torch.Tensor) -> Callable[[], None]:
-    """A forward of a model with that attention, supervision dropped as at inference."""
-    torch.manual_seed(0)
-    model = PCB(num_ids=751, attention=attention, alpha=0.5).eval().to(memory_format=torch.channels_last)
+def lower_precision(device: torch.device) -> AbstractContextManager[Any]:
+    return torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else nullcontext()
+
+
+def inference_call(model: PCB, images: Tensor) -> Callable[[], None]:
+    """A forward, supervision dropped as at inference."""
+    model.eval()
 
     @torch.inference_mode()
     def call() -> None:
-        model(images)
+        with lower_precision(images.device):
+            model(images)
 
     return call
+
+
+def training_call(model: PCB, images: Tensor) -> Callable[[], None]:
+    """A forward, the loss of the parts, and a backward."""
+    model.train()
+    ids = torch.arange(len(images), device=images.device) % IDS
+
+    def call() -> None:
+        model.zero_grad(set_to_none=True)
+        with lower_precision(images.device):
+            out = model(images)
+        parts_loss(out.logits, out.auxiliary, ids).backward()
+
+    return call
+
+
+CALLS = {"inference": inference_call, "training": training_call}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
-    arguments = parser.parse_args()
+    parser.add_argument("--batch", type=int, default=0, help="images; 64 on a GPU, 8 on a CPU")
+    parser.add_argument("--only", choices=CALLS, help="inference or training")
+    arguments, device = parser.parse_args(), best_device()
+    batch = arguments.batch or (64 if device.type == "cuda" else 8)
     keep_freed_memory()
-    images = torch.randn(BATCH, 3, 384, 128).to(memory_format=torch.channels_last)
-    seconds = interleaved({name: inference_call(attention, images) for name, attention in ARMS.items()}, arguments.rounds)
-    rows = []
-    for name, each in seconds.items():
-        median, lower, upper = ratio(seconds, "PCB", name)
-        rows.append([name, f"{BATCH / sorted(each)[len(each) // 2]:.1f}", f"{median:.3f} ({lower:.3f}-{upper:.3f})"])
-    print_table(f"forward, batch {BATCH}, {torch.get_num_threads()} threads", ["model", "images/s", "of PCB"], rows)
-    print(f"written to {write_results('model', [{'arm': name, 'seconds': each} for name, each in seconds.items()])}")
+    images = torch.randn(batch, 3, 384, 128, device=device).to(memory_format=torch.channels_last)
+    results = []
+    for what in [arguments.only] if arguments.only else CALLS:
+        seconds = interleaved({name: make_call(what, name, images) for name in ARMS}, arguments.rounds)
+        rows = []
+        for (name, each), paper in zip(seconds.items(), PAPER, strict=True):
+            median, lower, upper = ratio(seconds, "PCB", name)
+            rate = batch / sorted(each)[len(each) // 2]
+            rows.append([name, f"{rate:.1f}", f"{median:.3f} ({lower:.3f}-{upper:.3f})", f"{paper / PAPER[0]:.2f}"])
+            results.append({"what": what, "arm": name, "seconds": each})
+        print_table(f"{what}, batch {batch}, {device.type}", ["model", "images/s", "of PCB", "paper, of PCB"], rows)
+    print(f"written to {write_results('model', results)}")
+
+
+def make_call(what: str, name: str, images: Tensor) -> Callable[[], None]:
+    torch.manual_seed(0)
+    model = PCB(num_ids=IDS, deep_supervision=False, alpha=0.5, **ARMS[name])  # type: ignore[arg-type]
+    model.to(device=images.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return CALLS[what](model, images)
 
 
 if __name__ == "__main__":

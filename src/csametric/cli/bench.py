@@ -6,7 +6,7 @@ import typer
 
 
 def bench(
-    what: Annotated[str, typer.Argument(help="attention, evaluation, loading, model, patches or training.")],
+    what: Annotated[str, typer.Argument(help="attention, evaluation, growth, loading, memory, model, patches or training.")],
 ) -> None:
     """Run a benchmark of the source checkout and print its table.
 
