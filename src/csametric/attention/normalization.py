@@ -9,11 +9,11 @@ def input_norm(channels: int, used: bool) -> nn.BatchNorm2d | None:
     return nn.BatchNorm2d(channels, affine=False) if used else None
 
 
-@torch.no_grad()
 def observe(norm: nn.BatchNorm2d | None, x_NCHW: Tensor) -> None:
     """In training, the running mean and variance move towards those of the batch."""
     if norm is not None and norm.training:
-        norm(x_NCHW)
+        with torch.no_grad():
+            norm(x_NCHW)
 
 
 def folded(

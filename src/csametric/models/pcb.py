@@ -9,6 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils import _pytree as pytree
 
 from csametric.attention.layers import MakeLayer, attention_maker
 from csametric.errors import UserError
@@ -26,6 +27,9 @@ class PCBOutput(NamedTuple):
     logits: list[Tensor]
     auxiliary: Sequence[Tensor]
     features: Tensor
+
+
+pytree._register_namedtuple(PCBOutput, serialized_type_name="csametric.models.pcb.PCBOutput")  # so torch.export.save works
 
 
 class PCB(nn.Module):

@@ -1,0 +1,50 @@
+"""PCB with attention leaves PyTorch's eager mode: ONNX with a free batch, torch.export, half precision."""
+
+import pytest
+import torch
+
+from csametric import PCB
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "normalised"])
+def model(request) -> PCB:
+    torch.manual_seed(0)
+    model = PCB("resnet18", num_ids=5, attention="csa", alpha=0.5, attention_norm=request.param)
+    model.train()(torch.randn(4, 3, 96, 32))
+    return model.eval()
+
+
+def test_onnx_runtime_gives_the_same_features(model, tmp_path):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    batch = ({0: torch.export.Dim("batch")},)
+    program = torch.onnx.export(model, (torch.randn(2, 3, 96, 32),), dynamo=True, dynamic_shapes=batch, verbose=False)
+    program.save(str(tmp_path / "pcb.onnx"))
+    session = onnxruntime.InferenceSession(str(tmp_path / "pcb.onnx"))
+    for images in (torch.randn(1, 3, 96, 32), torch.randn(7, 3, 96, 32)):
+        *logits, features = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+        with torch.no_grad():
+            expected = model(images)
+        torch.testing.assert_close(torch.from_numpy(features), expected.features, rtol=1e-4, atol=1e-4)
+        for found, wanted in zip(logits, expected.logits, strict=True):
+            torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_an_exported_program_gives_the_same_features(model, tmp_path):
+    images = torch.randn(2, 3, 96, 32)
+    program = torch.export.export(model, (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.export.save(program, tmp_path / "pcb.pt2")
+    again = torch.export.load(tmp_path / "pcb.pt2").module()
+    for batch in (images, torch.randn(5, 3, 96, 32)):
+        torch.testing.assert_close(again(batch).features, model(batch).features, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_stays_near(model, dtype):
+    images = torch.randn(2, 3, 96, 32)
+    with torch.no_grad():
+        expected = model(images).features
+        model.to(dtype)
+        found = model(images.to(dtype)).features
+        model.float()
+    cosines = torch.cosine_similarity(found.float(), expected, dim=1)
+    assert (cosines > (0.999 if dtype == torch.float16 else 0.99)).all()
