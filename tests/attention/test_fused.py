@@ -214,6 +214,11 @@ def test_auto_leaves_the_interpreter_alone():
     assert "CPU" in layer.last_reason or "CUDA" in layer.last_reason
 
 
+def test_an_exported_program_has_no_kernels(monkeypatch):
+    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
+    assert "exported" in dispatch.why_not_fused(torch.randn(1, 8, 3, 3, device=DEVICE), maps=8)
+
+
 def test_what_cannot_run_says_why():
     layer = CompressedSelfAttention(8, maps=200, backend="fused").to(DEVICE)
     with pytest.raises(UserError, match="up to 128 maps a group, the layer has 200; use backend='auto'"):
