@@ -23,7 +23,7 @@ app.command()(runs.evaluate)
 app.command()(datasets.embed)
 app.add_typer(datasets.app, name="data")
 app.command()(runs.recipes)
-app.command()(bench.bench)
+app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench.bench)
 app.command()(system.doctor)
 
 DEBUG = "--debug"

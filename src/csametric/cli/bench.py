@@ -6,11 +6,12 @@ import typer
 
 
 def bench(
+    context: typer.Context,
     what: Annotated[str, typer.Argument(help="attention, evaluation, growth, loading, memory, model, patches or training.")],
 ) -> None:
-    """Run a benchmark of the source checkout and print its table.
+    """Run a benchmark of the source checkout and print its table; options go to the benchmark.
 
-    Example: csametric bench attention
+    Example: csametric bench attention --rounds 9 --types fp32,bf16
     """
     import subprocess
     import sys
@@ -25,4 +26,6 @@ def bench(
         raise UserError("the benchmarks are not installed with the package; clone the repository and run `make bench` there")
     if what not in known:
         raise UserError(f"there is no benchmark {what!r}; use one of {', '.join(known)}")
-    raise SystemExit(subprocess.run([sys.executable, "-m", f"bench.{what}"], cwd=checkout, check=False).returncode)
+    raise SystemExit(
+        subprocess.run([sys.executable, "-m", f"bench.{what}", *context.args], cwd=checkout, check=False).returncode
+    )
