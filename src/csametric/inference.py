@@ -100,7 +100,10 @@ def load(run: str | Path, device: str | torch.device | None = None) -> PatchEmbe
 
 
 def _array(images: Images) -> NDArray:
-    return np.asarray(images.detach().cpu() if isinstance(images, Tensor) else images)
+    try:
+        return np.asarray(images.detach().cpu() if isinstance(images, Tensor) else images)
+    except ValueError as error:
+        raise UserError("the images differ in shape; give paths of files, or embed one shape after the other") from error
 
 
 def _colour_images(images: NDArray) -> NDArray:

@@ -157,6 +157,12 @@ def test_a_layer_takes_over_type_and_mode():
         remove_after(model, ["layer9"])
 
 
+@pytest.mark.parametrize("layer", [CompressedSelfAttention(64), "csa"], ids=["a layer", "a name"])
+def test_what_makes_no_layer_is_refused(layer):
+    with pytest.raises(UserError, match="what goes after 'layer1' must make a layer of a number of channels"):
+        insert_after(network("timm resnet18"), {"layer1": layer})
+
+
 def test_a_second_layer_at_a_stage_is_refused():
     model = insert_after(network("timm resnet18"), {"layer1": attending()})
     with pytest.raises(UserError, match="take an inserted one out"):

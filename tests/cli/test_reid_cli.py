@@ -51,6 +51,17 @@ def test_evaluate_on_another_dataset(trained, cache):
     assert (folder / "runs/mine/evaluation/people-rerank-flip.json").is_file()
 
 
+def test_another_dataset_of_the_same_name_keeps_its_own_file(trained, called_here):
+    folder, _ = trained
+    people.write_folders(folder / "other" / "people")
+    for data in ("folder:people", "folder:other/people", "folder:people"):
+        done = called_here("evaluate", "runs/mine", "--data", data, cwd=folder)
+        assert done.returncode == 0, done.stderr
+    found = sorted((folder / "runs/mine/evaluation").glob("people*.json"))
+    paths = [json.loads(path.read_text())["data"] for path in found if "rerank" not in path.name]
+    assert paths == [f"folder:{folder}/people", f"folder:{folder}/other/people"]
+
+
 def test_two_processes_evaluate_alike(trained, cache):
     folder, _ = trained
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
@@ -58,6 +69,7 @@ def test_two_processes_evaluate_alike(trained, cache):
     done = subprocess.run([*launch, *words], cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     two = json.loads((folder / "runs/mine/evaluation/people.json").read_text())
+    assert two.pop("data") == f"folder:{folder}/people"
     one = json.loads((folder / "runs/mine/scores.json").read_text())
     assert two == one
 
@@ -101,12 +113,13 @@ def test_check_a_dataset(trained, called_here):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train", "pcb"], "market1501 needs to know where it is; give --data market1501:PATH"),
+        (["train", "pcb"], "there is no dataset to train on; give --data KIND:PATH, of kind market1501"),
         (["train", "pcb", "--data", "market1501:nowhere"], "there is no folder"),
         (["train", "pcb", "--data", "nowhere"], "'nowhere' names no dataset; write KIND:PATH"),
         (["train", "pcb", "--data", "photos:people"], "there is no dataset kind 'photos'"),
         (["evaluate", "runs/mine", "--data", "folder:nowhere"], "there is no folder"),
         (["embed", "runs/mine", "people", "--out", "x.csv"], "neither .npy nor .parquet"),
+        (["embed", "runs/mine", "nowhere", "--out", "x.npy"], "there is no folder nowhere"),
         (["embed", "runs/mine", "runs/mine/state", "--out", "x.npy"], "holds no images"),
         (["data", "check", "market1501:people"], "there is no folder"),
     ],

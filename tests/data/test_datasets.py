@@ -1,10 +1,12 @@
 """Readers of re-identification datasets, on a generated set in each layout."""
 
+import shutil
+
 import pytest
 from PIL import Image
 
 from csametric.data.datasets import READERS, read_dataset
-from csametric.data.folder import read_folder
+from csametric.data.folder import read_folder, read_manifest
 from csametric.data.inspection import inspect
 from csametric.data.market1501 import read_market1501
 from csametric.data.records import Count, Record, ReidDataset, count, number_identities, queries_without_match
@@ -112,10 +114,31 @@ def test_what_is_missing_is_named(tmp_path, layout, damage, words):
         read_dataset(kind, root)
 
 
+def test_a_set_to_evaluate_on_needs_no_train_split(tmp_path):
+    root = people.write_folders(tmp_path / "set")
+    shutil.rmtree(root / "train")
+    dataset = read_folder(root)
+    assert len(dataset.train) == 0
+    assert len(dataset.query) > 0
+    manifest = tmp_path / "set.csv"
+    manifest.write_text("path,id,camera,split\n" + "".join(f"{r.path},{r.identity},1,query\n" for r in dataset.query))
+    with pytest.raises(UserError, match="has no images for gallery"):
+        read_manifest(manifest)
+
+
+@pytest.mark.parametrize("name", ["train", "Test", "val", "query"])
+def test_the_name_of_a_split_is_no_identity(tmp_path, name):
+    for folder in ("a", "b", "c", name):
+        (tmp_path / folder).mkdir()
+        people.person(1, 0, 0).save(tmp_path / folder / "1.png")
+    with pytest.raises(UserError, match=f"lies in .*{name}, a split and no identity"):
+        read_folder(tmp_path)
+
+
 def test_unknown_kinds_and_empty_folders(tmp_path):
     with pytest.raises(UserError, match="no dataset kind 'market'; use one of market1501"):
         read_dataset("market", tmp_path)
-    with pytest.raises(UserError, match="needs to know where it is; give --data folder:PATH"):
+    with pytest.raises(UserError, match="there is no dataset to train on; give --data KIND:PATH"):
         read_dataset("folder", "")
     for kind in READERS:
         with pytest.raises(UserError):

@@ -205,6 +205,8 @@ def test_what_does_not_fit_is_refused():
         evaluate_reid(**problem, distance="hamming")
     with pytest.raises(UserError, match=r"query_features are \(19, 6\) for 20 identities"):
         evaluate_reid(**problem | {"query_features": problem["query_features"][1:]})
+    with pytest.raises(UserError, match="a query has 4 numbers and a gallery entry 6"):
+        evaluate_reid(**problem | {"query_features": problem["query_features"][:, :4]})
     with pytest.raises(UserError, match=r"gallery_ids \(90,\) and gallery_cameras \(1,\)"):
         evaluate_reid(**problem | {"gallery_cameras": [1]})
     broken = problem["gallery_features"].copy()

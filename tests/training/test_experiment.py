@@ -27,6 +27,8 @@ def test_overrides_are_typed():
     [
         ("optimizer.learning_rate=1", "did you mean attention_lr|did you mean"),
         ("stepz=1", "there is no setting stepz; did you mean steps?"),
+        ("model.map=1", "there is no setting model.map; did you mean model.maps?"),
+        ("maps=1", "there is no setting maps; did you mean model.maps?"),
         ("zzzz=1", "known are recipe, task, seed"),
         ("steps=many", "steps=many is not a whole number"),
         ("steps=1.5", "is not a whole number"),

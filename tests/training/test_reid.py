@@ -173,6 +173,7 @@ def test_embedding_takes_files_arrays_and_tensors(finished, market):
         (tensors.float(), r"must lie in \[0, 1\]; do not normalise"),
         (arrays.astype(int), "not int64; convert them"),
         ([], "no images to embed"),
+        ([np.zeros((9, 8, 3), np.uint8), np.zeros((9, 9, 3), np.uint8)], "differ in shape; give paths"),
     ):
         with pytest.raises(UserError, match=words):
             model.embed(wrong)
@@ -208,23 +209,36 @@ def test_what_cannot_be_trained_is_refused(tmp_path, market, settings, words):
         loop.train(tiny_reid.experiment("market1501", market, *settings), tmp_path / "run")
 
 
-def test_a_truncated_training_image_is_named(tmp_path, market):
-    own = shutil.copytree(market, tmp_path / "market")
-    broken = sorted((own / "bounding_box_train").iterdir())[5]
-    broken.write_bytes(broken.read_bytes()[:60])
-    with pytest.raises(UserError, match=rf"{broken.name} is not a whole image"):
-        loop.train(tiny_reid.experiment("market1501", own), tmp_path / "run")
-
-
-def test_a_broken_gallery_image_costs_no_training(tmp_path, market):
+@pytest.mark.parametrize("split", ["bounding_box_train", "bounding_box_test"])
+def test_broken_images_are_named_before_the_first_step_and_may_be_removed(tmp_path, market, split):
     own, folder = shutil.copytree(market, tmp_path / "market"), tmp_path / "run"
+    experiment = tiny_reid.experiment("market1501", own, "epochs=1")
+    broken = sorted((own / split).iterdir())[5:7]
+    for path in broken:
+        path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(
+        UserError, match=rf"{broken[0].name} is not a whole image.*and 1 more: csametric data check market1501:"
+    ):
+        loop.train(experiment, folder)
+    assert not (folder / "metrics.jsonl").exists()
+    for path in broken:
+        path.unlink()
+    loop.train(experiment, folder)
+    assert (folder / "scores.json").is_file()
+
+
+def test_an_image_that_breaks_during_training_costs_none_of_it(tmp_path, market):
+    own, folder = shutil.copytree(market, tmp_path / "market"), tmp_path / "run"
+    experiment = tiny_reid.experiment("market1501", own, "epochs=1")
+    loop.train(experiment, folder)
+    weights = (folder / "weights.safetensors").read_bytes()
+    (folder / "scores.json").unlink()
     broken = sorted((own / "bounding_box_test").iterdir())[5]
     broken.write_bytes(broken.read_bytes()[:60])
     with pytest.raises(UserError, match="is not a whole image"):
-        loop.train(tiny_reid.experiment("market1501", own, "epochs=1"), folder)
-    weights = (folder / "weights.safetensors").read_bytes()
+        loop.train(experiment, folder)
     broken.unlink()
-    loop.train(tiny_reid.experiment("market1501", own, "epochs=1"), folder)
+    loop.train(experiment, folder)
     assert (folder / "weights.safetensors").read_bytes() == weights
     assert (folder / "scores.json").is_file()
 

@@ -41,6 +41,9 @@ def insert_after(model: nn.Module, layers: Mapping[str, MakeLayer]) -> nn.Module
         UserError: no such stage (the message lists those there are), one that cannot take a layer, or has one already.
             The model is left as it was.
     """
+    for name, make_layer in layers.items():
+        if isinstance(make_layer, nn.Module) or not callable(make_layer):
+            raise UserError(f"what goes after {name!r} must make a layer of a number of channels; give a class or a function")
     maps = feature_maps(model)
     for name in layers:
         _check_stage(model, maps, name)

@@ -68,16 +68,19 @@ def embed(
     out: Annotated[Path, typer.Option("--out", help="x.npy (with x.txt, the files) or x.parquet.")],
     flip: Annotated[bool, typer.Option("--flip", help="Average the features of an image and its mirror image.")] = False,
 ) -> None:
-    """Write the features of all images of a folder.
+    """Write the features of all images of a folder: a row an image, each of its parts of unit length, for Euclidean distances.
 
     Example: csametric embed runs/pcb_csa photos --out features.npy
     """
     from csametric.data.records import SUFFIXES, is_image_file
     from csametric.errors import UserError
-    from csametric.inference import ImageEmbedder, load
 
     if out.suffix not in (".npy", ".parquet"):
         raise UserError(f"--out {out} is neither .npy nor .parquet; choose one")
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; name one that holds images")
+    from csametric.inference import ImageEmbedder, load
+
     model = load(run)
     if not isinstance(model, ImageEmbedder):
         raise UserError(f"{run} describes patches, not images; use csametric.load({str(run)!r}).embed(patches)")

@@ -42,7 +42,9 @@ def conventions(scores: Mapping[str, Any]) -> str:
     missing = len(scores["queries_without_match"])
     parts = [
         f"{scores['dataset']}, single query",
-        "same-camera images of the query's identity left out" if scores["camera_filter"] else "camera filter off",
+        "same-camera images of the query's identity left out"
+        if scores["camera_filter"]
+        else "no camera filter, asked for or because all images have one camera",
         *(["re-ranked (k1 = 20, k2 = 6, lambda = 0.3)"] if scores["rerank"] else []),
         *(["features averaged over the mirror image"] if scores["flip"] else []),
         *([f"{missing} queries without a match left out"] if missing else []),
@@ -81,5 +83,5 @@ def report_reid(title: str, runs: Mapping[str, Path], path: Path) -> None:
 
 
 def _ranked_section(label: str, scores: Mapping[str, Any]) -> Section:
-    caption = f"{label}: evenly spread queries and their nearest gallery images; green frames show the same person"
+    caption = f"{label}: evenly spread queries and their nearest gallery images; green: the same person, orange: another"
     return Section(title=f"Ranked lists of {label}", pictures=[(figures.data_uri(ranked_picture(scores)), caption)])

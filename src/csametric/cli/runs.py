@@ -13,7 +13,9 @@ RUNS = Path("runs")
 DataOption = Annotated[
     str | None, typer.Option("--data", help="photos:FOLDER, market1501:PATH, folder:PATH, csv:FILE, ...", metavar="KIND:PATH")
 ]
-SeedOption = Annotated[int | None, typer.Option("--seed", help="The seed of weights, order and views.")]
+SeedOption = Annotated[
+    int | None, typer.Option("--seed", help="The seed of weights, order and views; by default the recipe's, 0.")
+]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a setting, e.g. optimizer.lr=5; repeatable.", metavar="NAME=VALUE")
 ]
@@ -104,14 +106,16 @@ def _evaluate_reid(run: Path, model: "ImageEmbedder", data: str | None, rerank: 
     from csametric.training.reid import score_dataset
 
     settings = replace(model.experiment.data, camera_filter=camera_filter and model.experiment.data.camera_filter)
-    dataset = read_dataset(*(split_data(data) if data else (settings.kind, settings.path)))
+    kind, path = split_data(data) if data else (settings.kind, settings.path)
+    dataset = read_dataset(kind, path)
     machine = join_processes(model.experiment.precision)
     scores = score_dataset(model.model.to(machine.device), dataset, settings, machine, flip, rerank)
     if not machine.is_main:
         return
     words = [dataset.name, *(["rerank"] if rerank else []), *(["flip"] if flip else [])]
     words += [] if camera_filter else ["no-camera-filter"]
-    out = str(run / "evaluation" / "-".join(words).replace(" ", "-").lower())
+    out = _evaluation_file(run / "evaluation", "-".join(words).replace(" ", "-").lower(), path)
+    scores |= {"data": f"{kind}:{path}"}
     write_text(Path(f"{out}.json"), json.dumps(scores, indent=1))
     ranked_picture(scores).savefig(f"{out}.png", dpi=100)
     table = reid_table({run.name: scores})
@@ -122,8 +126,18 @@ def _evaluate_reid(run: Path, model: "ImageEmbedder", data: str | None, rerank: 
     print(f"{conventions(scores)}\nwritten: {out}.json and {out}.png")
 
 
+def _evaluation_file(folder: Path, name: str, path: str) -> str:
+    """Without a suffix; another dataset of the same name gets a name with a digest of its path."""
+    import hashlib
+    import json
+
+    present = folder / f"{name}.json"
+    taken = present.is_file() and not json.loads(present.read_text())["data"].endswith(f":{path}")
+    return str(folder / (f"{name}-{hashlib.sha256(path.encode()).hexdigest()[:6]}" if taken else name))
+
+
 def recipes() -> None:
-    """List the recipes, one a line.
+    """List the recipes with what they train.
 
     Example: csametric recipes
     """

@@ -32,5 +32,5 @@ def read_dataset(kind: str, path: str | Path) -> ReidDataset:
     if kind not in READERS:
         raise UserError(f"there is no dataset kind {kind!r}; use one of {', '.join(READERS)}")
     if not str(path):
-        raise UserError(f"{kind} needs to know where it is; give --data {kind}:PATH")
+        raise UserError(f"there is no dataset to train on; give --data KIND:PATH, of kind {', '.join(READERS)}")
     return READERS[kind](Path(path).expanduser())

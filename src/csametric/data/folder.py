@@ -12,11 +12,14 @@ from csametric.errors import UserError
 
 COLUMNS = ("path", "id", "camera", "split")
 SPLITS = ("train", "query", "gallery")
+NO_IDENTITIES = {"train", "training", "val", "valid", "validation", "test", "testing", "query", "gallery"}
 _CAMERA = re.compile(r"(?:^|_)c(?:am)?(\d+)", re.IGNORECASE)
 
 
 def read_manifest(path: Path) -> ReidDataset:
     """A CSV file with the columns path (relative to the file), id, camera (a number) and split (train, query, gallery).
+
+    Without images to train on it can be evaluated.
 
     Identities are numbered from 1 in the order of their sorted names.
 
@@ -37,7 +40,7 @@ def read_manifest(path: Path) -> ReidDataset:
 
 
 def read_folder(root: Path) -> ReidDataset:
-    """A folder with a folder for each identity; or with train, query and gallery, each with a folder for each identity.
+    """A folder with a folder for each identity; or with query, gallery and, to train on, train, each with a folder for each.
 
     Cameras are read from file names with c1 or cam1 at their start or after an underscore, else there is one camera, 0.
     Without train, query and gallery, every second identity (of the sorted names, from the first) is for training; of the
@@ -48,9 +51,16 @@ def read_folder(root: Path) -> ReidDataset:
     """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; name one that holds a folder of images for each identity")
-    if all((root / split).is_dir() for split in SPLITS):
-        return _dataset(root.name, [entry for split in SPLITS for entry in _identities(root / split, split)])
+    if all((root / split).is_dir() for split in SPLITS[1:]):
+        present = [split for split in SPLITS if (root / split).is_dir()]
+        return _dataset(root.name, [entry for split in present for entry in _identities(root / split, split)])
     entries = _identities(root, "")
+    for path, name, _, _ in entries:
+        if name.lower() in NO_IDENTITIES:
+            raise UserError(
+                f"{path.parent} lies in {root / name}, a split and no identity; name the splits query, gallery and train, "
+                "each with a folder for each identity"
+            )
     names = sorted({name for _, name, _, _ in entries})
     if len(names) < 4:
         raise UserError(f"{root} has {len(names)} folders with images; four identities are the least, two to train on")
@@ -110,7 +120,9 @@ def _dataset(name: str, entries: Sequence[Entry]) -> ReidDataset:
         split: sorted(Record(path, numbers[identity], camera) for path, identity, camera, own in entries if own == split)
         for split in SPLITS
     }
-    empty = [split for split, records in splits.items() if not records]
+    empty = [split for split in SPLITS[1:] if not splits[split]]
     if empty:
-        raise UserError(f"{name} has no images for {' and '.join(empty)}; every split needs some")
+        raise UserError(
+            f"{name} has no images for {' and '.join(empty)}; an identity needs two images or more to be found by another"
+        )
     return ReidDataset(name=name, names=names, train=splits["train"], query=splits["query"], gallery=splits["gallery"])

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from csametric.data.loading import made_ahead
@@ -53,12 +53,23 @@ def inspect(dataset: ReidDataset, progress: Callable[[int, int], None] = lambda 
     )
 
 
-def _read(record: Record) -> tuple[bytes, str]:
+def unreadable(dataset: ReidDataset) -> Iterator[str]:
+    """A sentence for each file that is no whole image."""
+    records = [record for split in dataset.splits.values() for record in split]
+    yield from filter(None, made_ahead(_problem, records))
+
+
+def _problem(record: Record) -> str:
     try:
         read_image(record.path, 8, 8)
     except UserError as error:
-        return b"", str(error)
-    return hashlib.sha256(record.path.read_bytes()).digest(), ""
+        return str(error)
+    return ""
+
+
+def _read(record: Record) -> tuple[bytes, str]:
+    problem = _problem(record)
+    return b"" if problem else hashlib.sha256(record.path.read_bytes()).digest(), problem
 
 
 def _report(records: Sequence[Record]) -> SplitReport:

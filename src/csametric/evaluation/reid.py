@@ -92,6 +92,9 @@ def evaluate_reid(
     queries, gallery = _labels(query_ids, query_cameras, "query"), _labels(gallery_ids, gallery_cameras, "gallery")
     _check_size("query_features", query_features, queries)
     _check_size("gallery_features", gallery_features, gallery)
+    of_query, of_entry = np.shape(query_features)[-1], np.shape(gallery_features)[-1]
+    if of_query != of_entry:
+        raise UserError(f"a query has {of_query} numbers and a gallery entry {of_entry}; give features of one model")
     if rerank and distance != "euclidean":
         raise UserError(f"re-ranking compares Euclidean distances, not {distance}; leave one of the two out")
     if rerank:

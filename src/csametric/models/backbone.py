@@ -115,7 +115,7 @@ def _new(name: str, pretrained: bool, **options: Any) -> nn.Module:
         if not pretrained:
             raise UserError(f"{name} cannot serve as a backbone ({error}); use one with a feature pyramid") from error
         reason = str(error).splitlines()[0]
-        raise UserError(f"the ImageNet weights of {name} could not be had ({reason}); give a file instead") from error
+        raise UserError(f"the ImageNet weights of {name} could not be had ({reason}); give a file as pretrained") from error
 
 
 def _stages(network: nn.Module, name: str) -> dict[int, Stage]:

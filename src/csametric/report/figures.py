@@ -104,25 +104,40 @@ def matches(
 
 
 def training_curves(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Loss (mean of ten steps), the alphas of attention layers, and rank-1 where it was evaluated, over steps.
+    """Loss (a mean over up to ten steps), and where there are any the alphas of attention layers and rank-1, over steps.
 
     Args:
         metrics: the rows of metrics.jsonl by the run's label.
     """
-    figure = Figure(figsize=(13, 3.4), layout="constrained")
-    loss, alphas, rank = figure.subplots(1, 3)
+    every = [row for rows in metrics.values() for row in rows]
+    with_alphas = any(name.startswith("alpha") for row in every for name in row)
+    with_rank = any("rank1" in row for row in every)
+    panels = 1 + with_alphas + with_rank
+    figure = Figure(figsize=(4.4 * panels, 3.4), layout="constrained")
+    loss, *others = figure.subplots(1, panels, squeeze=False)[0]
     for label, rows in metrics.items():
         _draw_loss(loss, label, rows)
-        steps = [row["step"] for row in rows]
+    _decorate(loss, "training loss, running mean", "step", "loss")
+    if with_alphas:
+        _draw_alphas(others[0], metrics)
+    if with_rank:
+        _draw_rank(others[-1], metrics)
+    return figure
+
+
+def _draw_alphas(axis: Axes, metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    for label, rows in metrics.items():
         for name in sorted(name for name in rows[0] if name.startswith("alpha")):
-            alphas.plot(steps, [row[name] for row in rows], label=f"{label} {name}")
+            axis.plot([row["step"] for row in rows], [row[name] for row in rows], label=f"{label} {name}")
+    _decorate(axis, "attention layers", "step", "alpha")
+
+
+def _draw_rank(axis: Axes, metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    for label, rows in metrics.items():
         points = [(row["step"], 100 * row["rank1"]) for row in rows if "rank1" in row]
         if points:
-            rank.plot(*zip(*points, strict=True), marker="o", label=label)
-    _decorate(loss, "training loss", "step", "loss")
-    _decorate(alphas, "attention layers", "step", "alpha")
-    _decorate(rank, "query and gallery", "step", "rank-1, %")
-    return figure
+            axis.plot(*zip(*points, strict=True), marker="o", label=label)
+    _decorate(axis, "query and gallery", "step", "rank-1, %")
 
 
 def ranked_lists(lists: Sequence[tuple[NDArray, Sequence[NDArray], Sequence[bool]]]) -> Figure:
@@ -163,7 +178,7 @@ def contact_sheet(images: Sequence[NDArray], captions: Sequence[str], columns: i
 
 def _draw_loss(axis: Axes, label: str, rows: Sequence[Mapping[str, float]]) -> None:
     steps, losses = np.array([(row["step"], row["loss"]) for row in rows]).T
-    window = min(10, len(losses))
+    window = min(10, max(1, len(losses) // 10))
     axis.plot(steps[window - 1 :], np.convolve(losses, np.ones(window) / window, "valid"), label=label)
 
 

@@ -79,12 +79,12 @@ def check_run_folder(folder: Path, experiment: Experiment) -> None:
 
 
 def check_data(folder: Path, data: dict[str, Any]) -> None:
-    """See that the data are those the run began with, where it has begun.
+    """See that the data are those the run began with, where there is a checkpoint to go on from.
 
     Raises:
         UserError: images were added, removed or changed.
     """
-    if (folder / ENVIRONMENT).exists() and read_environment(folder)["data"] != data:
+    if (folder / CHECKPOINT).exists() and read_environment(folder)["data"] != data:
         raise UserError(f"the images have changed since {folder} began; restore them, or {RENAME}")
 
 
@@ -94,7 +94,7 @@ def check_processes(folder: Path, processes: int) -> None:
     Raises:
         UserError: it began with another number.
     """
-    if (folder / ENVIRONMENT).exists():
+    if (folder / CHECKPOINT).exists():
         began_with = read_environment(folder)["processes"]
         if began_with != processes:
             mend = f"go on with torchrun --nproc-per-node {began_with}" if began_with > 1 else "go on without torchrun"

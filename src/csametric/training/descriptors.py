@@ -57,6 +57,9 @@ class DescriptorTask:
     def announce(self) -> str:
         return str(self.patches.summary)
 
+    def check_files(self) -> None:
+        """The cache was made of what could be read."""
+
     def build_model(self) -> nn.Module:
         return build_model(self.experiment.model)
 

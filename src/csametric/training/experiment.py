@@ -335,7 +335,11 @@ def _from_dict(kind: Any, values: dict[str, Any], prefix: str) -> Any:
 
 def _check_name(kind: Any, key: str, name: str) -> None:
     known = [f.name for f in fields(kind)]
-    if key not in known:
-        nearest = difflib.get_close_matches(key, known, 1, 0.3)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"known are {', '.join(known)}"
-        raise UserError(f"there is no setting {name}; {hint}")
+    if key in known:
+        return
+    hints = get_type_hints(kind)
+    inner = [f"{group}.{f.name}" for group in known if is_dataclass(hints[group]) for f in fields(hints[group])]
+    prefix = name.removesuffix(key) if name.endswith(f".{key}") else ""
+    nearest = difflib.get_close_matches(key, known + inner, 1, 0.3)
+    hint = f"did you mean {prefix}{nearest[0]}?" if nearest else f"known are {', '.join(known)}"
+    raise UserError(f"there is no setting {name}; {hint}")

@@ -66,11 +66,14 @@ def _train(experiment: Experiment, task: Task, folder: Path, machine: Machine) -
     if machine.is_main:
         checkpoint.write_text(folder / checkpoint.EXPERIMENT, to_json(experiment))
     first = checkpoint.load_checkpoint(folder, model, optimizer)
+    if first == 0 and machine.is_main:
+        task.check_files()
     network, optimizer = machine.accelerator.prepare(model, optimizer)
     environment = describe_environment(machine.device, machine.precision)
     environment |= {"processes": machine.world_size, "data": task.describe_data()}
     writing = RunLog(folder, first, environment) if machine.is_main else nullcontext()
     announcement = f"{task.announce()}\narithmetic: {machine.precision.name}, {machine.precision.reason}"
+    announcement += f"\ngoing on from step {first} of {task.steps}" if 0 < first < task.steps else ""
     bar = step_progress(f"training {experiment.recipe}", task.steps, first, announcement, enabled=machine.is_main)
 
     with writing as log, bar as progress:

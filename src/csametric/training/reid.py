@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn, optim
 
 from csametric.data.datasets import read_dataset
+from csametric.data.inspection import unreadable
 from csametric.data.loading import ImageBatch, image_batch, in_batches, made_ahead, read_images
 from csametric.data.records import Record, ReidDataset, number_identities, queries_without_match
 from csametric.data.sampling import identity_batch, image_steps_per_epoch, shuffled_batch
@@ -44,6 +45,8 @@ def open_reid(experiment: ReidExperiment, machine: Machine) -> "ReidTask":
         UserError: a dataset that cannot be used, or too small for a batch.
     """
     dataset = read_dataset(experiment.data.kind, experiment.data.path)
+    if not dataset.train:
+        raise UserError(f"{dataset.name} has no images to train on; name one with a train split, or evaluate on this one")
     task = ReidTask(experiment, machine, dataset)
     task.batch_numbers(0)
     unmatched = queries_without_match(dataset, filters_cameras(dataset, experiment.data))
@@ -77,6 +80,13 @@ class ReidTask:
             "\nrefined parts begin without a trained PCB, which is known to collapse; set model.start_from" if cold else ""
         )
         return f"{self.dataset}{warning}"
+
+    def check_files(self) -> None:
+        broken = list(unreadable(self.dataset))
+        if broken:
+            data = self.experiment.data
+            others = f" (and {len(broken) - 1} more: csametric data check {data.kind}:{data.path})" if len(broken) > 1 else ""
+            raise UserError(f"{broken[0]}{others}")
 
     def build_model(self) -> nn.Module:
         return build_model(self.experiment.model, len(self.numbers))

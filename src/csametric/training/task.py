@@ -23,6 +23,9 @@ class Task(Protocol):
     def announce(self) -> str:
         """What was read, in words."""
 
+    def check_files(self) -> None:
+        """Raises `UserError` where a file cannot be read; called once, before the first step."""
+
     def build_model(self) -> nn.Module:
         """The model before the first step; its random numbers are drawn from torch's generator."""
 
