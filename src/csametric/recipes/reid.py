@@ -177,8 +177,9 @@ def lite_pcb_supervised() -> ReidExperiment:
 
 
 def lite_pcb_sa() -> ReidExperiment:
-    """lite_pcb with self-attention and deep supervision."""
-    return _lite("lite_pcb_sa", replace(LITE, attention="sa", deep_supervision=True))
+    """lite_pcb with self-attention and deep supervision, at a tenth of the rates, above which it diverges."""
+    own = _lite("lite_pcb_sa", replace(LITE, attention="sa", deep_supervision=True))
+    return replace(own, optimizer=replace(own.optimizer, attention_lr=0.01, alpha_lr=0.01))
 
 
 def lite_pcb_csa() -> ReidExperiment:
