@@ -132,7 +132,7 @@ def _evaluation_file(folder: Path, name: str, path: str) -> str:
     import json
 
     present = folder / f"{name}.json"
-    taken = present.is_file() and not json.loads(present.read_text())["data"].endswith(f":{path}")
+    taken = present.is_file() and not json.loads(present.read_text()).get("data", "").endswith(f":{path}")
     return str(folder / (f"{name}-{hashlib.sha256(path.encode()).hexdigest()[:6]}" if taken else name))
 
 
