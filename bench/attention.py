@@ -115,9 +115,9 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
     figure, axes = pyplot.subplots(1, len(shapes), figsize=(4.2 * len(shapes), 5), sharey=True, layout="constrained")
     for axis, shape in zip(axes.flat if len(shapes) > 1 else [axes], shapes, strict=True):
         here = [row for row in rows if row["shape"] == shape]
-        for what, colour, offset in (("forward + backward", "#b8c4d6", 0.0), ("forward", "#1f4e9c", 0.0)):
+        for what, colour in (("forward + backward", "#b8c4d6"), ("forward", "#1f4e9c")):
             bars = [row for row in here if row["what"] == what]
-            axis.barh([row["layer"] for row in bars], [row["ms"] for row in bars], color=colour, label=what, left=offset)
+            axis.barh([row["layer"] for row in bars], [row["ms"] for row in bars], color=colour, label=what)
         axis.set(xscale="log", title=shape, xlabel="ms")
         axis.invert_yaxis()
     figure.legend(*axis.get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)

@@ -13,7 +13,7 @@ import triton
 from torch import Tensor
 
 from csametric.attention import kernels
-from csametric.attention.gradients import elementary_gradients
+from csametric.attention.gradients import elementary_gradients, image_by_image, side_by_side
 from csametric.attention.reference import without_autocast
 
 MOST_MAPS = 128
@@ -190,20 +190,22 @@ def _backward(
         x_NCHW, gradient_NCHW, base, bias, gathered, *x_NCHW.stride(), *gradient_NCHW.stride(), *counts,
         BLOCK_C=blocks.channels, **options,
     )  # fmt: skip
-    means_GcK = _join(means, groups)
+    means_GcK = side_by_side(means)
     small = elementary_gradients(
-        _join(gathered.sum(1), groups),
+        side_by_side(gathered.sum(1).view_as(means)),
         means_GcK,
         value_weight.float(),
         None if value_bias is None else value_bias.float(),
         alpha.float(),
     )
-    elementary, mean_gradient = (_split(each, sizes.images).to(x_NCHW.dtype) for each in (small.elementary, small.means))
-    delta = _split((small.means * means_GcK).sum(1, keepdim=True), sizes.images)
+    delta_G1K = (small.means * means_GcK).sum(1, keepdim=True)
+    elementary, mean_gradient, delta = (
+        image_by_image(each, sizes.images).contiguous() for each in (small.elementary, small.means, delta_G1K)
+    )
     base_gradient = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps, sizes.channels)
     bias_gradient = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps)
     kernels.input_gradient[grid](
-        x_NCHW, gradient_NCHW, base, bias, elementary, log_totals, mean_gradient, delta,
+        x_NCHW, gradient_NCHW, base, bias, elementary.to(x_NCHW.dtype), log_totals, mean_gradient.to(x_NCHW.dtype), delta,
         input_gradient, base_gradient, bias_gradient,
         *x_NCHW.stride(), *gradient_NCHW.stride(), *input_gradient.stride(), *counts,
         BLOCK_C=blocks.channels, **options,
@@ -212,16 +214,6 @@ def _backward(
     logit_bias_gradient = bias_gradient.unflatten(0, (-1, groups)).sum((0, 2)).flatten()
     small_gradients = (logit_gradient, small.value_weight, small.alpha, logit_bias_gradient, small.value_bias)
     return input_gradient, *(gradient.to(x_NCHW.dtype) for gradient in small_gradients)  # type: ignore[return-value]
-
-
-def _join(pairs: Tensor, groups: int) -> Tensor:
-    """(N, G, c, D) or (N*G, c, D) -> (G, c, N*D)."""
-    return pairs.reshape(-1, groups, *pairs.shape[-2:]).permute(1, 2, 0, 3).flatten(2)
-
-
-def _split(joined_GcK: Tensor, images: int) -> Tensor:
-    """(G, c, N*D) -> (N, G, c, D), contiguous."""
-    return joined_GcK.unflatten(2, (images, -1)).permute(2, 0, 1, 3).contiguous()
 
 
 @_backward.register_fake

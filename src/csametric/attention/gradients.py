@@ -44,6 +44,16 @@ def elementary_outputs(means_GcK: Tensor, weight_Gcc: Tensor, value_bias: Tensor
     return outputs_GcK if value_bias is None else outputs_GcK + value_bias.view(weight_Gcc.shape[0], -1, 1)
 
 
+def side_by_side(of_images_NGcD: Tensor) -> Tensor:
+    """(N, G, c, D) -> (G, c, K), so that a weight is read once for all images."""
+    return of_images_NGcD.permute(1, 2, 0, 3).flatten(2)
+
+
+def image_by_image(joined_GcK: Tensor, images: int) -> Tensor:
+    """(G, c, K) -> (N, G, c, D), a view."""
+    return joined_GcK.unflatten(2, (images, -1)).permute(2, 0, 1, 3)
+
+
 def grouped(weight: Tensor, groups: int) -> Tensor:
     """The weight of a 1x1 convolution as one matrix a group, (G, rows, c)."""
     return weight.reshape(groups, weight.shape[0] // groups, -1)

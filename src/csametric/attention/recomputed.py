@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from csametric.attention import reordered
-from csametric.attention.gradients import elementary_gradients, elementary_outputs, grouped
+from csametric.attention.gradients import elementary_gradients, elementary_outputs, grouped, image_by_image, side_by_side
 from csametric.attention.reference import without_autocast
 from csametric.attention.reordered import is_channels_last
 
@@ -172,15 +172,14 @@ def _weights_of(weight: Tensor, blocks: tuple[Tensor, ...], groups: int) -> tupl
 
 
 def _join(of_blocks: list[Tensor], groups: int) -> Tensor:
-    """(B, c, D) of each block -> (G, c, K), so that a weight is read once for all images."""
-    of_images_NGcD = of_blocks[0].unflatten(0, (-1, groups)) if len(of_blocks) == 1 else torch.stack(of_blocks, 1)
-    return of_images_NGcD.permute(1, 2, 0, 3).flatten(2)
+    """(B, c, D) of each block -> (G, c, K)."""
+    return side_by_side(of_blocks[0].unflatten(0, (-1, groups)) if len(of_blocks) == 1 else torch.stack(of_blocks, 1))
 
 
 def _split(joined_GcK: Tensor, blocks: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """(G, c, K) -> (B, c, D) for each block."""
     images = blocks[0].shape[0] * len(blocks) // joined_GcK.shape[0]
-    of_images_NGcD = joined_GcK.unflatten(2, (images, -1)).permute(2, 0, 1, 3)
+    of_images_NGcD = image_by_image(joined_GcK, images)
     return (of_images_NGcD.flatten(0, 1),) if len(blocks) == 1 else of_images_NGcD.unbind(1)
 
 
