@@ -28,8 +28,8 @@ def check_backend(backend: str) -> None:
     """Raises `UserError` where the name is unknown or the path cannot run on this machine, with the reason."""
     if backend not in get_args(Backend):
         raise UserError(f"backend={backend!r} is unknown; use one of {', '.join(get_args(Backend))}")
-    if backend == "fused" and (obstacle := _obstacle_on_this_machine()):
-        raise UserError(f"backend='fused' cannot run: {obstacle}; use backend='auto'")
+    if backend == "fused":
+        _refuse_where(_obstacle_on_this_machine())
 
 
 def choose_path(backend: str, x_NCHW: Tensor, maps: int) -> Choice:
@@ -41,9 +41,8 @@ def choose_path(backend: str, x_NCHW: Tensor, maps: int) -> Choice:
     if backend not in ("auto", "fused"):
         return Choice(backend, "asked for by name")
     obstacle = why_not_fused(x_NCHW, maps)
-    if backend == "fused" and obstacle:
-        raise UserError(f"backend='fused' cannot run: {obstacle}; use backend='auto'")
     if backend == "fused":
+        _refuse_where(obstacle)
         return Choice("fused", "asked for by name")
     if obstacle or not x_NCHW.is_cuda:
         why = obstacle or "the fused kernels are only interpreted on a CPU"
@@ -60,6 +59,11 @@ def why_not_fused(x_NCHW: Tensor, maps: int) -> str:
     from csametric.attention import fused
 
     return fused.why_not(x_NCHW, maps)
+
+
+def _refuse_where(obstacle: str) -> None:
+    if obstacle:
+        raise UserError(f"backend='fused' cannot run: {obstacle}; use backend='auto'")
 
 
 def _obstacle_on_this_machine() -> str:
