@@ -159,7 +159,7 @@ def _logits(blocks: tuple[Tensor, ...], weight: Tensor, bias: Tensor | None, gro
     if bias is None:
         return products
     biases = _weights_of(bias, blocks, groups)
-    return [product + each for product, each in zip(products, biases, strict=True)]
+    return [product.add_(each) for product, each in zip(products, biases, strict=True)]
 
 
 def _weights_of(weight: Tensor, blocks: tuple[Tensor, ...], groups: int) -> tuple[Tensor, ...]:
