@@ -55,15 +55,13 @@ class _Recomputed(torch.autograd.Function):
         turned = is_channels_last(x_NCHW)
         blocks = _blocks(x_NCHW, groups, turned)
         logits = _logits(blocks, logit_weight, logit_bias, groups)
-        gathered = [
-            block @ _softmax(each, 2).to(each.dtype).transpose(1, 2) for block, each in zip(blocks, logits, strict=True)
-        ]
+        gathered = [block @ _rounded_softmax(each, 2).transpose(1, 2) for block, each in zip(blocks, logits, strict=True)]
         means_GcK = _join(gathered, groups)
         elementary_GcK = alpha * elementary_outputs(means_GcK, grouped(value_weight, groups), value_bias)
         out_NCHW = _empty(x_NCHW, turned)
         outs = _blocks(out_NCHW, groups, turned)
         for block, each, elementary, out in zip(blocks, logits, _split(elementary_GcK, blocks), outs, strict=True):
-            _add_product(block, elementary, _softmax(each, 1).to(each.dtype), out)
+            _add_product(block, elementary, _rounded_softmax(each, 1), out)
         return out_NCHW, means_GcK
 
     @staticmethod
@@ -205,9 +203,19 @@ def _add_product(start: Tensor, a: Tensor, b: Tensor, out: Tensor) -> None:
         torch.baddbmm(start, a, b, out=out)
 
 
-def _softmax(logits: Tensor, dim: int) -> Tensor:
-    """In fp32 or better."""
-    dtype = torch.promote_types(logits.dtype, torch.float32)
+def _rounded_softmax(logits: Tensor, dim: int) -> Tensor:
+    """Computed in fp32 or better, rounded once to the type of the logits.
+
+    Along contiguous memory `torch.softmax` of a low type does so by itself; across it the last few columns do not.
+    """
+    if logits.stride(dim) == 1:
+        return _softmax(logits, dim, logits.dtype)
+    return _softmax(logits, dim).to(logits.dtype)
+
+
+def _softmax(logits: Tensor, dim: int, dtype: torch.dtype | None = None) -> Tensor:
+    """In fp32 or better, unless another type is asked for."""
+    dtype = dtype or torch.promote_types(logits.dtype, torch.float32)
     if _is_turned(logits):
         return logits.transpose(1, 2).softmax(3 - dim, dtype=dtype).transpose(1, 2)
     return logits.softmax(dim, dtype=dtype)
