@@ -1,9 +1,11 @@
 """The fused kernels against the reference: on a GPU where there is one, by Triton's interpreter on a CPU where not."""
 
+import json
 import os
 import subprocess
 import sys
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -250,3 +252,19 @@ def test_replays_in_a_cuda_graph():
         out.zero_()
         graph.replay()
     assert torch.equal(out, expected)
+
+
+def test_kernels_compile_for_gpus_and_fit_their_shared_memory():
+    """99 KiB is what a block may have on the smallest of them; the same limit holds on all."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-m", "tests.attention.compile_for_gpus"],
+        env=os.environ | {"TRITON_INTERPRET": "0"},
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    compiled = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(compiled) == 5 * 3 * 2
+    too_large = [row for row in compiled if row["shared"] > 99 * 1024]
+    assert not too_large

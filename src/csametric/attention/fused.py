@@ -17,7 +17,8 @@ from csametric.attention.gradients import elementary_gradients, image_by_image, 
 from csametric.attention.reference import without_autocast
 
 MOST_MAPS = 128
-ACCUMULATED = 16384  # values of U that a program holds in registers
+ACCUMULATED = 16384  # values of U that a program of 8 warps holds in registers; what spills none on an sm_90
+ACCUMULATED_BESIDE_GRADIENTS = 8192
 PROGRAMS_A_PROCESSOR = 4
 INTERPRETER_SPLITS = 2
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -72,6 +73,7 @@ class _Blocks(NamedTuple):
     channels: int
     step: int
     positions: int
+    stages: int
     splits: int
     tiles_a_split: int
 
@@ -81,12 +83,16 @@ def _sizes(x_NCHW: Tensor, logit_weight: Tensor, groups: int) -> _Sizes:
     return _Sizes(images, groups, channels // groups, logit_weight.shape[0] // groups, height * width)
 
 
-def _blocks(sizes: _Sizes, device: torch.device) -> _Blocks:
+def _blocks(sizes: _Sizes, x_NCHW: Tensor, accumulated: int = ACCUMULATED) -> _Blocks:
+    """Tiles that fit the registers and 99 KiB of shared memory, the least that a GPU since 2020 gives a program."""
     maps, all_channels = (max(16, triton.next_power_of_2(count)) for count in (sizes.maps, sizes.channels))
-    channels, positions = min(all_channels, ACCUMULATED // maps), 64 if maps <= 64 else 32
+    wide = x_NCHW.element_size() > 2
+    channels = min(all_channels, accumulated // (4 * maps if wide else maps))
+    step, positions = min(32 if wide else 64, all_channels), 32 if wide or maps > 32 else 64
     tiles, programs = triton.cdiv(sizes.positions, positions), sizes.pairs * triton.cdiv(sizes.channels, channels)
-    tiles_a_split = triton.cdiv(tiles, max(1, min(tiles, _wanted_programs(device, programs) // programs)))
-    return _Blocks(maps, channels, min(64, all_channels), positions, triton.cdiv(tiles, tiles_a_split), tiles_a_split)
+    tiles_a_split = triton.cdiv(tiles, max(1, min(tiles, _wanted_programs(x_NCHW.device, programs) // programs)))
+    stages = 1 if wide or maps > 64 else 2
+    return _Blocks(maps, channels, step, positions, stages, triton.cdiv(tiles, tiles_a_split), tiles_a_split)
 
 
 def _wanted_programs(device: torch.device, programs: int) -> int:
@@ -102,9 +108,14 @@ def _options(x_NCHW: Tensor, blocks: _Blocks, bias: Tensor | None, flat: bool | 
         "BLOCK_K": blocks.step,
         "PRECISION": "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee",
         "UPCAST": interpreted(),
-        "num_warps": 8 if blocks.maps * blocks.channels > ACCUMULATED // 2 else 4,
+        "num_warps": 8,
+        "num_stages": blocks.stages,
     }
     return options if flat is None else options | {"FLAT": flat, "BLOCK_P": blocks.positions}
+
+
+def _grid(sizes: _Sizes, blocks: _Blocks) -> tuple[int, int, int]:
+    return blocks.splits, triton.cdiv(sizes.channels, blocks.channels), sizes.pairs
 
 
 def _is_flat(*tensors: Tensor) -> bool:
@@ -127,7 +138,7 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """O; U (N, G, c, D) and the logarithm of each softmax's denominator (N, G, D), both fp32."""
     sizes = _sizes(x_NCHW, logit_weight, groups)
-    blocks = _blocks(sizes, x_NCHW.device)
+    blocks = _blocks(sizes, x_NCHW)
     out, means, log_totals = _empty_results(x_NCHW, sizes)
     gathered = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.channels, sizes.maps)
     highest, total = (_partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps) for _ in range(2))
@@ -135,7 +146,7 @@ def _forward(
     base, value = logit_weight.contiguous(), value_weight.contiguous()
     flat, width = _is_flat(x_NCHW, out), x_NCHW.shape[3]
     counts = (groups, sizes.channels, sizes.maps)
-    kernels.gather[(blocks.splits, triton.cdiv(sizes.channels, blocks.channels), sizes.pairs)](
+    kernels.gather[_grid(sizes, blocks)](
         x_NCHW, base, base if logit_bias is None else logit_bias, gathered, highest, total,
         *x_NCHW.stride(), width, *counts, sizes.positions, blocks.splits, blocks.tiles_a_split,
         BLOCK_C=blocks.channels, **_options(x_NCHW, blocks, logit_bias, flat),
@@ -177,18 +188,17 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of X, both weights, alpha and both biases."""
     sizes = _sizes(x_NCHW, logit_weight, groups)
-    blocks = _blocks(sizes, x_NCHW.device)
+    blocks = _blocks(sizes, x_NCHW)
     input_gradient = torch.empty_like(x_NCHW)
     flat, width = _is_flat(x_NCHW, gradient_NCHW, input_gradient), x_NCHW.shape[3]
     base = logit_weight.contiguous()
     bias = base if logit_bias is None else logit_bias
-    counts = (width, groups, sizes.channels, sizes.maps, sizes.positions, blocks.splits, blocks.tiles_a_split)
-    options = _options(x_NCHW, blocks, logit_bias, flat)
-    grid = (blocks.splits, triton.cdiv(sizes.channels, blocks.channels), sizes.pairs)
+    counts = (width, groups, sizes.channels, sizes.maps, sizes.positions)
     gathered = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.channels, sizes.maps)
-    kernels.gather_gradient[grid](
-        x_NCHW, gradient_NCHW, base, bias, gathered, *x_NCHW.stride(), *gradient_NCHW.stride(), *counts,
-        BLOCK_C=blocks.channels, **options,
+    kernels.gather_gradient[_grid(sizes, blocks)](
+        x_NCHW, gradient_NCHW, base, bias, gathered, *x_NCHW.stride(), *gradient_NCHW.stride(),
+        *counts, blocks.splits, blocks.tiles_a_split,
+        BLOCK_C=blocks.channels, **_options(x_NCHW, blocks, logit_bias, flat),
     )  # fmt: skip
     means_GcK = side_by_side(means)
     small = elementary_gradients(
@@ -202,13 +212,15 @@ def _backward(
     elementary, mean_gradient, delta = (
         image_by_image(each, sizes.images).contiguous() for each in (small.elementary, small.means, delta_G1K)
     )
+    blocks = _blocks(sizes, x_NCHW, ACCUMULATED_BESIDE_GRADIENTS)
     base_gradient = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps, sizes.channels)
     bias_gradient = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps)
-    kernels.input_gradient[grid](
+    kernels.input_gradient[_grid(sizes, blocks)](
         x_NCHW, gradient_NCHW, base, bias, elementary.to(x_NCHW.dtype), log_totals, mean_gradient.to(x_NCHW.dtype), delta,
         input_gradient, base_gradient, bias_gradient,
-        *x_NCHW.stride(), *gradient_NCHW.stride(), *input_gradient.stride(), *counts,
-        BLOCK_C=blocks.channels, **options,
+        *x_NCHW.stride(), *gradient_NCHW.stride(), *input_gradient.stride(),
+        *counts, blocks.splits, blocks.tiles_a_split,
+        BLOCK_C=blocks.channels, **_options(x_NCHW, blocks, logit_bias, flat),
     )  # fmt: skip
     logit_gradient = base_gradient.unflatten(0, (-1, groups)).sum((0, 2)).reshape(logit_weight.shape)
     logit_bias_gradient = bias_gradient.unflatten(0, (-1, groups)).sum((0, 2)).flatten()
