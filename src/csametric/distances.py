@@ -42,6 +42,11 @@ def squared_euclidean_distances(a_ND: Tensor, b_MD: Tensor) -> Tensor:
     return (squares_a[:, None] + squares_b[None, :] - 2 * products).clamp(min=0)
 
 
+def paired_distances(a_ND: Tensor, b_ND: Tensor) -> Tensor:
+    """Euclidean distances of row i of one to row i of the other, (N,), at least 0; lower is nearer."""
+    return (a_ND.float() - b_ND.float()).norm(dim=1)
+
+
 def angular_distances(a_ND: Tensor, b_MD: Tensor) -> Tensor:
     """Twice one minus the cosine of unit vectors, (N, M), in [0, 4]; lower is nearer.
 

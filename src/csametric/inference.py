@@ -15,7 +15,7 @@ from csametric.models.l2net import PATCH_SIDE
 from csametric.models.pcb import PCB
 from csametric.training import descriptors, reid
 from csametric.training.checkpoint import WEIGHTS, fit_weights, load_weights, read_experiment, read_weights
-from csametric.training.experiment import DescriptorExperiment, ReidExperiment
+from csametric.training.experiment import PatchExperiment, ReidExperiment
 from csametric.training.precision import choose_precision
 
 Images = ArrayLike | Tensor | str | Path | Sequence[str | Path]
@@ -24,7 +24,7 @@ Images = ArrayLike | Tensor | str | Path | Sequence[str | Path]
 class PatchEmbedder:
     """A trained descriptor with the preprocessing it was trained with; made by `load`."""
 
-    def __init__(self, model: nn.Module, experiment: DescriptorExperiment, device: torch.device) -> None:
+    def __init__(self, model: nn.Module, experiment: PatchExperiment, device: torch.device) -> None:
         self.model, self.experiment, self.device = model.to(device).eval(), experiment, device
         self.describe = descriptors.embedder(self.model, device, choose_precision(experiment.precision, device))
 
@@ -88,7 +88,7 @@ def load(run: str | Path, device: str | torch.device | None = None) -> PatchEmbe
     folder = Path(run)
     experiment = read_experiment(folder)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if isinstance(experiment, DescriptorExperiment):
+    if isinstance(experiment, PatchExperiment):
         network = descriptors.build_model(experiment.model)
         load_weights(folder / WEIGHTS, network)
         return PatchEmbedder(network, experiment, chosen)

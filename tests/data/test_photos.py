@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 import pytest
 
+from csametric.data import cache as cache_module
 from csametric.data import photos
 from csametric.data.photos import BUNDLED_HELD_OUT, PhotoSettings, find_photos, open_photo_patches, read_photo
 from csametric.data.stereo import motorcycle
@@ -160,14 +161,14 @@ def test_a_damaged_cache_says_what_to_remove(photo_folder, tmp_path):
 
 def test_a_full_disk_leaves_nothing_behind(photo_folder, tmp_path, monkeypatch):
     """The write itself fails, as on a real full disk (/dev/full), not a stand-in for it."""
-    real = photos.tempfile.mkdtemp
+    real = cache_module.tempfile.mkdtemp
 
     def on_a_full_disk(**options):
         folder = real(**options)
         os.symlink("/dev/full", os.path.join(folder, photos.TRAIN_FILE))  # noqa: PTH118, PTH211
         return folder
 
-    monkeypatch.setattr(photos.tempfile, "mkdtemp", on_a_full_disk)
+    monkeypatch.setattr(cache_module.tempfile, "mkdtemp", on_a_full_disk)
     with pytest.raises(UserError, match="is full; free some room or set CSAMETRIC_CACHE"):
         open_photo_patches(small(photo_folder), tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -12,7 +12,7 @@ from torch import nn
 from csametric.attention.layers import CompressedSelfAttention
 from csametric.cli.sections import settings_sections
 from csametric.cli.tables import print_table
-from csametric.data.photos import PhotoPatches, open_photo_patches
+from csametric.data.photos import PhotoPatches, PhotoSettings, open_photo_patches
 from csametric.data.stereo import motorcycle
 from csametric.inference import PatchEmbedder, load
 from csametric.models.l2net import normalize_patches
@@ -22,6 +22,7 @@ from csametric.report.page import Section, Table, render
 from csametric.training import validation
 from csametric.training.checkpoint import check_data, read_metrics, read_scores, write_text
 from csametric.training.descriptors import to_network
+from csametric.training.experiment import DescriptorExperiment
 from csametric.training.validation import DescriptorScores
 
 LEVEL_SCORES = {"fpr95": "FPR95, %", "accuracy": "NN accuracy, %", "average_precision": "matching AP, %"}
@@ -70,7 +71,7 @@ def write_report(title: str, runs: Mapping[str, Path], path: Path) -> dict[str, 
         runs: the run folders by the label they get on the page.
     """
     models = {label: _load_descriptor(folder) for label, folder in runs.items()}
-    patches = open_photo_patches(next(iter(models.values())).experiment.data)
+    patches = open_photo_patches(photo_settings(next(iter(models.values()))))
     for folder in runs.values():
         check_data(folder, {"train": patches.summary.train, "held_out": patches.summary.held_out})
     scores = {**baseline_scores(patches), **{label: run_scores(folder) for label, folder in runs.items()}}
@@ -85,6 +86,12 @@ def write_report(title: str, runs: Mapping[str, Path], path: Path) -> dict[str, 
     subtitle = f"Trained and evaluated on photographs: {patches.summary}."
     write_text(path, render(title, subtitle, sections))
     return scores
+
+
+def photo_settings(model: PatchEmbedder) -> PhotoSettings:
+    """The photographs a descriptor was trained on; the bundled ones where it was trained on others' patches."""
+    experiment = model.experiment
+    return experiment.data if isinstance(experiment, DescriptorExperiment) else PhotoSettings()
 
 
 def _load_descriptor(folder: Path) -> PatchEmbedder:

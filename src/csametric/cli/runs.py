@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from csametric.inference import ImageEmbedder, PatchEmbedder
+    from csametric.inference import ImageEmbedder
+    from csametric.training.experiment import Experiment
 
 RUNS = Path("runs")
 
 DataOption = Annotated[
-    str | None, typer.Option("--data", help="photos:FOLDER, market1501:PATH, folder:PATH, csv:FILE, ...", metavar="KIND:PATH")
+    str | None,
+    typer.Option("--data", help="photos:FOLDER, brown:ROOT, market1501:PATH, folder:PATH, csv:FILE, ...", metavar="KIND:PATH"),
 ]
 SeedOption = Annotated[
     int | None, typer.Option("--seed", help="The seed of weights, order and views; by default the recipe's, 0.")
@@ -34,20 +36,44 @@ def train(
 
     Example: csametric train hardnet_csa --data photos:holiday --name holiday
     """
-    from csametric.cli.reid_reports import report_reid
-    from csametric.cli.reports import report_runs
-    from csametric.recipes import find_recipe
-    from csametric.training.experiment import DescriptorExperiment, override
+    from csametric.training.experiment import override
     from csametric.training.loop import train as train_experiment
 
-    experiment = find_recipe(recipe)
-    describes = isinstance(experiment, DescriptorExperiment)
-    assignments = (photo_assignments if describes else dataset_assignments)(data) if data else []
+    experiment, assignments = _chosen(recipe, data)
     assignments += [f"seed={seed}"] if seed is not None else []
     experiment = override(experiment, assignments + (settings or []))
-    folder = RUNS / (name or recipe)
+    folder = RUNS / (name or experiment.recipe)
     train_experiment(experiment, folder)
-    (report_runs if describes else report_reid)(f"Run {folder.name}", {recipe: folder}, folder / "report.html")
+    _report(experiment, folder)
+
+
+def _chosen(recipe: str, data: str | None) -> "tuple[Experiment, list[str]]":
+    """The experiment of a recipe, for a descriptor on Brown its brown_ twin, and what --data sets."""
+    from csametric.recipes import find_recipe
+    from csametric.training.experiment import DescriptorExperiment, PatchExperiment
+
+    experiment = find_recipe(recipe)
+    if data is None:
+        return experiment, []
+    if isinstance(experiment, DescriptorExperiment) and data.startswith("brown:"):
+        experiment = find_recipe(f"brown_{recipe}")
+    return experiment, (patch_assignments if isinstance(experiment, PatchExperiment) else dataset_assignments)(data)
+
+
+def _report(experiment: "Experiment", folder: Path) -> None:
+    from csametric.cli.brown_reports import report_brown
+    from csametric.cli.reid_reports import report_reid
+    from csametric.cli.reports import report_runs
+    from csametric.training.experiment import BrownExperiment, DescriptorExperiment
+
+    report = (
+        report_runs
+        if isinstance(experiment, DescriptorExperiment)
+        else report_brown
+        if isinstance(experiment, BrownExperiment)
+        else report_reid
+    )
+    report(f"Run {folder.name}", {experiment.recipe: folder}, folder / "report.html")
 
 
 def evaluate(
@@ -63,6 +89,7 @@ def evaluate(
 
     Example: csametric evaluate runs/pcb_csa --data dukemtmc:/data/DukeMTMC-reID
     """
+    from csametric.cli.descriptor_evaluation import evaluate_descriptor
     from csametric.errors import UserError
     from csametric.inference import PatchEmbedder, load
 
@@ -70,27 +97,9 @@ def evaluate(
     if isinstance(model, PatchEmbedder):
         if rerank or flip or no_camera_filter:
             raise UserError("--rerank, --flip and --no-camera-filter are for people; descriptors are evaluated in one way")
-        _evaluate_descriptor(run, model, data)
+        evaluate_descriptor(run, model, data)
     else:
         _evaluate_reid(run, model, data, rerank, flip, not no_camera_filter)
-
-
-def _evaluate_descriptor(run: Path, model: "PatchEmbedder", data: str | None) -> None:
-    from dataclasses import replace
-
-    from csametric.cli.reports import baseline_scores, score_table
-    from csametric.cli.tables import print_table
-    from csametric.data.photos import open_photo_patches
-    from csametric.training.progress import data_progress
-    from csametric.training.validation import check_held_out, score
-
-    photos = replace(model.experiment.data, folder=photo_folder(data)) if data else model.experiment.data
-    with data_progress(enabled=True) as progress:
-        patches = open_photo_patches(photos, progress=progress)
-    check_held_out(patches)
-    print(patches.summary)
-    table = score_table({**baseline_scores(patches), run.name: score(model.describe, patches)})
-    print_table(f"{run} on {photos.folder}", table.header, table.rows)
 
 
 def _evaluate_reid(run: Path, model: "ImageEmbedder", data: str | None, rerank: bool, flip: bool, camera_filter: bool) -> None:
@@ -147,9 +156,12 @@ def recipes() -> None:
     print_table("recipes", ["name", "what it trains"], [[name, _summary(recipe)] for name, recipe in RECIPES.items()])
 
 
-def photo_assignments(data: str) -> list[str]:
-    """What --data sets for a descriptor."""
-    return [f"data.folder={photo_folder(data)}"]
+def patch_assignments(data: str) -> list[str]:
+    """What --data sets for a descriptor: photos:FOLDER or brown:ROOT."""
+    from csametric.cli.descriptor_evaluation import folder_of
+
+    kind, path = folder_of(data, ("photos", "brown"))
+    return [f"data.{'root' if kind == 'brown' else 'folder'}={path}"]
 
 
 def dataset_assignments(data: str) -> list[str]:
@@ -158,16 +170,6 @@ def dataset_assignments(data: str) -> list[str]:
 
     kind, path = split_data(data)
     return [f"data.kind={kind}", f"data.path={path}"]
-
-
-def photo_folder(data: str) -> str:
-    """The folder of "photos:FOLDER"."""
-    from csametric.errors import UserError
-
-    kind, _, folder = data.partition(":")
-    if kind != "photos" or not folder:
-        raise UserError(f"--data {data} is unknown; write photos:FOLDER")
-    return str(Path(folder).expanduser().resolve())
 
 
 def _summary(recipe: object) -> str:

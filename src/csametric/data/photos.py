@@ -6,23 +6,21 @@ photographs need the memory of a few. Legend: K keypoints, V views, S = 32 the s
 
 import hashlib
 import json
-import os
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from csametric.data.cache import cached_folder, sync
 from csametric.data.keypoints import CONTRAST_THRESHOLD, SEPARATION, SUPPORT, Keypoints, detect_keypoints
 from csametric.data.views import LEVELS, PATCH_SIDE, pyramid, random_views, sample_patches
-from csametric.errors import UserError, explaining_full_disk
+from csametric.errors import UserError
 
 BUNDLED = "bundled"
 BUNDLED_TRAIN = (
@@ -42,7 +40,6 @@ BUNDLED_HELD_OUT = ("camera.png", "chelsea.png", "coffee.png", "motorcycle_left.
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 HELD_OUT_COLUMNS = ("upright", *LEVELS)
 TRAIN_FILE, HELD_OUT_FILE, SUMMARY_FILE = "train.u8", "held_out.u8", "summary.json"
-STALE_AFTER = 3600.0  # seconds
 NAMED = 20  # skipped files named in a summary; the cache's summary.json has all
 _FORMAT = 1
 _WORKERS = 2
@@ -186,38 +183,20 @@ def open_photo_patches(settings: PhotoSettings, cache: Path | None = None, progr
         UserError: no photographs, none usable, or a full disk.
     """
     photos, others = find_photos(settings)
-    root = cache or Path(os.environ.get("CSAMETRIC_CACHE") or Path.home() / ".cache" / "csametric")
-    folder = root / f"photos-{_key(settings, [*photos, *others])}"
-    if not (folder / SUMMARY_FILE).exists():
-        with explaining_full_disk(root, "free some room or set CSAMETRIC_CACHE to another folder"):
-            _build(settings, photos, others, folder, progress or (lambda done, total: None))
-    return _open(folder)
+
+    def write(aside: Path) -> None:
+        summary = _write(settings, photos, others, aside, progress or (lambda done, total: None))
+        with (aside / SUMMARY_FILE).open("w") as out:
+            json.dump(asdict(summary), out, indent=1)
+            sync(out)
+
+    return _open(cached_folder(f"photos-{_key(settings, [*photos, *others])}", write, cache))
 
 
 def _key(settings: PhotoSettings, photos: Sequence[Path]) -> str:
     stamps = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in photos]
     described = json.dumps([_FORMAT, asdict(settings), {name: asdict(level) for name, level in LEVELS.items()}, stamps])
     return hashlib.sha256(described.encode()).hexdigest()[:16]
-
-
-def _build(settings: PhotoSettings, photos: list[Path], others: list[Path], folder: Path, progress: Progress) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left_by_a_kill in folder.parent.glob(f".{folder.name}-*"):
-        if time.time() - left_by_a_kill.stat().st_mtime > STALE_AFTER:
-            shutil.rmtree(left_by_a_kill, ignore_errors=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        summary = _write(settings, photos, others, aside, progress)
-        with (aside / SUMMARY_FILE).open("w") as out:
-            json.dump(asdict(summary), out, indent=1)
-            _sync(out)
-        try:
-            aside.rename(folder)
-        except OSError:
-            if not (folder / SUMMARY_FILE).exists():  # another process may have finished the same cache first
-                raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write(settings: PhotoSettings, photos: list[Path], others: list[Path], aside: Path, progress: Progress) -> PhotoSummary:
@@ -233,8 +212,8 @@ def _write(settings: PhotoSettings, photos: list[Path], others: list[Path], asid
                 counts[is_held_out][name] = len(patches)
                 (held_out if is_held_out else train).write(patches.data)
             progress(done, len(photos))
-        _sync(train)
-        _sync(held_out)
+        sync(train)
+        sync(held_out)
     if not counts[False] or not counts[True]:
         reason = next(reversed(skipped.values()), "only one is there")
         usable = len(counts[False]) + len(counts[True])
@@ -250,11 +229,6 @@ def _write(settings: PhotoSettings, photos: list[Path], others: list[Path], asid
         patches=patches_written,
         seconds=time.monotonic() - started,
     )
-
-
-def _sync(out: IO[Any]) -> None:
-    out.flush()
-    os.fsync(out.fileno())
 
 
 def _in_order(photos: list[Path], settings: PhotoSettings) -> Iterator[tuple[Path, bool, NDArray | str]]:

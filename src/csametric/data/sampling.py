@@ -1,11 +1,13 @@
 """Which patches make which batch: a pure function of seed, step, rank and world size."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from csametric.errors import UserError
+
+Turn = Literal["transpose", "rotate"]
 
 
 class PairBatch(NamedTuple):
@@ -48,10 +50,68 @@ def pair_batch(
     anchor_views = rng.integers(views, size=batch_size)
     positive_views = (anchor_views + rng.integers(1, views, size=batch_size)) % views
     patches = np.stack([patches_KVSS[identities, anchor_views], patches_KVSS[identities, positive_views]])
-    transposed, mirrored = rng.random((2, batch_size)) < 0.5
-    patches[:, transposed] = patches[:, transposed].swapaxes(-1, -2)
-    patches[:, mirrored] = patches[:, mirrored][..., ::-1]
-    return PairBatch(identities, patches)
+    return PairBatch(identities, _turned_at_random(patches, "transpose", rng))
+
+
+class PointIndex(NamedTuple):
+    """The patches of each 3D point that has two or more: those of point i are order[starts[i] : starts[i] + counts[i]]."""
+
+    order: NDArray
+    starts: NDArray
+    counts: NDArray
+
+
+def index_points(points_P: NDArray) -> PointIndex:
+    """Group patches by the point they show; points with one patch are left out.
+
+    Args:
+        points_P: (P,), the point of each patch.
+    """
+    order = np.argsort(points_P, kind="stable")
+    _, starts, counts = np.unique(points_P[order], return_index=True, return_counts=True)
+    return PointIndex(order, starts[counts > 1], counts[counts > 1])
+
+
+def point_batch(
+    patches_PSS: NDArray,
+    index: PointIndex,
+    step: int,
+    *,
+    batch_size: int,
+    seed: int,
+    rank: int = 0,
+    world_size: int = 1,
+    turn: Turn = "transpose",
+) -> PairBatch:
+    """The pairs of a step: points drawn at random, no two alike in the whole batch, two different patches of each, turned and
+    mirrored at random, alike for both (HardNet's sampler, Mishchuk et al. 2017).
+
+    Args:
+        turn: "transpose", which public code calls the rotation by 90 degrees, or "rotate" by 90 degrees indeed.
+
+    Raises:
+        UserError: fewer points with two patches than the batch of all ranks needs.
+    """
+    needed = batch_size * world_size
+    if len(index.counts) < needed:
+        raise UserError(f"{len(index.counts)} points with two patches cannot fill a batch of {needed}; lower batch_size")
+    drawn = np.random.default_rng((seed, 0, step)).choice(len(index.counts), needed, replace=False)
+    points = drawn[rank * batch_size : (rank + 1) * batch_size]
+    rng = np.random.default_rng((seed, 1, step, rank))
+    counts = index.counts[points]
+    anchors = rng.integers(counts)
+    positives = (anchors + rng.integers(1, counts)) % counts
+    chosen = index.order[index.starts[points] + np.stack([anchors, positives])]
+    return PairBatch(points, _turned_at_random(patches_PSS[chosen], turn, rng))
+
+
+def _turned_at_random(patches_2BSS: NDArray, turn: Turn, rng: np.random.Generator) -> NDArray:
+    """Each pair turned and mirrored, or not, in place."""
+    turned, mirrored = rng.random((2, patches_2BSS.shape[1])) < 0.5
+    transposed_2BSS = patches_2BSS[:, turned].swapaxes(-1, -2)
+    patches_2BSS[:, turned] = transposed_2BSS if turn == "transpose" else transposed_2BSS[..., ::-1]
+    patches_2BSS[:, mirrored] = patches_2BSS[:, mirrored][..., ::-1]
+    return patches_2BSS
 
 
 def shuffled_batch(images: int, step: int, *, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> NDArray:

@@ -21,11 +21,12 @@ def data_uri(figure: Figure) -> str:
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 
-def curves(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Loss (mean of ten steps) and held-out FPR95 over steps, one line a run.
+def curves(metrics: Mapping[str, Sequence[Mapping[str, float]]], tested_on: str = "held-out photographs, hard views") -> Figure:
+    """Loss (mean of ten steps) and FPR95 over steps, one line a run.
 
     Args:
         metrics: the rows of metrics.jsonl by the run's label.
+        tested_on: what FPR95 is of, the title of its plot.
     """
     figure = Figure(figsize=(10, 3.4), layout="constrained")
     loss, rate = figure.subplots(1, 2)
@@ -35,7 +36,7 @@ def curves(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
         if points:
             rate.plot(*zip(*points, strict=True), marker="o", label=label)
     _decorate(loss, "training loss", "step", "loss")
-    _decorate(rate, "held-out photographs, hard views", "step", "FPR95, %")
+    _decorate(rate, tested_on, "step", "FPR95, %")
     rate.set_ylim(bottom=0)
     return figure
 

@@ -1,61 +1,80 @@
-"""Local descriptors as a task of the loop: patch pairs of photographs, HardNet's and RALNet's losses."""
+"""Local descriptors as a task of the loop: pairs of patches, HardNet's, RALNet's and SOSNet's losses."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn, optim
 
-from csametric.data.photos import PhotoPatches, Progress, open_photo_patches
-from csametric.data.sampling import PairBatch, pair_batch, steps_per_epoch
+from csametric.data.brown import Progress
+from csametric.data.sampling import PairBatch
 from csametric.losses.hardnet import hardnet_loss
 from csametric.losses.ralnet import ral_loss
+from csametric.losses.sosnet import sos_loss
 from csametric.models.l2net import L2Net
 from csametric.training import validation
-from csametric.training.experiment import DescriptorExperiment, DescriptorSettings
-from csametric.training.machine import Machine, autocast
+from csametric.training.brown_pairs import open_brown_pairs
+from csametric.training.experiment import BrownExperiment, DescriptorExperiment, DescriptorSettings, PatchExperiment
+from csametric.training.machine import Machine, autocast, gather_with_gradients
 from csametric.training.optimizer import descriptor_optimizer, linear_decay, scale_learning_rates
+from csametric.training.photo_pairs import open_photo_pairs
 from csametric.training.precision import Precision
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"hardnet": hardnet_loss, "ral": ral_loss}
-CURVE_KEYPOINTS = 1000
-CURVE_LEVEL = "hard"
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"hardnet": hardnet_loss, "ral": ral_loss, "sos": sos_loss}
 EMBED_BATCH = 512
 
 
-def open_descriptors(
-    experiment: DescriptorExperiment, machine: Machine, cache: Path | None, progress: Progress
-) -> "DescriptorTask":
+class PairSource(Protocol):
+    """Where pairs of patches come from, and what a descriptor is judged by. steps: of the whole run."""
+
+    steps: int
+
+    def describe_data(self) -> dict[str, Any]:
+        """As `training.task.Task`."""
+
+    def announce(self) -> str:
+        """As `training.task.Task`."""
+
+    def batch(self, step: int, rank: int, world_size: int) -> PairBatch:
+        """One process's share of a step's batch; no identity twice in the whole batch."""
+
+    def curve(self, describe: validation.Describe) -> dict[str, float]:
+        """Numbers to log now and then."""
+
+    def score(self, describe: validation.Describe) -> dict[str, Any]:
+        """What the finished run writes to scores.json."""
+
+
+def open_descriptors(experiment: PatchExperiment, machine: Machine, cache: Path | None, progress: Progress) -> "DescriptorTask":
     """The task with its patches, cut into the cache if they are not there.
 
     Raises:
-        UserError: photographs that cannot be used, or too few for a batch.
+        UserError: patches that cannot be had, or too few for a batch.
     """
-    patches = open_photo_patches(experiment.data, cache, progress)
-    steps_per_epoch(len(patches.train), experiment.batch_size, machine.world_size)
-    validation.check_held_out(patches)
-    return DescriptorTask(experiment, machine, patches)
+    if isinstance(experiment, BrownExperiment):
+        return DescriptorTask(experiment, machine, open_brown_pairs(experiment, machine.world_size, cache, progress))
+    assert isinstance(experiment, DescriptorExperiment)
+    return DescriptorTask(experiment, machine, open_photo_pairs(experiment, machine.world_size, cache, progress))
 
 
 class DescriptorTask:
-    """See `training.task.Task`."""
+    """See `training.task.Task`. Where there are several processes, each loss sees the descriptors of all of them."""
 
     unit = "pairs"
 
-    def __init__(self, experiment: DescriptorExperiment, machine: Machine, patches: PhotoPatches) -> None:
-        self.experiment, self.patches = experiment, patches
+    def __init__(self, experiment: BrownExperiment | DescriptorExperiment, machine: Machine, source: PairSource) -> None:
+        self.experiment, self.source = experiment, source
         self.rank, self.world_size = machine.rank, machine.world_size
-        self.steps, self.evaluate_every = experiment.steps, experiment.evaluate_every
+        self.steps, self.evaluate_every = source.steps, experiment.evaluate_every
 
     def describe_data(self) -> dict[str, Any]:
-        return {"train": self.patches.summary.train, "held_out": self.patches.summary.held_out}
+        return self.source.describe_data()
 
     def announce(self) -> str:
-        return str(self.patches.summary)
+        return self.source.announce()
 
     def check_files(self) -> None:
         """The cache was made of what could be read."""
@@ -70,8 +89,7 @@ class DescriptorTask:
         scale_learning_rates(optimizer, linear_decay(step, self.steps))
 
     def batch(self, step: int) -> PairBatch:
-        settings = {"batch_size": self.experiment.batch_size, "seed": self.experiment.seed}
-        return pair_batch(self.patches.train, step, rank=self.rank, world_size=self.world_size, **settings)
+        return self.source.batch(step, self.rank, self.world_size)
 
     def loss(self, network: nn.Module, batch: PairBatch, machine: Machine) -> Tensor:
         return batch_loss(network, batch, LOSSES[self.experiment.loss], machine.device, machine.precision)
@@ -85,15 +103,10 @@ class DescriptorTask:
         return {} if alpha is None else {"alpha": alpha.item()}
 
     def curve(self, model: nn.Module, machine: Machine) -> dict[str, float]:
-        if not machine.is_main:
-            return {}
-        describe = embedder(model, machine.device, machine.precision)
-        return {"fpr95": validation.curve_fpr95(describe, self.patches, CURVE_LEVEL, CURVE_KEYPOINTS)}
+        return self.source.curve(embedder(model, machine.device, machine.precision)) if machine.is_main else {}
 
     def score(self, model: nn.Module, machine: Machine) -> dict[str, Any]:
-        if not machine.is_main:
-            return {}
-        return asdict(validation.score(embedder(model, machine.device, machine.precision), self.patches))
+        return self.source.score(embedder(model, machine.device, machine.precision)) if machine.is_main else {}
 
 
 def build_model(settings: DescriptorSettings) -> nn.Module:
@@ -110,11 +123,11 @@ def batch_loss(
     device: torch.device,
     precision: Precision,
 ) -> Tensor:
-    """The loss of one batch: both patches of all pairs in one forward, the loss itself in fp32."""
+    """The loss of one batch: both patches of all pairs in one forward, the loss in fp32 over the pairs of all processes."""
     patches = to_network(batch.patches.reshape(-1, *batch.patches.shape[2:]), device)
     with autocast(device, precision):
         described = network(patches)
-    anchors, positives = described.chunk(2)
+    anchors, positives = (gather_with_gradients(half) for half in described.chunk(2))
     return loss(anchors, positives)
 
 

@@ -6,6 +6,7 @@ import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
+from csametric.data.brown import BrownSettings
 from csametric.data.photos import PhotoSettings
 from csametric.errors import UserError
 
@@ -72,21 +73,42 @@ class DescriptorOptimizer:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DescriptorExperiment(Experiment):
-    """A local descriptor trained on patches of photographs. evaluate_every: steps; the last one is always evaluated."""
+class PatchExperiment(Experiment):
+    """A local descriptor trained on pairs of patches."""
+
+    batch_size: int = 512
+    loss: Literal["hardnet", "ral", "sos"] = "hardnet"
+    model: DescriptorSettings = field(default_factory=DescriptorSettings)
+    optimizer: DescriptorOptimizer = field(default_factory=DescriptorOptimizer)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DescriptorExperiment(PatchExperiment):
+    """On patches of photographs. evaluate_every: steps; the last one is always evaluated."""
 
     task: Literal["descriptors"] = "descriptors"
-    batch_size: int = 512
-    loss: Literal["hardnet", "ral"] = "hardnet"
     steps: int = 220
     evaluate_every: int = 40
     data: PhotoSettings = field(default_factory=PhotoSettings)
-    model: DescriptorSettings = field(default_factory=DescriptorSettings)
-    optimizer: DescriptorOptimizer = field(default_factory=DescriptorOptimizer)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_least(self, "", steps=1, evaluate_every=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BrownExperiment(PatchExperiment):
+    """On a subset of Brown / UBC PhotoTour. evaluate_every: steps; the last one is always evaluated."""
+
+    task: Literal["brown"] = "brown"
+    epochs: int = 10
+    pairs_per_epoch: int = 5_000_000
+    evaluate_every: int = 2000
+    data: BrownSettings = field(default_factory=BrownSettings)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_least(self, "", epochs=1, evaluate_every=1, pairs_per_epoch=self.batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -226,7 +248,11 @@ class ReidExperiment(Experiment):
 
 
 AnyExperiment = TypeVar("AnyExperiment", bound=Experiment)
-EXPERIMENTS: dict[str, type[Experiment]] = {"descriptors": DescriptorExperiment, "reid": ReidExperiment}
+EXPERIMENTS: dict[str, type[Experiment]] = {
+    "descriptors": DescriptorExperiment,
+    "brown": BrownExperiment,
+    "reid": ReidExperiment,
+}
 
 
 def _check_least(settings: Any, prefix: str, **least: int) -> None:

@@ -10,7 +10,8 @@ import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs
 from accelerate.utils import broadcast, gather
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_gather
 
 from csametric.training.precision import Precision, choose_precision
 
@@ -70,6 +71,17 @@ class Machine:
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
     """bf16 autocast where the precision says so."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision.name == "bf16")
+
+
+def gather_with_gradients(rows_ND: Tensor) -> Tensor:
+    """The rows of all processes in the order of their ranks, (processes * N, D), with gradients to each.
+
+    A loss of what is gathered, averaged over processes as DistributedDataParallel averages gradients, trains like one process
+    with all the rows.
+    """
+    if not distributed.is_initialized():
+        return rows_ND
+    return torch.cat(all_gather(rows_ND))
 
 
 def join_processes(precision: str = "auto", some_unused: bool = False) -> Machine:

@@ -1,0 +1,46 @@
+"""From runs on Brown / UBC PhotoTour to a table and a report."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from accelerate import PartialState
+
+from csametric.cli.sections import settings_sections
+from csametric.cli.tables import print_table
+from csametric.report import figures
+from csametric.report.page import Section, Table, render
+from csametric.training.checkpoint import read_metrics, read_scores, write_text
+
+EXPLANATION = (
+    "False positive rate at 95 % recall on the labelled pairs of the subsets that were not trained on, in per cent (lower is "
+    "better; Brown and Lowe 2007). One seed."
+)
+
+
+def brown_table(scores: Mapping[str, Mapping[str, float]]) -> Table:
+    """A column a run, a row a subset, then the mean. Scores in [0, 1] by subset by run."""
+    subsets = list(dict.fromkeys(subset for each in scores.values() for subset in each))
+    rows = [[subset, *(_percent(each.get(subset)) for each in scores.values())] for subset in subsets]
+    rows.append(["mean", *(_percent(sum(each.values()) / len(each)) for each in scores.values())])
+    return Table(header=["FPR95, %", *scores], rows=rows)
+
+
+def report_brown(title: str, runs: Mapping[str, Path], path: Path) -> None:
+    """Write the report and print its table; on the main process only, where there are several."""
+    if not PartialState().is_main_process:
+        return
+    table = brown_table({label: read_scores(folder)["fpr95"] for label, folder in runs.items()})
+    curves = figures.curves({label: read_metrics(folder) for label, folder in runs.items()}, "pairs of a test subset")
+    caption = "Training loss, and FPR95 on a sample of the first test subset as training goes on"
+    sections = [
+        Section(title="How good are the descriptors?", text=EXPLANATION, table=table),
+        Section(title="Training", pictures=[(figures.data_uri(curves), caption)]),
+        *settings_sections(runs),
+    ]
+    write_text(path, render(title, EXPLANATION, sections))
+    print_table(title, table.header, table.rows)
+    print(f"open {path}")
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}"

@@ -1,0 +1,38 @@
+"""A generated subset in the layout of Brown / UBC PhotoTour."""
+
+import cv2
+import numpy as np
+
+
+def write_subset(folder, points: int = 120, per_point: int = 3, pairs: int = 400, seed: int = 0):
+    """Patches of a point are one random texture with noise; returns the 64 x 64 patches (P, 64, 64)."""
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True)
+    textures = rng.integers(0, 256, (points, 8, 8)).astype(np.uint8)
+    owners = np.repeat(np.arange(points), per_point)
+    clean = np.stack([cv2.resize(textures[owner], (64, 64), interpolation=cv2.INTER_CUBIC) for owner in owners])
+    patches = (clean + rng.normal(0, 12, clean.shape)).clip(0, 255).astype(np.uint8)
+    for sheet in range(-(-len(patches) // 256)):
+        write_sheet(folder / f"patches{sheet:04}.bmp", patches[sheet * 256 : (sheet + 1) * 256])
+    (folder / "info.txt").write_text("".join(f"{owner} 0\n" for owner in owners))
+    write_pairs(folder, owners, pairs, rng)
+    return patches
+
+
+def write_sheet(path, patches):
+    """Up to 256 patches of 64 pixels, row by row, the rest black."""
+    sheet = np.zeros((1024, 1024), np.uint8)
+    for place, patch in enumerate(patches):
+        row, column = divmod(place, 16)
+        sheet[64 * row : 64 * row + 64, 64 * column : 64 * column + 64] = patch
+    cv2.imwrite(str(path), sheet)
+
+
+def write_pairs(folder, owners, pairs, rng):
+    """Half of them matches."""
+    per_point = np.bincount(owners).max()
+    first = rng.integers(len(owners), size=pairs)
+    same = owners[first] * per_point + (first + 1) % per_point
+    second = np.where(np.arange(pairs) % 2 == 0, same, rng.integers(len(owners), size=pairs))
+    lines = [f"{a} {owners[a]} 0 {b} {owners[b]} 0 0\n" for a, b in zip(first, second, strict=True)]
+    (folder / "m50_100000_100000_0.txt").write_text("".join(lines))

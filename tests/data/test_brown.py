@@ -1,0 +1,106 @@
+"""Brown / UBC PhotoTour: the reader against the patches it was written from, and the sampler's promises."""
+
+import cv2
+import numpy as np
+import pytest
+
+from csametric.data.brown import read_brown, read_test_pairs
+from csametric.data.sampling import index_points, point_batch
+from csametric.errors import UserError
+from tests.data.brown_folder import write_subset
+
+
+@pytest.fixture
+def subset(tmp_path):
+    return tmp_path / "liberty", write_subset(tmp_path / "liberty")
+
+
+def test_area_is_the_mean_of_two_by_two(subset, tmp_path):
+    folder, patches = subset
+    read = read_brown(folder, cache=tmp_path / "cache")
+    means = patches.reshape(-1, 32, 2, 32, 2).mean((2, 4))
+    assert read.patches.shape == (360, 32, 32)
+    assert read.patches.dtype == np.uint8
+    assert np.abs(read.patches - means).max() <= 0.5
+
+
+def test_cubic_looks_at_one_patch_only(subset, tmp_path):
+    folder, patches = subset
+    read = read_brown(folder, "cubic", tmp_path / "cache")
+    for place in (0, 17, 255, 256, 359):
+        np.testing.assert_array_equal(read.patches[place], cv2.resize(patches[place], (32, 32), interpolation=cv2.INTER_CUBIC))
+
+
+def test_points_and_pairs_are_those_of_the_files(subset, tmp_path):
+    folder, _ = subset
+    read = read_brown(folder, cache=tmp_path / "cache")
+    np.testing.assert_array_equal(read.points, np.repeat(np.arange(120), 3))
+    pairs = read_test_pairs(folder, len(read.patches))
+    a, b = read.points[pairs.patches].T
+    np.testing.assert_array_equal(pairs.is_match, a == b)
+    assert len(pairs.is_match) == 400
+    assert "published: 450,092" in str(read)
+
+
+def test_the_cache_is_read_again_and_follows_the_files(subset, tmp_path):
+    folder, _ = subset
+    sheets = []
+    for _ in range(2):
+        read_brown(folder, cache=tmp_path / "cache", progress=lambda done, total: sheets.append(done))
+    assert sheets == [1, 2]
+    cv2.imwrite(str(folder / "patches0001.bmp"), np.full((1024, 1024), 7, np.uint8))
+    assert (read_brown(folder, cache=tmp_path / "cache").patches[300] == 7).all()
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda folder: (folder / "patches0001.bmp").unlink(), r"patches0001.bmp is missing \(1 of 2 sheets are"),
+        (lambda folder: (folder / "patches0000.bmp").write_bytes(b"BM"), "patches0000.bmp is no image"),
+        (lambda folder: cv2.imwrite(str(folder / "patches0000.bmp"), np.zeros((64, 64), np.uint8)), "is 64 x 64 pixels"),
+        (lambda folder: (folder / "info.txt").unlink(), "info.txt is missing"),
+        (lambda folder: (folder / "info.txt").write_text("1 0\nx 0\n"), "no table of 2 whole numbers"),
+    ],
+)
+def test_a_damaged_subset_says_what_is_wrong(subset, tmp_path, damage, message):
+    folder, _ = subset
+    damage(folder)
+    with pytest.raises(UserError, match=message):
+        read_brown(folder, cache=tmp_path / "cache")
+    assert not list((tmp_path / "cache").glob("brown-*"))
+
+
+def test_a_pair_beyond_the_patches_is_refused(subset):
+    folder, _ = subset
+    with pytest.raises(UserError, match=r"names patch 3\d\d, but"):
+        read_test_pairs(folder, 300)
+    with pytest.raises(UserError, match="missing"):
+        read_test_pairs(folder, 360, "m50_1_1_0.txt")
+
+
+def test_no_point_twice_in_a_batch_and_two_patches_of_each():
+    points = np.random.default_rng(0).permutation(np.repeat(np.arange(50), np.arange(50) % 4 + 1))
+    index = index_points(points)
+    assert len(index.counts) == sum(np.bincount(points) > 1)
+    patches = np.arange(len(points), dtype=np.int64)[:, None, None] * np.ones((1, 2, 2), np.int64)
+    for step in range(20):
+        batch = point_batch(patches, index, step, batch_size=30, seed=3)
+        anchors, positives = batch.patches[:, :, 0, 0]
+        assert len(np.unique(points[anchors])) == 30
+        assert (points[anchors] == points[positives]).all()
+        assert (anchors != positives).all()
+
+
+def test_ranks_share_one_batch_and_steps_repeat():
+    points = np.repeat(np.arange(40), 2)
+    index, patches = index_points(points), np.random.default_rng(0).integers(0, 256, (80, 4, 4))
+    ranks = [point_batch(patches, index, 5, batch_size=10, seed=1, rank=rank, world_size=2) for rank in (0, 1)]
+    assert len(np.unique(np.concatenate([batch.identities for batch in ranks]))) == 20
+    again = point_batch(patches, index, 5, batch_size=10, seed=1, rank=1, world_size=2)
+    np.testing.assert_array_equal(again.patches, ranks[1].patches)
+    assert not np.array_equal(point_batch(patches, index, 6, batch_size=10, seed=1).identities, ranks[0].identities)
+
+
+def test_too_few_points_for_a_batch():
+    with pytest.raises(UserError, match="cannot fill a batch of 8"):
+        point_batch(np.zeros((6, 2, 2)), index_points(np.repeat([0, 1, 2], 2)), 0, batch_size=8, seed=0)

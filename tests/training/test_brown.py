@@ -1,0 +1,118 @@
+"""Training on Brown / UBC PhotoTour, small and generated; losses over several processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from csametric.data.brown import read_brown, read_test_pairs
+from csametric.errors import UserError
+from csametric.evaluation.verification import fpr95
+from csametric.inference import load
+from csametric.losses.hardnet import hardnet_loss
+from csametric.models.l2net import unit_length
+from csametric.recipes import find_recipe
+from csametric.training import checkpoint, loop
+from csametric.training.brown_pairs import brown_fpr95
+from csametric.training.experiment import override
+from tests.data.brown_folder import write_subset
+from tests.training.gathering import problem
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["pairs_per_epoch=96", "epochs=2", "batch_size=16", "evaluate_every=5", "checkpoint_every=3", "optimizer.lr=1"]
+
+
+@pytest.fixture(scope="module")
+def brown(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("brown")
+    for seed, name in enumerate(("liberty", "notredame", "yosemite")):
+        write_subset(root / name, points=60, pairs=120, seed=seed)
+    return root
+
+
+def experiment(root: Path, *settings: str):
+    return override(find_recipe("brown_hardnet_csa"), [f"data.root={root}", *SMALL, *settings])
+
+
+def test_trains_on_one_and_is_tested_on_the_others(brown, tmp_path, cache):
+    loop.train(experiment(brown, "data.train=notredame"), tmp_path / "run", cache)
+    scores = checkpoint.read_scores(tmp_path / "run")["fpr95"]
+    assert list(scores) == ["liberty", "yosemite"]
+    assert all(0 <= rate < 0.9 for rate in scores.values())
+    assert len(checkpoint.read_metrics(tmp_path / "run")) == 12
+    assert load(tmp_path / "run").embed(np.zeros((3, 32, 32), np.uint8)).shape == (3, 128)
+
+
+def test_a_run_stopped_and_taken_up_again_ends_with_the_same_weights(brown, tmp_path, cache, monkeypatch):
+    whole = experiment(brown)
+    loop.train(whole, tmp_path / "whole", cache)
+    real = checkpoint.save_checkpoint
+
+    def killed(folder, step, *rest):
+        real(folder, step, *rest)
+        if step == 6:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save_checkpoint", killed)
+    with pytest.raises(KeyboardInterrupt):
+        loop.train(whole, tmp_path / "halved", cache)
+    monkeypatch.undo()
+    loop.train(whole, tmp_path / "halved", cache)
+    one, other = (checkpoint.read_weights(tmp_path / name / checkpoint.WEIGHTS) for name in ("whole", "halved"))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_the_rate_is_that_of_the_pairs_one_by_one(brown, cache):
+    subset = read_brown(brown / "liberty", cache=cache)
+    pairs = read_test_pairs(brown / "liberty", len(subset.patches))
+
+    def describe(patches):
+        flat = patches.reshape(len(patches), -1)[:, ::7].astype(np.float32)
+        return flat / np.linalg.norm(flat, axis=1, keepdims=True)
+
+    distances = [np.linalg.norm(np.subtract(*describe(subset.patches[pair]))) for pair in pairs.patches]
+    assert brown_fpr95(describe, subset, pairs) == fpr95(distances, pairs.is_match)
+
+
+@pytest.mark.parametrize(
+    ("settings", "mend"),
+    [
+        (["data.root="], "give --data brown:ROOT"),
+        (["data.root=/nowhere"], "there is no folder /nowhere"),
+        (["batch_size=64"], "60 points with two patches cannot fill a batch of 64"),
+    ],
+)
+def test_what_cannot_begin_says_why(brown, tmp_path, cache, settings, mend):
+    with pytest.raises(UserError, match=mend):
+        loop.train(experiment(brown, *settings), tmp_path / "run", cache)
+
+
+def test_a_subset_alone_has_nothing_to_test_on(tmp_path, cache):
+    write_subset(tmp_path / "liberty", points=20, pairs=20)
+    with pytest.raises(UserError, match="holds none of notredame, yosemite"):
+        loop.train(experiment(tmp_path), tmp_path / "run", cache)
+
+
+def test_two_processes_have_the_loss_and_the_gradient_of_one(tmp_path):
+    network, anchors, positives = problem()
+    loss = hardnet_loss(unit_length(network(anchors)), unit_length(network(positives)))
+    loss.backward()
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    words = ["tests.training.gathering", str(tmp_path / "two.pt")]
+    done = subprocess.run([*command, *words], cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    two = torch.load(tmp_path / "two.pt", weights_only=True)
+    torch.testing.assert_close(two["loss"], loss.detach())
+    torch.testing.assert_close(two["gradient"], network.weight.grad)
+
+
+def test_the_paper_s_settings_are_the_recipes():
+    hardnet, ralnet = find_recipe("brown_hardnet_csa"), find_recipe("brown_ralnet_csa")
+    assert (hardnet.batch_size, hardnet.epochs, hardnet.pairs_per_epoch, hardnet.optimizer.lr) == (1024, 10, 5_000_000, 10)
+    assert (ralnet.batch_size, ralnet.loss, ralnet.data.resampling) == (512, "ral", "cubic")
+    assert json.loads(json.dumps(hardnet.model.attention)) == "csa"
