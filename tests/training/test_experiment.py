@@ -65,7 +65,7 @@ def test_json_of_another_version_is_refused():
     for broken, words in (
         ({"task": "descriptors", "steps": 3}, "names no recipe"),
         ([], "names no task of this version"),
-        ({"task": "cooking"}, "names no task of this version \\(descriptors, reid\\)"),
+        ({"task": "cooking"}, "names no task of this version \\(descriptors, brown, reid\\)"),
         ({"task": "reid", "data": 3}, "data is not a group"),
     ):
         with pytest.raises(UserError, match=words):
