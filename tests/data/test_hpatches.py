@@ -1,0 +1,141 @@
+"""HPatches on disk: patches, task files, the benchmark's CSV layout, and the pairs it published."""
+
+import numpy as np
+import pytest
+
+from csametric.data import hpatches
+from csametric.data.hpatches import (
+    KINDS,
+    describe_sequence,
+    draw_two,
+    find_sequences,
+    find_task_file,
+    read_descriptors,
+    read_sequence,
+    read_task,
+    splits,
+    verification_pairs,
+    write_descriptors,
+)
+from csametric.errors import UserError
+from tests.data.hpatches_folder import write_sequence, write_tasks
+
+
+def test_a_sequence_is_read_as_it_was_written(tmp_path):
+    patches = write_sequence(tmp_path / "v_wall", 5)
+    read = read_sequence(tmp_path / "v_wall")
+    assert list(read) == list(KINDS)
+    for kind in KINDS:
+        np.testing.assert_array_equal(read[kind], patches[kind])
+
+
+def test_descriptors_go_to_the_benchmark_s_layout_and_back(tmp_path):
+    write_sequence(tmp_path / "v_wall", 5)
+
+    def describe(patches):
+        assert patches.shape == (80, 32, 32)
+        return patches.reshape(len(patches), -1)[:, :7] / 3
+
+    described = describe_sequence(tmp_path / "v_wall", describe)
+    write_descriptors(tmp_path / "out" / "v_wall", described)
+    assert len((tmp_path / "out" / "v_wall" / "e3.csv").read_text().splitlines()) == 5
+    again = read_descriptors(tmp_path / "out" / "v_wall")
+    for kind in KINDS:
+        np.testing.assert_allclose(again[kind], described[kind], rtol=1e-6)
+    for path in (tmp_path / "out" / "v_wall").glob("*.csv"):
+        path.write_text(path.read_text().replace(",", ";"))
+    np.testing.assert_array_equal(read_descriptors(tmp_path / "out" / "v_wall")["t5"], again["t5"])
+
+
+def test_the_splits_are_the_published_ones():
+    assert {name: len(names) for name, names in splits().items()} == {
+        "a": 40, "b": 40, "c": 40, "illum": 57, "view": 59, "full": 116,
+    }  # fmt: skip
+    assert set(splits()["illum"]) | set(splits()["view"]) == set(splits()["full"])
+
+
+def test_the_published_rows_of_split_a_are_drawn_again():
+    """Its documentation prints the first rows; with these four counts, and no others near them, the patches come out."""
+    counts = {"v_birdwoman": 2000, "v_strand": 1816, "i_salon": 1102, "i_zion": 2000}
+    legacy = np.random.RandomState(hpatches.SEED)
+    sequences = legacy.choice(40, hpatches.PAIRS)[:4]
+    names = [splits()["a"][sequence] for sequence in sequences]
+    assert names == ["v_birdwoman", "v_strand", "i_salon", "i_zion"]
+    assert draw_two(legacy, [counts[name] for name in names])[:, 0].tolist() == [251, 1625, 1100, 1766]
+
+
+def test_regenerated_pairs_equal_the_procedure_word_by_word():
+    counts = [5, 40, 17]
+    np.random.seed(42)  # noqa: NPY002
+    draw = np.random  # the benchmark's own generator
+    s = draw.choice(["x", "y", "z"], 200)
+    number = {"x": 0, "y": 1, "z": 2}
+    idx = [draw.choice(np.arange(counts[number[name]]), 2, replace=False) for name in s]
+    t = [draw.choice(np.arange(5), 2, replace=False) for _ in s]
+    other = draw.choice(["x", "y", "z"], 200)
+    other_idx = [draw.randint(counts[number[name]]) for name in other]
+    positives, within, across = verification_pairs(counts, 200)
+    for m in range(200):
+        a = number[s[m]]
+        assert positives[m].tolist() == [a, t[m][0], idx[m][0], a, t[m][1], idx[m][0]]
+        assert within[m].tolist() == [a, t[m][0], idx[m][0], a, t[m][1], idx[m][1]]
+        assert across[m].tolist() == [a, t[m][0], idx[m][0], number[other[m]], t[m][1], other_idx[m]]
+
+
+def test_task_files(tmp_path):
+    write_tasks(tmp_path, "a", ["i_x", "v_y"], [4, 6], 3, 5)
+    queries = read_task(find_task_file(tmp_path, "retr_queries", "a"), ["i_x", "v_y"])
+    assert queries.shape == (3, 2)
+    assert queries[:, 0].max() <= 1
+    (tmp_path / "verif_pos_split-a.csv").write_text("s1,t1,idx1,s2,t2,idx2\nv_y,4,251,i_x,3,204\n")
+    assert read_task(find_task_file(tmp_path, "verif_pos", "a"), ["i_x", "v_y"]).tolist() == [[1, 4, 251, 0, 3, 204]]
+    assert find_task_file(tmp_path, "retr_queries", "b") is None
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("s,idx\nv_other,3\n", "names the sequence v_other"),
+        ("s,idx\ni_x,three\n", "is no task file"),
+        ("s,idx\ni_x\n", "no task file"),
+    ],
+)
+def test_damaged_task_files(tmp_path, text, message):
+    path = tmp_path / "retr_queries_split-a.csv"
+    path.write_text(text)
+    with pytest.raises(UserError, match=message):
+        read_task(path, ["i_x"])
+
+
+def test_damaged_sequences_say_what_is_wrong(tmp_path):
+    write_sequence(tmp_path / "v_wall", 5)
+    write_sequence(tmp_path / "v_less", 4)
+    (tmp_path / "v_less" / "h2.png").rename(tmp_path / "v_wall" / "h2.png")
+    with pytest.raises(UserError, match="5 patches in ref and 4 in h2"):
+        read_sequence(tmp_path / "v_wall")
+    with pytest.raises(UserError, match=r"h2\.png is missing"):
+        read_sequence(tmp_path / "v_less")
+    (tmp_path / "v_less" / "ref.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="no column of 65 x 65"):
+        read_sequence(tmp_path / "v_less")
+    assert find_sequences(tmp_path) == ["v_less", "v_wall"]
+    with pytest.raises(UserError, match="holds no sequence"):
+        find_sequences(tmp_path / "v_wall")
+    with pytest.raises(UserError, match="there is no folder"):
+        find_sequences(tmp_path / "nowhere")
+
+
+def test_damaged_descriptors_say_what_is_wrong(tmp_path):
+    values = {kind: np.ones((3, 4)) for kind in KINDS}
+    write_descriptors(tmp_path / "v_a", values | {"t3": np.ones((3, 5))})
+    with pytest.raises(UserError, match=r"4 columns in ref\.csv and 5 in t3\.csv"):
+        read_descriptors(tmp_path / "v_a")
+    write_descriptors(tmp_path / "v_b", values | {"e1": np.ones((2, 4))})
+    with pytest.raises(UserError, match="3 patches in ref and 2 in e1"):
+        read_descriptors(tmp_path / "v_b")
+    (tmp_path / "v_b" / "h1.csv").write_text("1,2,3,4\n1,2,x,4\n1,2,3,4\n")
+    with pytest.raises(UserError, match="no table of numbers"):
+        read_descriptors(tmp_path / "v_b")
+    (tmp_path / "v_b" / "h1.csv").unlink()
+    with pytest.raises(UserError, match=r"h1\.csv is missing"):
+        read_descriptors(tmp_path / "v_b")
