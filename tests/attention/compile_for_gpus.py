@@ -18,6 +18,7 @@ KERNELS = ("gather", "elementary_outputs", "scatter", "gather_gradient", "input_
 TARGETS = (89, 90)
 CASES = (  # type, C, groups, maps, memory format
     ("bfloat16", 1024, 1, 32, torch.contiguous_format),
+    ("bfloat16", 1024, 1, 8, torch.channels_last),
     ("float16", 256, 2, 128, torch.channels_last),
     ("float32", 256, 2, 128, torch.contiguous_format),
 )
@@ -64,7 +65,7 @@ def compile_launch(kernel: Any, arguments: tuple[Any, ...], options: dict[str, A
     }
     constant_places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     source = ASTSource(kernel, signature, constant_places, attributes)
-    tuning = {name: options[name] for name in ("num_warps", "num_stages")}
+    tuning = {name: options[name] for name in ("num_warps", "num_stages", "enable_fp_fusion")}
     return triton.compile(source, target=GPUTarget("cuda", target, 32), options=tuning)
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from csametric import CompressedSelfAttention
-from csametric.attention import dispatch, reference, reordered
+from csametric.attention import dispatch, recomputed, reference, reordered
 from csametric.errors import UserError
 from tests.attention.test_paths import problem
 
@@ -149,14 +149,44 @@ def test_the_number_of_splits_does_not_matter(splits, monkeypatch):
     assert all(distance(found[what], expected[what]) < 3e-6 for what in expected)
 
 
-@pytest.mark.parametrize("accumulated", [256, 1024])
-def test_channels_in_several_blocks(accumulated, monkeypatch):
-    monkeypatch.setattr(fused, "ACCUMULATED", accumulated)
+@pytest.mark.parametrize(("accumulated", "blocks"), [(1024, 3), (2048, 2)])
+def test_channels_in_several_blocks(accumulated, blocks, monkeypatch):
+    for name in ("ACCUMULATED", "ACCUMULATED_BESIDE_GRADIENTS"):
+        monkeypatch.setattr(fused, name, accumulated)
+    sizes = fused._Sizes(images=2, groups=2, channels=40, maps=8, positions=35)
+    assert -(-40 // fused._blocks(sizes, torch.zeros(()), accumulated).channels) == blocks
     arguments = on_device(problem(channels=80, height=5, width=7, maps=8, groups=2, bias=True))
     gradient = torch.randn_like(arguments["x_NCHW"])
     expected = results(reference.compressed_self_attention, arguments, gradient)
     found = results(fused.compressed_self_attention, on_device(arguments, torch.float32), gradient)
     assert all(distance(found[what], expected[what]) < 3e-6 for what in expected)
+
+
+def test_an_empty_batch_and_biases_that_are_not_contiguous():
+    arguments = on_device(problem(channels=16, maps=8, groups=2, bias=True), torch.float32)
+    gradient = torch.randn_like(arguments["x_NCHW"])
+    expected = results(reference.compressed_self_attention, on_device(arguments, torch.float64), gradient)
+    for name in ("logit_bias", "value_bias"):
+        arguments[name] = torch.stack([arguments[name], arguments[name] + 1], 1)[:, 0]
+    found = results(fused.compressed_self_attention, arguments, gradient)
+    assert all(distance(found[what], expected[what]) < 3e-6 for what in expected)
+    nothing = arguments | {"x_NCHW": arguments["x_NCHW"][:0]}
+    for path in (reference, recomputed, fused):
+        gradients = results(path.compressed_self_attention, nothing, gradient[:0])
+        assert gradients["output"].shape[0] == 0
+        assert not any(value.any() for value in gradients.values())
+
+
+@pytest.mark.parametrize("switch", ["ieee", "tf32"])
+def test_the_switch_of_tf32_is_read_in_its_new_form(switch):
+    before = torch.backends.cuda.matmul.fp32_precision
+    try:
+        torch.backends.cuda.matmul.fp32_precision = switch
+        sizes = fused._Sizes(images=1, groups=1, channels=16, maps=8, positions=9)
+        x = torch.zeros(1, 16, 3, 3)
+        assert fused._options(x, fused._blocks(sizes, x, fused.ACCUMULATED), None)["PRECISION"] == switch
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
 
 
 def test_a_gradient_without_strides():
@@ -177,6 +207,10 @@ def test_the_registration_holds(memory_format):
     parameters = [value.requires_grad_() for value in arguments.values()]
     checks = ("test_schema", "test_autograd_registration", "test_faketensor")
     torch.library.opcheck(fused._forward, (x, *parameters, groups), test_utils=checks)
+    kept = [each.detach() for each in fused._forward(x, *parameters, groups)]
+    weights = [parameter.detach() for parameter in parameters]
+    backward = (torch.randn_like(x), x.detach(), *kept[1:], *weights, groups)
+    torch.library.opcheck(fused._backward, backward, test_utils=("test_schema", "test_faketensor"))
 
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last], ids=str)
@@ -241,23 +275,51 @@ def test_without_a_gpu_the_name_is_refused():
 
 
 @only_on_a_gpu
-def test_replays_in_a_cuda_graph():
-    layer = CompressedSelfAttention(64, alpha=0.5).cuda().bfloat16().eval()
-    x = torch.randn(2, 64, 24, 8, device="cuda", dtype=torch.bfloat16)
-    with torch.inference_mode():
-        expected = layer(x)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            out = layer(x)
-        out.zero_()
-        graph.replay()
-    assert torch.equal(out, expected)
+def test_auto_takes_the_kernels_on_a_gpu():
+    layer = CompressedSelfAttention(64).cuda()
+    layer(torch.randn(2, 64, 24, 8, device="cuda"))
+    assert layer.last_path == "fused", layer.last_reason
+
+
+@only_on_a_gpu
+@pytest.mark.parametrize("training", [False, True])
+def test_replays_in_a_cuda_graph(training):
+    layer = CompressedSelfAttention(64, alpha=0.5).cuda().bfloat16()
+    x, other = (torch.randn(2, 64, 24, 8, device="cuda", dtype=torch.bfloat16) for _ in range(2))
+    x.requires_grad_(training)
+
+    def run(inputs: Tensor) -> Tensor:
+        with torch.set_grad_enabled(training):
+            out = layer(inputs)
+            return torch.autograd.grad(out.float().square().sum(), inputs)[0] if training else out
+
+    side = torch.cuda.Stream()
+    with torch.cuda.stream(side):
+        run(x)
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = run(x)
+    assert layer.last_path == "fused"
+    with torch.no_grad():
+        x.copy_(other)
+    graph.replay()
+    assert torch.equal(out, run(other.requires_grad_(training)))
+
+
+@only_on_a_gpu
+def test_runs_compiled_by_inductor_in_any_batch():
+    layer = CompressedSelfAttention(64, alpha=0.5).cuda()
+    compiled = torch.compile(layer, fullgraph=True, dynamic=True)
+    for images in (2, 5):
+        x = torch.randn(images, 64, 24, 8, device="cuda").to(memory_format=torch.channels_last)
+        torch.testing.assert_close(compiled(x), layer(x))
 
 
 def test_kernels_compile_for_gpus_and_fit_their_shared_memory():
     """99 KiB is what a block may have on the smallest of them; the same limit holds on all."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-m", "tests.attention.compile_for_gpus"],
+        [sys.executable, "-W", "error:TRITON", "-m", "tests.attention.compile_for_gpus"],
         env=os.environ | {"TRITON_INTERPRET": "0"},
         cwd=Path(__file__).parents[2],
         capture_output=True,
@@ -265,6 +327,6 @@ def test_kernels_compile_for_gpus_and_fit_their_shared_memory():
     )
     assert done.returncode == 0, done.stderr
     compiled = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(compiled) == 5 * 3 * 2
+    assert len(compiled) == 5 * 4 * 2
     too_large = [row for row in compiled if row["shared"] > 99 * 1024]
     assert not too_large

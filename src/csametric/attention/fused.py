@@ -6,6 +6,7 @@ Sums over splits of the positions run in a fixed order, without atomics: two run
 Legend: N images, G groups of c channels, P = H*W positions, D maps a group, S splits of the positions; K = N*G.
 """
 
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ from csametric.attention.reference import without_autocast
 MOST_MAPS = 128
 ACCUMULATED = 16384  # values of U that a program of 8 warps holds in registers; what spills none on an sm_90
 ACCUMULATED_BESIDE_GRADIENTS = 8192
+MOST_CHANNELS = 512  # of a program
+OLDEST = (8, 0)  # compute capability: before it, shared memory is too small
 PROGRAMS_A_PROCESSOR = 4
 INTERPRETER_SPLITS = 2
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
@@ -44,10 +47,25 @@ def why_not(x_NCHW: Tensor, maps: int) -> str:
     """Why the kernels cannot run on an input, in words; "" where they can."""
     if not (x_NCHW.is_cuda or interpreted()):
         return f"the fused kernels need a CUDA device, the input is on {x_NCHW.device.type}"
+    if x_NCHW.is_cuda and (obstacle := _obstacle_on_device(x_NCHW.device)):
+        return obstacle
     if x_NCHW.dtype not in TYPES:
         return f"the fused kernels take fp32, fp16 and bf16, the input is {x_NCHW.dtype}"
     if maps > MOST_MAPS:
         return f"the fused kernels take up to {MOST_MAPS} maps a group, the layer has {maps}"
+    return ""
+
+
+@cache
+def _obstacle_on_device(device: torch.device) -> str:
+    if torch.version.hip:
+        return "the fused kernels are made for NVIDIA's GPUs"
+    if torch.cuda.get_device_capability(device) < OLDEST:
+        return f"the fused kernels need compute capability {'.'.join(map(str, OLDEST))} or later"
+    try:
+        triton.runtime.driver.active.get_current_device()
+    except Exception as error:  # its first call compiles C, which fails in as many ways as there are systems
+        return f"triton cannot start on this machine ({error})"
     return ""
 
 
@@ -83,11 +101,11 @@ def _sizes(x_NCHW: Tensor, logit_weight: Tensor, groups: int) -> _Sizes:
     return _Sizes(images, groups, channels // groups, logit_weight.shape[0] // groups, height * width)
 
 
-def _blocks(sizes: _Sizes, x_NCHW: Tensor, accumulated: int = ACCUMULATED) -> _Blocks:
+def _blocks(sizes: _Sizes, x_NCHW: Tensor, accumulated: int) -> _Blocks:
     """Tiles that fit the registers and 99 KiB of shared memory, the least that a GPU since 2020 gives a program."""
     maps, all_channels = (max(16, triton.next_power_of_2(count)) for count in (sizes.maps, sizes.channels))
     wide = x_NCHW.element_size() > 2
-    channels = min(all_channels, accumulated // (4 * maps if wide else maps))
+    channels = min(all_channels, MOST_CHANNELS, accumulated // (4 * maps if wide else maps))
     step, positions = min(32 if wide else 64, all_channels), 32 if wide or maps > 32 else 64
     tiles, programs = triton.cdiv(sizes.positions, positions), sizes.pairs * triton.cdiv(sizes.channels, channels)
     tiles_a_split = triton.cdiv(tiles, max(1, min(tiles, _wanted_programs(x_NCHW.device, programs) // programs)))
@@ -106,16 +124,23 @@ def _options(x_NCHW: Tensor, blocks: _Blocks, bias: Tensor | None, flat: bool | 
         "HAS_BIAS": bias is not None,
         "BLOCK_D": blocks.maps,
         "BLOCK_K": blocks.step,
-        "PRECISION": "tf32" if torch.backends.cuda.matmul.allow_tf32 else "ieee",
+        "PRECISION": "tf32" if torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee",
         "UPCAST": interpreted(),
         "num_warps": 8,
         "num_stages": blocks.stages,
+        "enable_fp_fusion": True,
     }
     return options if flat is None else options | {"FLAT": flat, "BLOCK_P": blocks.positions}
 
 
-def _grid(sizes: _Sizes, blocks: _Blocks) -> tuple[int, int, int]:
-    return blocks.splits, triton.cdiv(sizes.channels, blocks.channels), sizes.pairs
+def _grid(sizes: _Sizes, blocks: _Blocks) -> tuple[int]:
+    return (blocks.splits * triton.cdiv(sizes.channels, blocks.channels) * sizes.pairs,)
+
+
+def _as_read(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Contiguous, and something to point at where there is no bias."""
+    weight = weight.contiguous()
+    return weight, weight if bias is None else bias.contiguous()
 
 
 def _is_flat(*tensors: Tensor) -> bool:
@@ -137,26 +162,43 @@ def _forward(
     groups: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """O; U (N, G, c, D) and the logarithm of each softmax's denominator (N, G, D), both fp32."""
+    arguments = (x_NCHW, logit_weight, value_weight, alpha, logit_bias, value_bias, groups)
+    if not x_NCHW.numel():
+        return _empty_results(x_NCHW, _sizes(x_NCHW, logit_weight, groups))
+    with torch.cuda.device_of(x_NCHW):
+        return _launch_forward(*arguments)
+
+
+def _launch_forward(
+    x_NCHW: Tensor,
+    logit_weight: Tensor,
+    value_weight: Tensor,
+    alpha: Tensor,
+    logit_bias: Tensor | None,
+    value_bias: Tensor | None,
+    groups: int,
+) -> tuple[Tensor, Tensor, Tensor]:
     sizes = _sizes(x_NCHW, logit_weight, groups)
-    blocks = _blocks(sizes, x_NCHW)
+    blocks = _blocks(sizes, x_NCHW, ACCUMULATED)
     out, means, log_totals = _empty_results(x_NCHW, sizes)
     gathered = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.channels, sizes.maps)
     highest, total = (_partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps) for _ in range(2))
     elementary = torch.empty(means.shape, dtype=x_NCHW.dtype, device=x_NCHW.device)
-    base, value = logit_weight.contiguous(), value_weight.contiguous()
+    base, bias = _as_read(logit_weight, logit_bias)
+    value, added = _as_read(value_weight, value_bias)
     flat, width = _is_flat(x_NCHW, out), x_NCHW.shape[3]
     counts = (groups, sizes.channels, sizes.maps)
     kernels.gather[_grid(sizes, blocks)](
-        x_NCHW, base, base if logit_bias is None else logit_bias, gathered, highest, total,
+        x_NCHW, base, bias, gathered, highest, total,
         *x_NCHW.stride(), width, *counts, sizes.positions, blocks.splits, blocks.tiles_a_split,
         BLOCK_C=blocks.channels, **_options(x_NCHW, blocks, logit_bias, flat),
     )  # fmt: skip
-    kernels.elementary_outputs[(triton.cdiv(sizes.channels, blocks.step), sizes.pairs)](
-        gathered, highest, total, value, value if value_bias is None else value_bias, alpha, elementary, means, log_totals,
+    kernels.elementary_outputs[(triton.cdiv(sizes.channels, blocks.step) * sizes.pairs,)](
+        gathered, highest, total, value, added, alpha, elementary, means, log_totals,
         *counts, blocks.splits, BLOCK_R=blocks.step, **_options(x_NCHW, blocks, value_bias),
     )  # fmt: skip
-    kernels.scatter[(triton.cdiv(sizes.positions, blocks.positions), sizes.pairs)](
-        x_NCHW, base, base if logit_bias is None else logit_bias, elementary, out,
+    kernels.scatter[(triton.cdiv(sizes.positions, blocks.positions) * sizes.pairs,)](
+        x_NCHW, base, bias, elementary, out,
         *x_NCHW.stride(), *out.stride(), width, *counts, sizes.positions,
         **_options(x_NCHW, blocks, logit_bias, flat),
     )  # fmt: skip
@@ -169,7 +211,7 @@ def _empty_results(x_NCHW: Tensor, sizes: _Sizes) -> tuple[Tensor, Tensor, Tenso
 
 
 @_forward.register_fake
-def _(x_NCHW, logit_weight, value_weight, alpha, logit_bias, value_bias, groups):  # type: ignore[no-untyped-def]
+def _fake_forward(x_NCHW, logit_weight, value_weight, alpha, logit_bias, value_bias, groups):  # type: ignore[no-untyped-def]
     return _empty_results(x_NCHW, _sizes(x_NCHW, logit_weight, groups))
 
 
@@ -187,12 +229,30 @@ def _backward(
     groups: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of X, both weights, alpha and both biases."""
+    arguments = (gradient_NCHW, x_NCHW, means, log_totals, logit_weight, value_weight, alpha, logit_bias, value_bias, groups)
+    if not x_NCHW.numel():
+        return tuple(each.zero_() for each in _fake_backward(*arguments))
+    with torch.cuda.device_of(x_NCHW):
+        return _launch_backward(*arguments)
+
+
+def _launch_backward(
+    gradient_NCHW: Tensor,
+    x_NCHW: Tensor,
+    means: Tensor,
+    log_totals: Tensor,
+    logit_weight: Tensor,
+    value_weight: Tensor,
+    alpha: Tensor,
+    logit_bias: Tensor | None,
+    value_bias: Tensor | None,
+    groups: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     sizes = _sizes(x_NCHW, logit_weight, groups)
-    blocks = _blocks(sizes, x_NCHW)
+    blocks = _blocks(sizes, x_NCHW, ACCUMULATED)
     input_gradient = torch.empty_like(x_NCHW)
     flat, width = _is_flat(x_NCHW, gradient_NCHW, input_gradient), x_NCHW.shape[3]
-    base = logit_weight.contiguous()
-    bias = base if logit_bias is None else logit_bias
+    base, bias = _as_read(logit_weight, logit_bias)
     counts = (width, groups, sizes.channels, sizes.maps, sizes.positions)
     gathered = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.channels, sizes.maps)
     kernels.gather_gradient[_grid(sizes, blocks)](
@@ -229,7 +289,7 @@ def _backward(
 
 
 @_backward.register_fake
-def _(gradient_NCHW, x_NCHW, means, log_totals, logit_weight, value_weight, alpha, logit_bias, value_bias, groups):  # type: ignore[no-untyped-def]
+def _fake_backward(gradient_NCHW, x_NCHW, means, log_totals, logit_weight, value_weight, alpha, logit_bias, value_bias, groups):  # type: ignore[no-untyped-def]
     return (
         torch.empty_like(x_NCHW),
         torch.empty_like(logit_weight, memory_format=torch.contiguous_format),

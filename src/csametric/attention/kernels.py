@@ -20,6 +20,13 @@ def _dot(a, b, start, PRECISION: tl.constexpr, UPCAST: tl.constexpr):
 
 
 @triton.jit
+def _place(first, second):
+    """Which of `first`, of `second` and of the rest this program is; all lie along the one axis of a grid that has no limit."""
+    program = tl.program_id(0)
+    return program % first, program // first % second, program // (first * second)
+
+
+@triton.jit
 def _position_offsets(positions, width, stride_h, stride_w, FLAT: tl.constexpr):
     if FLAT:
         return positions.to(tl.int64) * stride_w
@@ -74,7 +81,7 @@ def gather(
     BLOCK_P: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """Of each split: the highest logit of each map, the sum of exponentials, and X times them (K, S, c, D)."""
-    split, block, image_group = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    split, block, image_group = _place(S, tl.cdiv(c, BLOCK_C))
     group = image_group % G
     x += (image_group // G).to(tl.int64) * stride_n + (group * c).to(tl.int64) * stride_c
     base += group * D * c
@@ -115,7 +122,7 @@ def elementary_outputs(
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """The splits joined to U and the logarithm of the softmax's denominator; alpha (Wg U + bg)."""
-    block, image_group = tl.program_id(0), tl.program_id(1)
+    block, _, image_group = _place(tl.cdiv(c, BLOCK_R), 1)
     group = image_group % G
     value += (group * c).to(tl.int64) * c
     maps, rows = tl.arange(0, BLOCK_D), block * BLOCK_R + tl.arange(0, BLOCK_R)
@@ -159,7 +166,7 @@ def scatter(
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """O = X + alpha E W of a tile."""
-    tile, image_group = tl.program_id(0), tl.program_id(1)
+    tile, _, image_group = _place(tl.cdiv(P, BLOCK_P), 1)
     image, group = (image_group // G).to(tl.int64), image_group % G
     first_channel = (group * c).to(tl.int64)
     x += image * stride_n + first_channel * stride_c
@@ -192,7 +199,7 @@ def gather_gradient(
     BLOCK_P: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """Of each split dO W^T (K, S, c, D)."""
-    split, block, image_group = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    split, block, image_group = _place(S, tl.cdiv(c, BLOCK_C))
     image, group = (image_group // G).to(tl.int64), image_group % G
     first_channel = (group * c).to(tl.int64)
     x += image * stride_n + first_channel * stride_c
@@ -227,7 +234,7 @@ def input_gradient(
     BLOCK_P: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
     """The input's gradient dX = dO + dU B + Wm^T dM; of each split dM X^T (K, S, D, c) and the sum of dM (K, S, D)."""
-    split, block, image_group = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    split, block, image_group = _place(S, tl.cdiv(c, BLOCK_C))
     image, group = (image_group // G).to(tl.int64), image_group % G
     first_channel, pair = (group * c).to(tl.int64), image_group.to(tl.int64) * c * D
     x += image * stride_n + first_channel * stride_c

@@ -35,7 +35,7 @@ def compressed_self_attention(
     The arguments are those of `reference.compressed_self_attention`, all of one floating-point type. Differentiable once.
     """
     arguments = (x_NCHW, logit_weight, value_weight, alpha, logit_bias, value_bias, groups)
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling() or not x_NCHW.numel():
         return reordered.compressed_self_attention(*arguments)
     return _Recomputed.apply(*arguments)[0]
 
