@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from csametric.cli import bench, datasets, demo, runs, system
+from csametric.cli import bench, datasets, demo, hpatches, matching, runs, system
 from csametric.errors import UserError, explaining_full_disk
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app.command()(runs.train)
 app.command()(runs.evaluate)
 app.command()(datasets.embed)
 app.add_typer(datasets.app, name="data")
+app.command()(matching.match)
+app.add_typer(hpatches.app, name="hpatches")
 app.command()(runs.recipes)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench.bench)
 app.command()(system.doctor)

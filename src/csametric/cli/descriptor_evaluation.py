@@ -1,10 +1,12 @@
-"""evaluate, for local descriptors: photographs and Brown, each in its own words."""
+"""evaluate, for local descriptors, on each kind of data."""
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
 from csametric.cli.brown_reports import brown_table
+from csametric.cli.hpatches import score_describe
+from csametric.cli.matching_evaluation import on_posed_pairs, on_sequences
 from csametric.cli.reports import baseline_scores, photo_settings, score_table
 from csametric.cli.tables import print_table
 from csametric.data.brown import SUBSETS, BrownSettings
@@ -16,7 +18,7 @@ from csametric.training.experiment import BrownExperiment
 from csametric.training.progress import data_progress
 from csametric.training.validation import check_held_out, score
 
-PATHS = {"photos": "FOLDER", "brown": "ROOT"}
+PATHS = {"photos": "FOLDER", "brown": "ROOT", "hpatches": "ROOT", "sequences": "FOLDER", "pairs": "FILE"}
 
 
 def evaluate_descriptor(run: Path, model: PatchEmbedder, data: str | None) -> None:
@@ -69,4 +71,14 @@ def _on_brown(run: Path, model: PatchEmbedder, root: str) -> None:
     print_table(f"{run} on {root}", table.header, table.rows)
 
 
-EVALUATIONS: dict[str, Callable[[Path, PatchEmbedder, str], None]] = {"photos": _on_photos, "brown": _on_brown}
+def _on_hpatches(run: Path, model: PatchEmbedder, root: str) -> None:
+    score_describe(run.name, model.describe, Path(root))
+
+
+EVALUATIONS: dict[str, Callable[[Path, PatchEmbedder, str], None]] = {
+    "photos": _on_photos,
+    "brown": _on_brown,
+    "hpatches": _on_hpatches,
+    "sequences": on_sequences,
+    "pairs": on_posed_pairs,
+}

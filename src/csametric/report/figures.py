@@ -87,17 +87,32 @@ def most_different(maps_DHW: NDArray, count: int) -> list[int]:
 
 
 def matches(
-    left_HW: NDArray, right_HW: NDArray, from_M2: NDArray, to_M2: NDArray, is_correct_M: NDArray, most: int = 300
+    left_HW: NDArray,
+    right_HW: NDArray,
+    from_M2: NDArray,
+    to_M2: NDArray,
+    is_correct_M: NDArray,
+    most: int = 300,
+    words: tuple[str, str] = ("right (within 3 px)", "wrong"),
 ) -> Figure:
-    """Two photographs side by side with matches as lines: right in green, wrong in orange, an even sample of `most`."""
+    """Two photographs side by side with matches as lines: right in green, wrong in orange, an even sample of `most`.
+
+    Args:
+        left_HW, right_HW: grey; the lower one is filled up with white.
+        words: what green and orange mean.
+    """
+    height = max(len(left_HW), len(right_HW))
+    left_HW, right_HW = (
+        np.pad(photo, ((0, height - len(photo)), (0, 0)), constant_values=255) for photo in (left_HW, right_HW)
+    )
     shown = np.linspace(0, len(from_M2) - 1, min(most, len(from_M2))).astype(int)
     width = left_HW.shape[1]
-    figure = Figure(figsize=(12, 12 * left_HW.shape[0] / (2 * width) + 0.4), layout="constrained")
+    figure = Figure(figsize=(12, 12 * height / (width + right_HW.shape[1]) + 0.4), layout="constrained")
     axis = figure.subplots()
     axis.imshow(np.hstack([left_HW, right_HW]), cmap="gray")
     lines_M22 = np.stack([from_M2[shown], to_M2[shown] + np.array([width, 0])], 1)
     correct = is_correct_M[shown]
-    for chosen, colour, label in ((correct, RIGHT, "right (within 3 px)"), (~correct, WRONG, "wrong")):
+    for chosen, colour, label in ((correct, RIGHT, words[0]), (~correct, WRONG, words[1])):
         axis.add_collection(LineCollection(list(lines_M22[chosen]), colors=colour, linewidths=0.8, label=label))
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     axis.set_axis_off()

@@ -1,0 +1,1 @@
+"""Keypoints, descriptors, matches and geometry of two photographs or many."""

@@ -1,0 +1,36 @@
+"""A photograph and its image under a known homography."""
+
+import cv2
+import numpy as np
+
+
+def photograph(height: int = 360, width: int = 480, seed: int = 0) -> np.ndarray:
+    """Blobs and edges of many sizes, uint8."""
+    rng = np.random.default_rng(seed)
+    image = np.full((height, width), 110, np.uint8)
+    for _ in range(400):
+        centre = tuple(int(value) for value in rng.integers(0, [width, height]))
+        radius, grey = int(rng.integers(3, 24)), int(rng.integers(0, 256))
+        if rng.random() < 0.5:
+            cv2.circle(image, centre, radius, grey, -1, cv2.LINE_AA)
+        else:
+            cv2.rectangle(image, centre, (centre[0] + radius, centre[1] + 2 * radius), grey, -1)
+    return cv2.GaussianBlur(image, (0, 0), 0.8)
+
+
+def turn_and_shrink(height: int = 360, width: int = 480, degrees: float = 20.0, scale: float = 0.8) -> np.ndarray:
+    """A homography about the centre with a little perspective, (3, 3)."""
+    turn = np.vstack([cv2.getRotationMatrix2D((width / 2, height / 2), degrees, scale), [0, 0, 1]])
+    return np.array([[1, 0, 0], [0, 1, 0], [1e-4, 5e-5, 1]]) @ turn
+
+
+def write_pair(folder, degrees: float = 20.0, factor: int = 1):
+    """a.png and b.png with the homography between them; `factor` enlarges both."""
+    image, homography = photograph(), turn_and_shrink(degrees=degrees)
+    warped = cv2.warpPerspective(image, homography, image.shape[::-1], borderValue=110)
+    for name, each in (("a", image), ("b", warped)):
+        if factor > 1:
+            each = cv2.resize(each, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+        cv2.imwrite(str(folder / f"{name}.png"), each)
+    enlarging = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1]])
+    return enlarging @ homography @ np.linalg.inv(enlarging)
