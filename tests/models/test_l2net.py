@@ -6,6 +6,7 @@ import torch
 from csametric import CompressedSelfAttention, L2Net, SelfAttention
 from csametric.errors import UserError
 from csametric.models.l2net import normalize_patches
+from csametric.models.weights import from_hardnet, load_strictly
 
 
 def test_parameters_and_multiply_adds_are_those_published():
@@ -82,3 +83,43 @@ def test_errors_name_the_mend():
         L2Net("gcn")
     with pytest.raises(ValueError, match=r"takes \(N, 1, 32, 32\), got \(2, 3, 32, 32\)"):
         L2Net()(torch.randn(2, 3, 32, 32))
+
+
+def hardnet_of_kornia():
+    """Random weights and BatchNorm statistics."""
+    feature = pytest.importorskip("kornia.feature")
+    torch.manual_seed(0)
+    other = feature.HardNet(pretrained=False).eval()
+    for module in other.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.2)
+            module.running_var.uniform_(0.5, 2)
+    return other
+
+
+def test_equals_kornia_s_hardnet_with_its_weights():
+    other, net = hardnet_of_kornia(), L2Net().eval()
+    load_strictly(net, from_hardnet(other.state_dict()), "kornia")
+    patches = torch.rand(20, 1, 32, 32)
+    with torch.inference_mode():
+        torch.testing.assert_close(net(patches), other(patches), rtol=0, atol=1e-4)
+
+
+def test_weights_of_something_else_are_refused():
+    state = hardnet_of_kornia().state_dict()
+    with pytest.raises(UserError, match=r"features\.30\.weight is no tensor of HardNet"):
+        from_hardnet(state | {"features.30.weight": torch.zeros(1)})
+    del state["features.3.weight"]
+    with pytest.raises(UserError, match=r"it lacks local\.3\.weight"):
+        load_strictly(L2Net(), from_hardnet(state), "this file")
+    with pytest.raises(UserError, match="it lacks attention"):
+        load_strictly(L2Net("csa"), from_hardnet(hardnet_of_kornia().state_dict()), "this file")
+
+
+def test_stands_where_kornia_s_hardnet_does():
+    feature = pytest.importorskip("kornia.feature")
+    frames = torch.tensor([[[[6.0, 0, 40], [0, 6, 30]], [[0, -9, 50], [9, 0, 40]]]])
+    image = torch.rand(1, 1, 80, 100)
+    described = feature.LAFDescriptor(L2Net("csa").eval(), patch_size=32)(image, frames)
+    assert described.shape == (1, 2, 128)
+    torch.testing.assert_close(described.norm(dim=2), torch.ones(1, 2))

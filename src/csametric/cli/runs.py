@@ -145,6 +145,30 @@ def _evaluation_file(folder: Path, name: str, path: str) -> str:
     return str(folder / (f"{name}-{hashlib.sha256(path.encode()).hexdigest()[:6]}" if taken else name))
 
 
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="A .pth of HardNet's authors or of kornia.feature.HardNet.")],
+    run: Annotated[Path, typer.Argument(help="The run's folder to make, e.g. runs/hardnet_liberty.")],
+) -> None:
+    """Make a run of HardNet weights from elsewhere, to evaluate, embed and match with.
+
+    Example: csametric convert checkpoint_liberty_with_aug.pth runs/hardnet_liberty
+    """
+    from csametric.errors import UserError
+    from csametric.models.weights import from_hardnet, load_strictly, read_state
+    from csametric.training.checkpoint import EXPERIMENT, WEIGHTS, save_weights, write_text
+    from csametric.training.descriptors import build_model
+    from csametric.training.experiment import BrownExperiment, to_json
+
+    if run.exists():
+        raise UserError(f"{run} is already there; name another folder")
+    experiment = BrownExperiment(recipe="brown_hardnet")
+    model = build_model(experiment.model)
+    load_strictly(model, from_hardnet(read_state(checkpoint)), checkpoint)
+    save_weights(run / WEIGHTS, model)
+    write_text(run / EXPERIMENT, to_json(experiment))
+    print(f"made: {run}")
+
+
 def recipes() -> None:
     """List the recipes with what they train.
 

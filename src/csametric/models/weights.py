@@ -25,6 +25,7 @@ _NUMPY_NUMBERS: list[Any] = [  # that training programs keep beside the weights
     np.dtype,
     *(type(np.dtype(name)) for name in ("float32", "float64", "int64")),
 ]
+_HARDNET_MODULES, _HARDNET_LOCAL = 21, 9  # in one sequence; ours has attention between the third and the fourth convolution
 _LITE0_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
 _LITE_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _LITE_BLOCK = {
@@ -126,6 +127,24 @@ def _lite_place(index: int) -> tuple[int, int]:
             return stage, index
         index -= depth
     raise UserError("these are not the weights of EfficientNet-Lite0: it has 16 blocks")
+
+
+def from_hardnet(state: State) -> State:
+    """A HardNet of its authors or of kornia ("features.0.weight", ...) to our L2Net without attention.
+
+    Raises:
+        UserError: a name that HardNet does not have.
+    """
+    return {_l2net_name(name): tensor for name, tensor in state.items()}
+
+
+def _l2net_name(name: str) -> str:
+    found = re.match(r"features\.(\d+)\.(\w+)$", name)
+    if found is None or int(found[1]) >= _HARDNET_MODULES:
+        raise UserError(f"{name} is no tensor of HardNet; give a checkpoint of its authors or of kornia.feature.HardNet")
+    place = int(found[1])
+    where = f"local.{place}" if place < _HARDNET_LOCAL else f"head.{place - _HARDNET_LOCAL}"
+    return f"{where}.{found[2]}"
 
 
 def from_torchreid_pcb(state: State) -> State:
