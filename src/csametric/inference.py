@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from csametric.data.loading import in_batches, made_ahead
 from csametric.data.transforms import read_image, resize
 from csametric.errors import UserError
-from csametric.models.l2net import PATCH_SIDE
+from csametric.models.l2net import PATCH_SIDE, L2Net, for_inference
 from csametric.models.pcb import PCB
 from csametric.training import descriptors, reid
 from csametric.training.checkpoint import WEIGHTS, fit_weights, load_weights, read_experiment, read_weights
@@ -24,9 +24,10 @@ Images = ArrayLike | Tensor | str | Path | Sequence[str | Path]
 class PatchEmbedder:
     """A trained descriptor with the preprocessing it was trained with; made by `load`."""
 
-    def __init__(self, model: nn.Module, experiment: PatchExperiment, device: torch.device) -> None:
+    def __init__(self, model: L2Net, experiment: PatchExperiment, device: torch.device) -> None:
         self.model, self.experiment, self.device = model.to(device).eval(), experiment, device
-        self.describe = descriptors.embedder(self.model, device, choose_precision(experiment.precision, device))
+        precision = choose_precision(experiment.precision, device)
+        self.describe = descriptors.embedder(for_inference(self.model), device, precision)
 
     def embed(self, images: ArrayLike | Tensor) -> Tensor:
         """Grey patches (N, 32, 32) or (N, 1, 32, 32) -> unit vectors (N, 128), fp32 on the CPU.

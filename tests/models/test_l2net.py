@@ -5,7 +5,7 @@ import torch
 
 from csametric import CompressedSelfAttention, L2Net, SelfAttention
 from csametric.errors import UserError
-from csametric.models.l2net import normalize_patches
+from csametric.models.l2net import for_inference, normalize_patches
 from csametric.models.weights import from_hardnet, load_strictly
 
 
@@ -83,6 +83,18 @@ def test_errors_name_the_mend():
         L2Net("gcn")
     with pytest.raises(ValueError, match=r"takes \(N, 1, 32, 32\), got \(2, 3, 32, 32\)"):
         L2Net()(torch.randn(2, 3, 32, 32))
+
+
+@pytest.mark.parametrize("attention", [None, "csa"])
+def test_folding_normalisation_changes_nothing(attention):
+    torch.manual_seed(0)
+    net = L2Net(attention)
+    for _ in range(3):
+        net(torch.rand(16, 1, 32, 32))
+    folded, patches = for_inference(net), torch.rand(6, 1, 32, 32)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
+    torch.testing.assert_close(folded(patches), net.eval()(patches), rtol=0, atol=1e-5)
+    assert sum(isinstance(module, torch.nn.BatchNorm2d) for module in net.modules()) == 7
 
 
 def hardnet_of_kornia():

@@ -7,7 +7,10 @@ import typer
 
 def bench(
     context: typer.Context,
-    what: Annotated[str, typer.Argument(help="attention, evaluation, growth, loading, memory, model, patches or training.")],
+    what: Annotated[
+        str,
+        typer.Argument(help="attention, brown, descriptors, evaluation, growth, loading, memory, model, patches or training."),
+    ],
 ) -> None:
     """Run a benchmark of the source checkout and print its table; options go to the benchmark.
 

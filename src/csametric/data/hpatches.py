@@ -184,4 +184,4 @@ def verification_pairs(counts: Sequence[int], pairs: int = PAIRS) -> tuple[NDArr
 
 def draw_two(legacy: np.random.RandomState, counts: Sequence[int]) -> NDArray:
     """Two different numbers below each count, as `numpy.random.choice(count, 2, replace=False)` draws them, (M, 2)."""
-    return np.array([legacy.permutation(count)[:2] for count in counts])
+    return np.array([legacy.permutation(count)[:2].tolist() for count in counts])  # a slice would keep each whole permutation

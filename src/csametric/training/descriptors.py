@@ -109,7 +109,7 @@ class DescriptorTask:
         return self.source.score(embedder(model, machine.device, machine.precision)) if machine.is_main else {}
 
 
-def build_model(settings: DescriptorSettings) -> nn.Module:
+def build_model(settings: DescriptorSettings) -> L2Net:
     """The network these settings describe, in channels_last."""
     attention = None if settings.attention == "none" else settings.attention
     model = L2Net(attention, maps=settings.maps, dropout=settings.dropout)

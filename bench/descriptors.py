@@ -1,0 +1,69 @@
+"""Patches described a second at 32 x 32: ours, with CSA, beside kornia's HardNet in eager fp32, interleaved."""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+
+from bench.measure import best_device, interleaved, ratio, write_results
+from csametric.cli.tables import print_table
+from csametric.models.l2net import for_inference
+from csametric.recipes import find_recipe
+from csametric.training.descriptors import build_model, embedder
+from csametric.training.experiment import PatchExperiment
+from csametric.training.memory import keep_freed_memory
+from csametric.training.precision import Precision, choose_precision
+from csametric.training.validation import Describe
+
+KORNIA = "kornia HardNet, eager fp32"
+
+
+def _describe(recipe: str, device: torch.device, precision: Precision) -> Describe:
+    experiment = find_recipe(recipe)
+    assert isinstance(experiment, PatchExperiment)
+    return embedder(for_inference(build_model(experiment.model)).to(device), device, precision)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--patches", type=int, default=4096)
+    arguments = parser.parse_args()
+    from kornia.feature import HardNet
+
+    keep_freed_memory()
+    device = best_device()
+    precision = choose_precision("auto", device)
+    patches = np.random.default_rng(0).integers(0, 256, (arguments.patches, 32, 32)).astype(np.uint8)
+    other = HardNet(pretrained=False).eval().to(device)
+    tensor = torch.from_numpy(patches)[:, None].float().to(device)
+
+    @torch.inference_mode()
+    def by_kornia() -> None:
+        for some in tensor.split(512):
+            other(some)
+
+    ours = {f"{recipe}, {precision.name}": _describe(recipe, device, precision) for recipe in ("hardnet", "hardnet_csa")}
+    calls: dict[str, Callable[[], Any]] = {
+        KORNIA: by_kornia,
+        **{name: partial(describe, patches) for name, describe in ours.items()},
+    }
+    seconds = interleaved(calls, arguments.rounds)
+    rows = [
+        {
+            "what": name,
+            "rate": arguments.patches / sorted(seconds[name])[len(seconds[name]) // 2],
+            "of": ratio(seconds, KORNIA, name),
+        }
+        for name in calls
+    ]
+    text = [[row["what"], f"{row['rate']:,.0f}", "{:.2f} ({:.2f} to {:.2f})".format(*row["of"])] for row in rows]
+    print_table("descriptors", ["", "patches a second", "times kornia's"], text)
+    print(f"written to {write_results('descriptors', rows)}")
+
+
+if __name__ == "__main__":
+    main()
