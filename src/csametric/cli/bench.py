@@ -9,7 +9,9 @@ def bench(
     context: typer.Context,
     what: Annotated[
         str,
-        typer.Argument(help="attention, brown, descriptors, evaluation, growth, loading, memory, model, patches or training."),
+        typer.Argument(
+            help="attention, brown, descriptors, evaluation, growth, hpatches, loading, memory, model, patches or training."
+        ),
     ],
 ) -> None:
     """Run a benchmark of the source checkout and print its table; options go to the benchmark.
