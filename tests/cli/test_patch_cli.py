@@ -116,9 +116,27 @@ def test_a_folder_of_photographs_is_a_graph(tmp_path, called_here):
     assert (tmp_path / "listed" / "a-b.png").is_file()
 
 
+def test_results_of_equal_stems_are_kept_apart(tmp_path, called_here):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        write_pair(tmp_path / folder)
+    (tmp_path / "pairs.txt").write_text("x/a.png x/b.png\ny/a.png y/b.png\ny/b.png y/a.png\n")
+    done = called_here("match", "sift", "pairs.txt", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "graph.json",
+        "x_a_png-x_b_png.json",
+        "y_a_png-y_b_png.json",
+    ]
+    named = called_here("match", "sift", "pairs.txt", "--out", "out", "--colmap", "d.db", cwd=tmp_path)
+    assert named.returncode == 2
+    assert "share a file name" in named.stderr
+
+
 @pytest.mark.parametrize(
     ("words", "mend"),
     [
+        (["a.png", "b.png", "--out", "a.png"], "is no folder"),
         (["a.png"], "name a second photograph"),
         (["a.png", "none.png"], "there is no file none.png"),
         (["a.png", "even.png"], "has no keypoints"),

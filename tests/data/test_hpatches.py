@@ -6,6 +6,7 @@ import pytest
 from csametric.data import hpatches
 from csametric.data.hpatches import (
     KINDS,
+    check_task,
     describe_sequence,
     draw_two,
     find_sequences,
@@ -125,6 +126,14 @@ def test_damaged_sequences_say_what_is_wrong(tmp_path):
         find_sequences(tmp_path / "nowhere")
 
 
+def test_a_task_beyond_the_patches_is_refused(tmp_path):
+    check_task(tmp_path / "x.csv", np.array([[1, 4, 5, 0, 3, 3]]), [4, 6])
+    with pytest.raises(UserError, match="names a patch in line 3"):
+        check_task(tmp_path / "x.csv", np.array([[0, 3], [0, 4]]), [4, 6])
+    with pytest.raises(UserError, match="names a patch in line 2"):
+        check_task(tmp_path / "x.csv", np.array([[0, 6, 1, 1, 0, 1]]), [4, 6])
+
+
 def test_damaged_descriptors_say_what_is_wrong(tmp_path):
     values = {kind: np.ones((3, 4)) for kind in KINDS}
     write_descriptors(tmp_path / "v_a", values | {"t3": np.ones((3, 5))})
@@ -136,6 +145,10 @@ def test_damaged_descriptors_say_what_is_wrong(tmp_path):
     (tmp_path / "v_b" / "h1.csv").write_text("1,2,3,4\n1,2,x,4\n1,2,3,4\n")
     with pytest.raises(UserError, match="no table of numbers"):
         read_descriptors(tmp_path / "v_b")
+    for content, message in ((b"1,nan,3,4\n", "nan or infinite"), (b"\xff\xfe\x80\n", "no table of numbers")):
+        (tmp_path / "v_b" / "h1.csv").write_bytes(content * 3)
+        with pytest.raises(UserError, match=message):
+            read_descriptors(tmp_path / "v_b")
     (tmp_path / "v_b" / "h1.csv").unlink()
     with pytest.raises(UserError, match=r"h1\.csv is missing"):
         read_descriptors(tmp_path / "v_b")

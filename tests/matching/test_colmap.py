@@ -49,7 +49,7 @@ def test_pairs_in_the_other_order_are_turned_round(matched, tmp_path):
             MatchSettings(),
         )
     )
-    with pytest.raises(sqlite3.IntegrityError):  # the same pair twice is no graph
+    with pytest.raises(UserError, match="each pair once"):
         write_colmap_database(tmp_path / "twice.db", turned)
     assert not list(tmp_path.glob("*twice.db*"))
 

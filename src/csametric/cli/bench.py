@@ -16,6 +16,8 @@ def bench(
 ) -> None:
     """Run a benchmark of the source checkout and print its table; options go to the benchmark.
 
+    `python -m bench.attention --help` in the checkout lists those of one.
+
     Example: csametric bench attention --rounds 9 --types fp32,bf16
     """
     import subprocess

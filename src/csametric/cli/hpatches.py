@@ -61,6 +61,8 @@ def score(
 
     if split is not None and split not in splits():
         raise UserError(f"there is no split {split}; use one of {', '.join(splits())}")
+    if not tasks.is_dir():
+        raise UserError(f"there is no folder {tasks}; name the one of the benchmark's task files, or any other to do without")
     names = find_sequences(descriptors)
     read = {name: read_descriptors(descriptors / name) for name in counted(names, "reading", len(names), enabled=True)}
     print_scores(descriptors.name, read, tasks, (split,) if split else PRINTED_SPLITS)
@@ -86,6 +88,12 @@ def print_scores(label: str, sequences: "Mapping[str, Mapping[str, NDArray]]", t
     from csametric.data.hpatches import splits
     from csametric.errors import UserError
 
+    widths = {name: sequence["ref"].shape[1] for name, sequence in sequences.items()}
+    odd = next((name for name in widths if widths[name] != next(iter(widths.values()))), None)
+    if odd:
+        raise UserError(
+            f"{odd} has {widths[odd]} columns, other sequences have {next(iter(widths.values()))}; write them again"
+        )
     whole = {split: names for split in chosen if set(names := splits()[split]) <= sequences.keys()}
     if not whole:
         missing = next(name for name in splits()[chosen[0]] if name not in sequences)
@@ -102,17 +110,21 @@ def score_split(sequences: "list[Mapping[str, NDArray]]", names: list[str], spli
     from csametric.data import hpatches as data
     from csametric.evaluation.hpatches import HPatchesScores, evaluate_matching, evaluate_retrieval, evaluate_verification
 
-    verification = [data.find_task_file(tasks, name, split) for name in data.VERIFICATION_FILES]
-    if all(verification):
-        pairs = [data.read_task(path, names) for path in verification if path]
-    else:
-        pairs = list(data.verification_pairs([len(sequence["ref"]) for sequence in sequences]))
-    retrieval = [path for name in data.RETRIEVAL_FILES if (path := data.find_task_file(tasks, name, split))]
-    rows = [data.read_task(path, names) for path in retrieval]
+    counts = [len(sequence["ref"]) for sequence in sequences]
+
+    def read(kinds: tuple[str, ...]) -> "list[NDArray]":
+        paths = [path for name in kinds if (path := data.find_task_file(tasks, name, split))]
+        tables = {path: data.read_task(path, names) for path in paths} if len(paths) == len(kinds) else {}
+        for path, rows in tables.items():
+            data.check_task(path, rows, counts)
+        return list(tables.values())
+
+    pairs = read(data.VERIFICATION_FILES) or list(data.verification_pairs(counts))
+    rows = read(data.RETRIEVAL_FILES)
     return HPatchesScores(
         verification=evaluate_verification(sequences, *pairs),
         matching=evaluate_matching(sequences),
-        retrieval=evaluate_retrieval(sequences, rows[0], rows[1]) if len(rows) == 2 else None,
+        retrieval=evaluate_retrieval(sequences, rows[0], rows[1]) if rows else None,
     )
 
 

@@ -41,6 +41,7 @@ def match(
     Example: csametric match runs/hardnet_csa desk1.jpg desk2.jpg
     """
     from csametric.errors import UserError
+    from csametric.matching.colmap import check_colmap, write_colmap_database
     from csametric.matching.descriptors import find_descriptor
     from csametric.matching.keypoints import DetectorSettings
     from csametric.matching.photographs import MatchSettings, all_pairs, find_photographs, match_many, read_pairs
@@ -62,39 +63,53 @@ def match(
         pairs = read_pairs(first)
     else:
         raise UserError(f"{first} alone matches nothing; name a second photograph, a folder, or a .txt of two names a line")
-    if colmap is not None and colmap.exists():
-        raise UserError(f"{colmap} is already there; name another file, or remove it")
-    found = find_descriptor(descriptor)
-    if second is not None:
-        done = list(match_many(pairs, found, settings))
-        _write(done[0], out, draw=True)
-        _tell(done[0], out)
-    else:
-        done, skipped = [], dict[Path, str]()
-        for pair in counted(match_many(pairs, found, settings, skipped), "matching", len(pairs), enabled=True):
-            _write(pair, out, draw=pictures)
-            done.append(pair)
-        for reason in skipped.values():
-            print(f"skipped: {reason}")
-        _write_graph(done, settings, out / "graph.json")
+    photos = list(dict.fromkeys(path for pair in pairs for path in pair))
     if colmap is not None:
-        from csametric.matching.colmap import write_colmap_database
-
-        write_colmap_database(colmap, done)
+        check_colmap(colmap, photos)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is no folder; name another")
+    names = distinct_names(photos)
+    found = find_descriptor(descriptor)
+    kept, rows, skipped = [], [], dict[Path, str]()
+    matched = match_many(pairs, found, settings, None if second is not None else skipped)
+    for pair in matched if second is not None else counted(matched, "matching", len(pairs), enabled=True):
+        stem = out / f"{names[pair.first.path]}-{names[pair.second.path]}"
+        _write(pair, stem, draw=pictures or second is not None)
+        rows.append(_row(pair))
+        if second is not None:
+            _tell(pair, stem)
+        if colmap is not None:
+            kept.append(pair)
+    for reason in skipped.values():
+        print(f"skipped: {reason}")
+    if second is None:
+        _write_graph(rows, settings, out / "graph.json")
+    if colmap is not None:
+        write_colmap_database(colmap, kept)
         print(f"COLMAP database: {colmap}")
 
 
-def _stem(pair: "MatchedPair", out: Path) -> Path:
-    return out / f"{pair.first.path.stem}-{pair.second.path.stem}"
+def distinct_names(photos: "list[Path]") -> "dict[Path, str]":
+    """A name for each photograph's results: its stem, with suffix, folder or a number where stems are alike."""
+    makers = (
+        lambda path, number: path.stem,
+        lambda path, number: path.name.replace(".", "_"),
+        lambda path, number: f"{path.parent.name}_{path.name.replace('.', '_')}",
+        lambda path, number: f"{path.stem}_{number}",
+    )
+    for make in makers:
+        names = {path: make(path, number) for number, path in enumerate(photos)}
+        if len(set(names.values())) == len(photos):
+            break
+    return names
 
 
-def _write(pair: "MatchedPair", out: Path, draw: bool) -> None:
+def _write(pair: "MatchedPair", stem: Path, draw: bool) -> None:
     import json
 
     from csametric.report import figures
     from csametric.training.checkpoint import write_atomically, write_text
 
-    stem = _stem(pair, out)
     write_text(Path(f"{stem}.json"), json.dumps(pair.as_json(), indent=1))
     if draw:
         first, second = pair.first, pair.second
@@ -104,31 +119,31 @@ def _write(pair: "MatchedPair", out: Path, draw: bool) -> None:
         write_atomically(Path(f"{stem}.png"), lambda file: figure.savefig(file, format="png", dpi=120))
 
 
-def _tell(pair: "MatchedPair", out: Path) -> None:
+def _tell(pair: "MatchedPair", stem: Path) -> None:
     from csametric.matching.photographs import why_no_geometry
 
     counts = len(pair.first.points), len(pair.second.points), len(pair.matches.pairs)
     print("{:,} and {:,} keypoints, {:,} matches".format(*counts))
     reason = why_no_geometry(pair)
     print(f"no geometry: {reason}" if reason else f"{int(pair.geometry.inliers.sum()):,} agree on one {NAMES[pair.model]}")
-    print(f"written: {_stem(pair, out)}.json and .png")
+    print(f"written: {stem}.json and .png")
 
 
-def _write_graph(pairs: "list[MatchedPair]", settings: "MatchSettings", path: Path) -> None:
+def _row(pair: "MatchedPair") -> dict[str, Any]:
+    return {
+        "first": str(pair.first.path),
+        "second": str(pair.second.path),
+        "matches": len(pair.matches.pairs),
+        "inliers": int(pair.geometry.inliers.sum()),
+    }
+
+
+def _write_graph(rows: list[dict[str, Any]], settings: "MatchSettings", path: Path) -> None:
     import json
 
     from csametric.cli.tables import print_table
     from csametric.training.checkpoint import write_text
 
-    rows: list[dict[str, Any]] = [
-        {
-            "first": str(pair.first.path),
-            "second": str(pair.second.path),
-            "matches": len(pair.matches.pairs),
-            "inliers": int(pair.geometry.inliers.sum()),
-        }
-        for pair in pairs
-    ]
     write_text(path, json.dumps({"model": settings.model, "pairs": rows}, indent=1))
     strongest = sorted(rows, key=lambda row: -row["inliers"])[:20]
     table = [[Path(row["first"]).name, Path(row["second"]).name, row["matches"], row["inliers"]] for row in strongest]

@@ -18,7 +18,7 @@ from csametric.training.progress import counted
 
 KEYPOINTS = 2048
 PROTOCOL = f"{KEYPOINTS:,} keypoints, mutual nearest neighbours"
-SETTINGS = MatchSettings(detector=DetectorSettings(limit=KEYPOINTS), ratio=None, threshold=3.0)
+SETTINGS = MatchSettings(detector=DetectorSettings(limit=KEYPOINTS), ratio=None, threshold=3.0, against_chance=False)
 POSE_SETTINGS = MatchSettings(detector=DetectorSettings(limit=KEYPOINTS), ratio=None, model="fundamental", threshold=1.0)
 
 
@@ -58,7 +58,9 @@ def planar_rows(judged: Mapping[str, Sequence[tuple[NDArray, float]]]) -> list[l
 
 
 def _judge(matched: MatchedPair, pair: PlanarPair) -> tuple[NDArray, float]:
-    height, width = (round(matched.first.scale * side) for side in matched.first.image.shape)
+    width, height = (
+        round(scale * side) for scale, side in zip(matched.first.scale, matched.first.image.shape[::-1], strict=True)
+    )
     errors = homography.transfer_errors(pair.homography, matched.from_points, matched.to_points)
     return errors, homography.corner_error(matched.geometry.matrix, pair.homography, width, height)
 

@@ -121,7 +121,12 @@ def read_test_pairs(folder: Path, patches: int, name: str = TEST_PAIRS) -> TestP
     if len(pairs_M2) == 0 or pairs_M2.min() < 0 or pairs_M2.max() >= patches:
         problem = f"names patch {pairs_M2.max():,}" if len(pairs_M2) else "is empty"
         raise UserError(f"{path} {problem}, but {folder} has {patches:,} patches; take both from the same download")
-    return TestPairs(patches=pairs_M2, is_match=table[:, 1] == table[:, 4])
+    is_match = table[:, 1] == table[:, 4]
+    if is_match.all() or not is_match.any():
+        raise UserError(
+            f"{path} holds {'only' if is_match.all() else 'no'} matches, FPR95 needs both kinds; unpack the subset again"
+        )
+    return TestPairs(patches=pairs_M2, is_match=is_match)
 
 
 def _read_points(folder: Path) -> NDArray:

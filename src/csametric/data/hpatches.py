@@ -8,6 +8,7 @@ Legend: N patches of a sequence, M pairs, D dimensions.
 
 import csv
 import json
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -76,7 +77,7 @@ def check_counts(folder: Path, of_kinds: Mapping[str, NDArray]) -> None:
     expected = len(of_kinds["ref"])
     for kind, values in of_kinds.items():
         if len(values) != expected:
-            raise UserError(f"{folder} has {expected} patches in ref and {len(values)} in {kind}; unpack the sequence again")
+            raise UserError(f"{folder} has {expected} patches in ref and {len(values)} in {kind}; make or unpack it again")
 
 
 def describe_sequence(folder: Path, describe: Describe) -> dict[str, NDArray]:
@@ -118,12 +119,16 @@ def read_descriptors(folder: Path) -> dict[str, NDArray]:
 def _read_table(path: Path) -> NDArray:
     if not path.is_file():
         raise UserError(f"{path} is missing; write the descriptors of every kind ({', '.join(KINDS[:3])}, ...)")
-    with path.open() as file:
-        delimiter = ";" if ";" in file.readline() else ","
     try:
-        return np.loadtxt(path, np.float32, delimiter=delimiter, ndmin=2)
+        with path.open() as file:
+            delimiter = ";" if ";" in file.readline() else ","
+        with warnings.catch_warnings(category=UserWarning, action="ignore"):  # an empty file; its rows are counted later
+            values = np.loadtxt(path, np.float32, delimiter=delimiter, ndmin=2)
     except ValueError as error:
         raise UserError(f"{path} is no table of numbers ({error}); write the descriptors again") from error
+    if not np.isfinite(values).all():
+        raise UserError(f"{path} holds nan or infinite values; write the descriptors again")
+    return values
 
 
 def find_task_file(root: Path, name: str, split: str) -> Path | None:
@@ -142,9 +147,14 @@ def read_task(path: Path, names: Sequence[str]) -> NDArray:
         UserError: the file is damaged or names another sequence.
     """
     numbers = {name: str(number) for number, name in enumerate(names)}
-    with path.open(newline="") as file:
-        rows = list(csv.reader(file))
+    try:
+        with path.open(newline="") as file:
+            rows = list(csv.reader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path} is no text; take it from the benchmark again") from error
     header, rows = rows[0] if rows else [], rows[1:]
+    if len(header) not in (2, 6) or not rows:
+        raise UserError(f"{path} is no task file of HPatches; take it from the benchmark")
     places = [place for place, column in enumerate(header) if column.startswith("s")]
     try:
         for row in rows:
@@ -157,6 +167,20 @@ def read_task(path: Path, names: Sequence[str]) -> NDArray:
         ) from error
     except (ValueError, IndexError) as error:
         raise UserError(f"{path} is no task file of HPatches; take it from the benchmark") from error
+
+
+def check_task(path: Path, rows: NDArray, counts: Sequence[int]) -> None:
+    """Raises `UserError` where a task names an image or a patch that is not there.
+
+    Args:
+        rows: as `read_task` returns them. counts: patches of each sequence.
+    """
+    sides = [rows[:, :3], rows[:, 3:]] if rows.shape[1] == 6 else [np.insert(rows, 1, 0, axis=1)]
+    for sequences, images, patches in (side.T for side in sides):
+        wrong = (images < 0) | (images >= IMAGES) | (patches < 0) | (patches >= np.asarray(counts)[sequences])
+        if wrong.any():
+            line = int(wrong.argmax()) + 2
+            raise UserError(f"{path} names a patch in line {line} that its sequence has not; take both from one release")
 
 
 def verification_pairs(counts: Sequence[int], pairs: int = PAIRS) -> tuple[NDArray, NDArray, NDArray]:

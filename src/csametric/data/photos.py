@@ -7,6 +7,7 @@ photographs need the memory of a few. Legend: K keypoints, V views, S = 32 the s
 import hashlib
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -159,10 +160,15 @@ def read_photo(path: Path, max_side: int) -> NDArray:
     from PIL import Image
 
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            opened = Image.open(path)
+        with opened as image:
             image.draft("L", (max_side, max_side))
             sixteen_bits = image.mode.startswith("I;16")
             grey = (image.convert("I").point(lambda value: value / 256) if sixteen_bits else image).convert("L")
+    except Image.DecompressionBombError as error:
+        raise UnreadablePhotoError("more than 178 million pixels, too large to read at once: reduce it first") from error
     except Exception as error:
         raise UnreadablePhotoError(f"not a whole image ({error})") from error
     if max(grey.size) > max_side:

@@ -6,7 +6,7 @@ side, as COLMAP guesses it. Pixels of COLMAP begin at the corner of the first pi
 
 import os
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,17 +38,22 @@ CREATE UNIQUE INDEX index_name ON images(name);
 """
 
 
+def check_colmap(path: Path, photos: Collection[Path]) -> None:
+    """Raises `UserError` where the file is already there, or two photographs share a name."""
+    if path.exists():
+        raise UserError(f"{path} is already there; name another file, or remove it")
+    if len({photo.name for photo in photos}) < len(photos):
+        raise UserError("two photographs share a file name, which COLMAP cannot tell apart; rename one")
+
+
 def write_colmap_database(path: Path, pairs: Sequence[MatchedPair]) -> None:
     """Write photographs, keypoints, matches and two-view geometries; atomic.
 
     Raises:
-        UserError: the file is already there, or two photographs share a name.
+        UserError: as `check_colmap`, a pair stands there twice, or the file cannot be written.
     """
-    if path.exists():
-        raise UserError(f"{path} is already there; name another file, or remove it")
     photos = {photo.path: photo for pair in pairs for photo in (pair.first, pair.second)}
-    if len({photo.name for photo in photos}) < len(photos):
-        raise UserError("two photographs share a file name, which COLMAP cannot tell apart; rename one")
+    check_colmap(path, photos)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.part")
     aside.unlink(missing_ok=True)
@@ -60,6 +65,8 @@ def write_colmap_database(path: Path, pairs: Sequence[MatchedPair]) -> None:
                 _add_pair(database, numbers[pair.first.path], numbers[pair.second.path], pair)
         database.close()
         os.replace(aside, path)  # noqa: PTH105
+    except sqlite3.Error as error:
+        raise UserError(f"{path} cannot be written ({error}); name another file, and each pair once") from error
     finally:
         aside.unlink(missing_ok=True)
 
@@ -73,7 +80,7 @@ def _add_photo(database: sqlite3.Connection, photo: DescribedPhoto) -> int:
         (SIMPLE_RADIAL, width, height, parameters.tobytes()),
     ).lastrowid
     number = database.execute("INSERT INTO images (name, camera_id) VALUES (?, ?)", (photo.path.name, camera)).lastrowid
-    axes = photo.frames.axes * photo.scale / 2
+    axes = photo.frames.axes * np.array(photo.scale)[:, None] / 2
     keypoints = np.hstack([photo.points + 0.5, axes.reshape(-1, 4)]).astype(np.float32)
     database.execute("INSERT INTO keypoints VALUES (?, ?, ?, ?)", (number, *keypoints.shape, keypoints.tobytes()))
     assert number is not None

@@ -11,6 +11,8 @@ Model = Literal["homography", "fundamental"]
 LEAST = {"homography": 4, "fundamental": 8}
 MOST_ITERATIONS, CONFIDENCE = 10_000, 0.9999
 
+LEAST_AGREEING = 15  # COLMAP's own
+
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
@@ -50,6 +52,20 @@ def estimate_geometry(from_R2: NDArray, to_R2: NDArray, model: Model = "homograp
     if matrix is None or matrix.shape != (3, 3):
         return nothing
     return Geometry(matrix=matrix, inliers=inliers.ravel().astype(bool))
+
+
+def agreeing_by_chance(matches: int, model: Model, threshold: float, height: int, width: int) -> float:
+    """How many of unrelated matches may agree on the best model found: fewer than more than this say nothing.
+
+    A stranger agrees with a homography in a disc about its place, with a fundamental matrix in a strip along its line; six
+    standard deviations above the mean, and the matches that a model fits for free, make up for the search for the best.
+
+    Args:
+        height, width: of the second photograph, pixels.
+    """
+    disc, strip = np.pi * threshold**2, 2 * threshold * np.hypot(height, width)
+    mean = matches * min(1.0, (disc if model == "homography" else strip) / (height * width))
+    return max(LEAST_AGREEING - 1, LEAST[model] + mean + 6 * np.sqrt(mean))
 
 
 def estimate_pose(

@@ -1,5 +1,8 @@
 """Photographs described and matched: files in, matches in the pixels of the files out."""
 
+import math
+import shlex
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
@@ -12,7 +15,7 @@ from numpy.typing import NDArray
 from csametric.data.photos import SUFFIXES, UnreadablePhotoError, read_photo
 from csametric.errors import UserError
 from csametric.matching.descriptors import Descriptor
-from csametric.matching.geometry import LEAST, Geometry, Model, estimate_geometry
+from csametric.matching.geometry import LEAST_AGREEING, Geometry, Model, agreeing_by_chance, estimate_geometry
 from csametric.matching.keypoints import DetectorSettings, LocalFrames, detect
 from csametric.matching.matches import Matches, match_descriptors
 
@@ -24,7 +27,8 @@ class MatchSettings:
     """How photographs are matched.
 
     max_side: larger photographs are reduced to it, pixels. mutual, ratio: as `matches.match_descriptors`. model, threshold:
-    as `geometry.estimate_geometry`, the threshold in pixels of the reduced photographs.
+    as `geometry.estimate_geometry`, the threshold in pixels of the reduced photographs. against_chance: drop a geometry that
+    unrelated photographs could have as well.
     """
 
     detector: DetectorSettings = field(default_factory=DetectorSettings)
@@ -33,13 +37,14 @@ class MatchSettings:
     ratio: float | None = 0.95
     model: Model = "homography"
     threshold: float = 2.0
+    against_chance: bool = True
 
     def __post_init__(self) -> None:
         if self.ratio is not None and not 0 < self.ratio <= 1:
             raise UserError(f"a ratio of {self.ratio} is no share; use one above 0 and up to 1, for example 0.9")
         if self.max_side < 64 or self.detector.limit < 8:
             raise UserError("a side below 64 pixels or fewer than 8 keypoints cannot be matched; use more")
-        if self.threshold <= 0:
+        if not 0 < self.threshold < math.inf:
             raise UserError(f"a threshold of {self.threshold} pixels lets no match agree; use one above 0, for example 2")
 
 
@@ -47,19 +52,19 @@ class MatchSettings:
 class DescribedPhoto:
     """A photograph with its keypoints.
 
-    image: grey uint8 (H, W), reduced. scale: pixels of the file over its own. frames: in its own pixels.
+    image: grey uint8 (H, W), reduced. scale: pixels of the file over its own, in x and y. frames: in its own pixels.
     """
 
     path: Path
     image: NDArray
-    scale: float
+    scale: tuple[float, float]
     frames: LocalFrames
     descriptors: NDArray
 
     @property
     def points(self) -> NDArray:
         """The keypoints in the pixels of the file, (K, 2); the centre of the first pixel is (0, 0)."""
-        return (self.frames.centres + 0.5) * self.scale - 0.5
+        return (self.frames.centres + 0.5) * np.array(self.scale) - 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +126,7 @@ def describe_photos(path: Path, descriptors: Sequence[Descriptor], settings: Mat
     ]
 
 
-def _read(path: Path, max_side: int) -> tuple[NDArray, float]:
+def _read(path: Path, max_side: int) -> tuple[NDArray, tuple[float, float]]:
     from PIL import Image
 
     if not path.is_file():
@@ -131,7 +136,7 @@ def _read(path: Path, max_side: int) -> tuple[NDArray, float]:
     except UnreadablePhotoError as error:
         raise UserError(f"{path} cannot be matched: {error}; name another photograph") from error
     with Image.open(path) as original:
-        return image, original.size[0] / image.shape[1]
+        return image, (original.size[0] / image.shape[1], original.size[1] / image.shape[0])
 
 
 def match_photos(first: DescribedPhoto, second: DescribedPhoto, settings: MatchSettings) -> MatchedPair:
@@ -139,13 +144,18 @@ def match_photos(first: DescribedPhoto, second: DescribedPhoto, settings: MatchS
     matches = match_descriptors(first.descriptors, second.descriptors, settings.mutual, settings.ratio)
     a, b = (photo.frames.centres[side] for photo, side in zip((first, second), matches.pairs.T, strict=True))
     geometry = estimate_geometry(a, b, settings.model, settings.threshold)
+    chance = agreeing_by_chance(len(a), settings.model, settings.threshold, *second.image.shape)
+    if settings.against_chance and geometry.inliers.sum() <= chance:
+        geometry = Geometry(matrix=None, inliers=np.zeros(len(a), bool))
     if geometry.matrix is not None:
         matrix = in_file_pixels(geometry.matrix, first.scale, second.scale, settings.model)
         geometry = Geometry(matrix=matrix, inliers=geometry.inliers)
     return MatchedPair(first=first, second=second, matches=matches, geometry=geometry, model=settings.model)
 
 
-def in_file_pixels(matrix: NDArray, first_scale: float, second_scale: float, model: Model) -> NDArray:
+def in_file_pixels(
+    matrix: NDArray, first_scale: tuple[float, float], second_scale: tuple[float, float], model: Model
+) -> NDArray:
     """A homography or a fundamental matrix of reduced photographs for the files they were made of, (3, 3)."""
     first, second = (_enlarging(scale) for scale in (first_scale, second_scale))
     if model == "homography":
@@ -155,20 +165,20 @@ def in_file_pixels(matrix: NDArray, first_scale: float, second_scale: float, mod
     return enlarged / np.linalg.norm(enlarged)
 
 
-def _enlarging(scale: float) -> NDArray:
+def _enlarging(scale: tuple[float, float]) -> NDArray:
     """Pixels of the reduced photograph to those of the file, where centres of pixels are whole numbers."""
-    shift = (scale - 1) / 2
-    return np.array([[scale, 0, shift], [0, scale, shift], [0, 0, 1]])
+    x, y = scale
+    return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
 
 
 def why_no_geometry(pair: MatchedPair) -> str:
     """What to tell a user about a pair without a geometry, with advice; "" where there is one."""
     if pair.geometry.matrix is not None:
         return ""
-    least = LEAST[pair.model]
     return (
-        f"{len(pair.matches.pairs)} matches give no {pair.model} (at least {least} that agree are needed); photographs that "
-        "are not turned match better with --upright, others with --ratio 1 or more --keypoints"
+        f"{len(pair.matches.pairs)} matches, of which too few agree on one {pair.model} to be more than chance (at least "
+        f"{LEAST_AGREEING}); photographs that are not turned match better with --upright, others with --ratio 1 or more "
+        "--keypoints"
     )
 
 
@@ -186,22 +196,44 @@ def find_photographs(folder: Path) -> list[Path]:
 
 
 def read_pairs(path: Path) -> list[tuple[Path, Path]]:
-    """Pairs of photographs from a text file: two names a line, beside the file or whole paths.
+    """Pairs of photographs from a text file: two names a line, beside the file or whole paths, each pair once.
+
+    Names with spaces stand in quotes, or with a comma between both.
 
     Raises:
-        UserError: the file is missing, or a line has not two names.
+        UserError: the file is missing or no text, names no pair, or a line has not two names.
     """
     if not path.is_file():
         raise UserError(f"there is no file {path}; write one with two photographs a line")
+    try:
+        lines = path.read_text("utf-8-sig").splitlines()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is no text; write two photographs a line") from error
     pairs = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        names = line.split()
+    for number, line in enumerate(lines, 1):
+        names = _names(line)
         if not names or names[0].startswith("#"):
             continue
         if len(names) != 2:
-            raise UserError(f"{path} has {len(names)} names in line {number}; write two, with a space between")
+            raise UserError(f"{path} has {len(names)} names in line {number}; write two, those with spaces in quotes")
         pairs.append((path.parent / names[0], path.parent / names[1]))
-    return pairs
+    if not pairs:
+        raise UserError(f"{path} names no photographs; write two a line")
+    return once(pairs)
+
+
+def _names(line: str) -> list[str]:
+    if "," in line:
+        return [name.strip() for name in line.split(",")]
+    try:
+        return shlex.split(line)
+    except ValueError:  # a quotation mark alone is part of a name
+        return line.split()
+
+
+def once(pairs: Sequence[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
+    """Each pair once, whichever way round."""
+    return list({frozenset(pair): pair for pair in reversed(pairs)}.values())[::-1]
 
 
 def match_many(
@@ -218,6 +250,7 @@ def match_many(
     """
     described: dict[Path, DescribedPhoto] = {}
     problems: dict[Path, str] = {} if skipped is None else skipped
+    left = Counter(path for pair in pairs for path in set(pair))
     for pair in pairs:
         for path in pair:
             if path in described or path in problems:
@@ -230,6 +263,10 @@ def match_many(
                 problems[path] = str(error)
         if all(path in described for path in pair):
             yield match_photos(described[pair[0]], described[pair[1]], settings)
+        for path in set(pair):
+            left[path] -= 1
+            if not left[path]:
+                described.pop(path, None)
 
 
 def all_pairs(photos: Sequence[Path]) -> list[tuple[Path, Path]]:

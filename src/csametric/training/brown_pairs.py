@@ -47,6 +47,8 @@ def brown_root(settings: BrownSettings) -> Path:
     root = Path(settings.root).expanduser()
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; name the one that holds liberty, notredame and yosemite")
+    if (root / "info.txt").is_file():
+        raise UserError(f"{root} is a subset; name the folder above, {root.parent}")
     return root
 
 
