@@ -1,0 +1,66 @@
+"""Numbers that tell a healthy attention layer from a collapsed one.
+
+Legend: N images, G groups, D maps a group, P = H*W positions.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from csametric.attention.reference import AttentionMaps
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionStatistics:
+    """Of the maps of one layer, each a mean over images and groups.
+
+    entropy: of the base maps over positions, in [0, 1]; 1 where all are even, 0 where each is one position.
+    overlap: cosine of two different base maps, in [0, 1]; 1 where all are the same map, nan with a single one.
+    used_maps: how many maps carry the weights, in [1, D]; the exponential of the entropy of their mean weights.
+    usage: the mean weight of each map, (G, D), each row sums to 1.
+    """
+
+    entropy: float
+    overlap: float
+    used_maps: float
+    usage: Tensor
+
+
+def attention_statistics(maps: AttentionMaps) -> AttentionStatistics:
+    """The statistics of a layer's maps, as `CompressedSelfAttention.attention` returns them."""
+    base_NGDP, weights_NGDP = (each.detach().float().flatten(3) for each in (maps.base, maps.weights))
+    count, positions = base_NGDP.shape[2:]
+    usage_GD = weights_NGDP.mean((0, 3))
+    return AttentionStatistics(
+        entropy=float(_entropy(base_NGDP, 3).mean() / math.log(positions)) if positions > 1 else 0.0,
+        overlap=_overlap(base_NGDP) if count > 1 else math.nan,
+        used_maps=float(_entropy(usage_GD, 1).exp().mean()),
+        usage=usage_GD,
+    )
+
+
+def largest_cosines(maps: AttentionMaps) -> Tensor:
+    """For each position the largest cosine of its reconstructed map to a base map, (N, G, H, W), in [0, 1].
+
+    1 where a reconstructed map is one of the base maps again: the redundancy that the paper's Figure 5 is about.
+    """
+    base_NGDP, weights_NGDP = maps.base.float().flatten(3), maps.weights.float().flatten(3)
+    unit_NGDP = base_NGDP / base_NGDP.norm(dim=3, keepdim=True)
+    gram_NGDD = base_NGDP @ base_NGDP.transpose(2, 3)
+    lengths_NG1P = (weights_NGDP * (gram_NGDD @ weights_NGDP)).sum(2, keepdim=True).clamp(min=0).sqrt()
+    products_NGDP = unit_NGDP @ base_NGDP.transpose(2, 3) @ weights_NGDP
+    return (products_NGDP / lengths_NG1P).amax(2).unflatten(2, maps.base.shape[3:])
+
+
+def _entropy(shares: Tensor, dim: int) -> Tensor:
+    return torch.special.entr(shares).sum(dim)
+
+
+def _overlap(base_NGDP: Tensor) -> float:
+    unit_NGDP = base_NGDP / base_NGDP.norm(dim=3, keepdim=True)
+    count = base_NGDP.shape[2]
+    cosines_NGDD = unit_NGDP @ unit_NGDP.transpose(2, 3)
+    off_NG = (cosines_NGDD.sum((2, 3)) - cosines_NGDD.diagonal(dim1=2, dim2=3).sum(2)) / (count * (count - 1))
+    return float(off_NG.mean())
