@@ -162,47 +162,34 @@ def _forward(
     groups: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """O; U (N, G, c, D) and the logarithm of each softmax's denominator (N, G, D), both fp32."""
-    arguments = (x_NCHW, logit_weight, value_weight, alpha, logit_bias, value_bias, groups)
     if not x_NCHW.numel():
         return _empty_results(x_NCHW, _sizes(x_NCHW, logit_weight, groups))
     with torch.cuda.device_of(x_NCHW):
-        return _launch_forward(*arguments)
-
-
-def _launch_forward(
-    x_NCHW: Tensor,
-    logit_weight: Tensor,
-    value_weight: Tensor,
-    alpha: Tensor,
-    logit_bias: Tensor | None,
-    value_bias: Tensor | None,
-    groups: int,
-) -> tuple[Tensor, Tensor, Tensor]:
-    sizes = _sizes(x_NCHW, logit_weight, groups)
-    blocks = _blocks(sizes, x_NCHW, ACCUMULATED)
-    out, means, log_totals = _empty_results(x_NCHW, sizes)
-    gathered = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.channels, sizes.maps)
-    highest, total = (_partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps) for _ in range(2))
-    elementary = torch.empty(means.shape, dtype=x_NCHW.dtype, device=x_NCHW.device)
-    base, bias = _as_read(logit_weight, logit_bias)
-    value, added = _as_read(value_weight, value_bias)
-    flat, width = _is_flat(x_NCHW, out), x_NCHW.shape[3]
-    counts = (groups, sizes.channels, sizes.maps)
-    kernels.gather[_grid(sizes, blocks)](
-        x_NCHW, base, bias, gathered, highest, total,
-        *x_NCHW.stride(), width, *counts, sizes.positions, blocks.splits, blocks.tiles_a_split,
-        BLOCK_C=blocks.channels, **_options(x_NCHW, blocks, logit_bias, flat),
-    )  # fmt: skip
-    kernels.elementary_outputs[(triton.cdiv(sizes.channels, blocks.step) * sizes.pairs,)](
-        gathered, highest, total, value, added, alpha, elementary, means, log_totals,
-        *counts, blocks.splits, BLOCK_R=blocks.step, **_options(x_NCHW, blocks, value_bias),
-    )  # fmt: skip
-    kernels.scatter[(triton.cdiv(sizes.positions, blocks.positions) * sizes.pairs,)](
-        x_NCHW, base, bias, elementary, out,
-        *x_NCHW.stride(), *out.stride(), width, *counts, sizes.positions,
-        **_options(x_NCHW, blocks, logit_bias, flat),
-    )  # fmt: skip
-    return out, means, log_totals
+        sizes = _sizes(x_NCHW, logit_weight, groups)
+        blocks = _blocks(sizes, x_NCHW, ACCUMULATED)
+        out, means, log_totals = _empty_results(x_NCHW, sizes)
+        gathered = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.channels, sizes.maps)
+        highest, total = (_partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps) for _ in range(2))
+        elementary = torch.empty(means.shape, dtype=x_NCHW.dtype, device=x_NCHW.device)
+        base, bias = _as_read(logit_weight, logit_bias)
+        value, added = _as_read(value_weight, value_bias)
+        flat, width = _is_flat(x_NCHW, out), x_NCHW.shape[3]
+        counts = (groups, sizes.channels, sizes.maps)
+        kernels.gather[_grid(sizes, blocks)](
+            x_NCHW, base, bias, gathered, highest, total,
+            *x_NCHW.stride(), width, *counts, sizes.positions, blocks.splits, blocks.tiles_a_split,
+            BLOCK_C=blocks.channels, **_options(x_NCHW, blocks, logit_bias, flat),
+        )  # fmt: skip
+        kernels.elementary_outputs[(triton.cdiv(sizes.channels, blocks.step) * sizes.pairs,)](
+            gathered, highest, total, value, added, alpha, elementary, means, log_totals,
+            *counts, blocks.splits, BLOCK_R=blocks.step, **_options(x_NCHW, blocks, value_bias),
+        )  # fmt: skip
+        kernels.scatter[(triton.cdiv(sizes.positions, blocks.positions) * sizes.pairs,)](
+            x_NCHW, base, bias, elementary, out,
+            *x_NCHW.stride(), *out.stride(), width, *counts, sizes.positions,
+            **_options(x_NCHW, blocks, logit_bias, flat),
+        )  # fmt: skip
+        return out, means, log_totals
 
 
 def _empty_results(x_NCHW: Tensor, sizes: _Sizes) -> tuple[Tensor, Tensor, Tensor]:
@@ -229,63 +216,59 @@ def _backward(
     groups: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of X, both weights, alpha and both biases."""
-    arguments = (gradient_NCHW, x_NCHW, means, log_totals, logit_weight, value_weight, alpha, logit_bias, value_bias, groups)
     if not x_NCHW.numel():
+        arguments = (
+            gradient_NCHW,
+            x_NCHW,
+            means,
+            log_totals,
+            logit_weight,
+            value_weight,
+            alpha,
+            logit_bias,
+            value_bias,
+            groups,
+        )
         return tuple(each.zero_() for each in _fake_backward(*arguments))
     with torch.cuda.device_of(x_NCHW):
-        return _launch_backward(*arguments)
-
-
-def _launch_backward(
-    gradient_NCHW: Tensor,
-    x_NCHW: Tensor,
-    means: Tensor,
-    log_totals: Tensor,
-    logit_weight: Tensor,
-    value_weight: Tensor,
-    alpha: Tensor,
-    logit_bias: Tensor | None,
-    value_bias: Tensor | None,
-    groups: int,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    sizes = _sizes(x_NCHW, logit_weight, groups)
-    blocks = _blocks(sizes, x_NCHW, ACCUMULATED)
-    input_gradient = torch.empty_like(x_NCHW)
-    flat, width = _is_flat(x_NCHW, gradient_NCHW, input_gradient), x_NCHW.shape[3]
-    base, bias = _as_read(logit_weight, logit_bias)
-    counts = (width, groups, sizes.channels, sizes.maps, sizes.positions)
-    gathered = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.channels, sizes.maps)
-    kernels.gather_gradient[_grid(sizes, blocks)](
-        x_NCHW, gradient_NCHW, base, bias, gathered, *x_NCHW.stride(), *gradient_NCHW.stride(),
-        *counts, blocks.splits, blocks.tiles_a_split,
-        BLOCK_C=blocks.channels, **_options(x_NCHW, blocks, logit_bias, flat),
-    )  # fmt: skip
-    means_GcK = side_by_side(means)
-    small = elementary_gradients(
-        side_by_side(gathered.sum(1).view_as(means)),
-        means_GcK,
-        value_weight.float(),
-        None if value_bias is None else value_bias.float(),
-        alpha.float(),
-    )
-    delta_G1K = (small.means * means_GcK).sum(1, keepdim=True)
-    elementary, mean_gradient, delta = (
-        image_by_image(each, sizes.images).contiguous() for each in (small.elementary, small.means, delta_G1K)
-    )
-    blocks = _blocks(sizes, x_NCHW, ACCUMULATED_BESIDE_GRADIENTS)
-    base_gradient = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps, sizes.channels)
-    bias_gradient = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps)
-    kernels.input_gradient[_grid(sizes, blocks)](
-        x_NCHW, gradient_NCHW, base, bias, elementary.to(x_NCHW.dtype), log_totals, mean_gradient.to(x_NCHW.dtype), delta,
-        input_gradient, base_gradient, bias_gradient,
-        *x_NCHW.stride(), *gradient_NCHW.stride(), *input_gradient.stride(),
-        *counts, blocks.splits, blocks.tiles_a_split,
-        BLOCK_C=blocks.channels, **_options(x_NCHW, blocks, logit_bias, flat),
-    )  # fmt: skip
-    logit_gradient = base_gradient.unflatten(0, (-1, groups)).sum((0, 2)).reshape(logit_weight.shape)
-    logit_bias_gradient = bias_gradient.unflatten(0, (-1, groups)).sum((0, 2)).flatten()
-    small_gradients = (logit_gradient, small.value_weight, small.alpha, logit_bias_gradient, small.value_bias)
-    return input_gradient, *(gradient.to(x_NCHW.dtype) for gradient in small_gradients)  # type: ignore[return-value]
+        sizes = _sizes(x_NCHW, logit_weight, groups)
+        blocks = _blocks(sizes, x_NCHW, ACCUMULATED)
+        input_gradient = torch.empty_like(x_NCHW)
+        flat, width = _is_flat(x_NCHW, gradient_NCHW, input_gradient), x_NCHW.shape[3]
+        base, bias = _as_read(logit_weight, logit_bias)
+        counts = (width, groups, sizes.channels, sizes.maps, sizes.positions)
+        gathered = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.channels, sizes.maps)
+        kernels.gather_gradient[_grid(sizes, blocks)](
+            x_NCHW, gradient_NCHW, base, bias, gathered, *x_NCHW.stride(), *gradient_NCHW.stride(),
+            *counts, blocks.splits, blocks.tiles_a_split,
+            BLOCK_C=blocks.channels, **_options(x_NCHW, blocks, logit_bias, flat),
+        )  # fmt: skip
+        means_GcK = side_by_side(means)
+        small = elementary_gradients(
+            side_by_side(gathered.sum(1).view_as(means)),
+            means_GcK,
+            value_weight.float(),
+            None if value_bias is None else value_bias.float(),
+            alpha.float(),
+        )
+        delta_G1K = (small.means * means_GcK).sum(1, keepdim=True)
+        elementary, mean_gradient, delta = (
+            image_by_image(each, sizes.images).contiguous() for each in (small.elementary, small.means, delta_G1K)
+        )
+        blocks = _blocks(sizes, x_NCHW, ACCUMULATED_BESIDE_GRADIENTS)
+        base_gradient = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps, sizes.channels)
+        bias_gradient = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps)
+        kernels.input_gradient[_grid(sizes, blocks)](
+            x_NCHW, gradient_NCHW, base, bias, elementary.to(x_NCHW.dtype), log_totals, mean_gradient.to(x_NCHW.dtype), delta,
+            input_gradient, base_gradient, bias_gradient,
+            *x_NCHW.stride(), *gradient_NCHW.stride(), *input_gradient.stride(),
+            *counts, blocks.splits, blocks.tiles_a_split,
+            BLOCK_C=blocks.channels, **_options(x_NCHW, blocks, logit_bias, flat),
+        )  # fmt: skip
+        logit_gradient = base_gradient.unflatten(0, (-1, groups)).sum((0, 2)).reshape(logit_weight.shape)
+        logit_bias_gradient = bias_gradient.unflatten(0, (-1, groups)).sum((0, 2)).flatten()
+        small_gradients = (logit_gradient, small.value_weight, small.alpha, logit_bias_gradient, small.value_bias)
+        return input_gradient, *(gradient.to(x_NCHW.dtype) for gradient in small_gradients)  # type: ignore[return-value]
 
 
 @_backward.register_fake
