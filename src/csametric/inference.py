@@ -8,6 +8,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from csametric.data.keypoints import SUPPORT
 from csametric.data.loading import in_batches, made_ahead
 from csametric.data.transforms import read_image, resize
 from csametric.errors import UserError
@@ -15,17 +16,21 @@ from csametric.models.l2net import PATCH_SIDE, L2Net, for_inference
 from csametric.models.pcb import PCB
 from csametric.training import descriptors, reid
 from csametric.training.checkpoint import WEIGHTS, fit_weights, load_weights, read_experiment, read_weights
-from csametric.training.experiment import PatchExperiment, ReidExperiment
+from csametric.training.experiment import DescriptorExperiment, PatchExperiment, ReidExperiment
 from csametric.training.precision import choose_precision
 
 Images = ArrayLike | Tensor | str | Path | Sequence[str | Path]
 
 
 class PatchEmbedder:
-    """A trained descriptor with the preprocessing it was trained with; made by `load`."""
+    """A trained descriptor with the preprocessing it was trained with; made by `load`.
+
+    support: the side of the region it describes over the keypoint's size.
+    """
 
     def __init__(self, model: L2Net, experiment: PatchExperiment, device: torch.device) -> None:
         self.model, self.experiment, self.device = model.to(device).eval(), experiment, device
+        self.support = experiment.data.support if isinstance(experiment, DescriptorExperiment) else SUPPORT
         precision = choose_precision(experiment.precision, device)
         self.describe = descriptors.embedder(for_inference(self.model), device, precision)
 

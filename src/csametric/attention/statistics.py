@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from csametric.attention.reference import AttentionMaps
 
@@ -47,7 +48,7 @@ def largest_cosines(maps: AttentionMaps) -> Tensor:
     1 where a reconstructed map is one of the base maps again: the redundancy that the paper's Figure 5 is about.
     """
     base_NGDP, weights_NGDP = maps.base.float().flatten(3), maps.weights.float().flatten(3)
-    unit_NGDP = base_NGDP / base_NGDP.norm(dim=3, keepdim=True)
+    unit_NGDP = normalize(base_NGDP, dim=3)
     gram_NGDD = base_NGDP @ base_NGDP.transpose(2, 3)
     lengths_NG1P = (weights_NGDP * (gram_NGDD @ weights_NGDP)).sum(2, keepdim=True).clamp(min=0).sqrt()
     products_NGDP = unit_NGDP @ base_NGDP.transpose(2, 3) @ weights_NGDP
@@ -59,7 +60,7 @@ def _entropy(shares: Tensor, dim: int) -> Tensor:
 
 
 def _overlap(base_NGDP: Tensor) -> float:
-    unit_NGDP = base_NGDP / base_NGDP.norm(dim=3, keepdim=True)
+    unit_NGDP = normalize(base_NGDP, dim=3)
     count = base_NGDP.shape[2]
     cosines_NGDD = unit_NGDP @ unit_NGDP.transpose(2, 3)
     off_NG = (cosines_NGDD.sum((2, 3)) - cosines_NGDD.diagonal(dim1=2, dim2=3).sum(2)) / (count * (count - 1))

@@ -27,17 +27,15 @@ def evaluate_descriptor(run: Path, model: PatchEmbedder, data: str | None) -> No
     Raises:
         UserError: an unknown kind, or data that cannot be used.
     """
-    if data is None:
-        experiment = model.experiment
-        data = (
-            f"brown:{experiment.data.root}"
-            if isinstance(experiment, BrownExperiment)
-            else f"photos:{photo_settings(model).folder}"
-        )
-    else:
-        data = ":".join(folder_of(data, EVALUATIONS))
-    kind, _, path = data.partition(":")
+    kind, path = _trained_on(model) if data is None else folder_of(data, EVALUATIONS)
     EVALUATIONS[kind](run, model, path)
+
+
+def _trained_on(model: PatchEmbedder) -> tuple[str, str]:
+    experiment = model.experiment
+    return (
+        ("brown", experiment.data.root) if isinstance(experiment, BrownExperiment) else ("photos", photo_settings(model).folder)
+    )
 
 
 def folder_of(data: str, kinds: Collection[str]) -> tuple[str, str]:
@@ -63,10 +61,12 @@ def _on_photos(run: Path, model: PatchEmbedder, folder: str) -> None:
 
 
 def _on_brown(run: Path, model: PatchEmbedder, root: str) -> None:
-    trained = model.experiment.data if isinstance(model.experiment, BrownExperiment) else BrownSettings()
-    names = [name for name in SUBSETS if name != trained.train or not isinstance(model.experiment, BrownExperiment)]
+    settings, names = BrownSettings(), list(SUBSETS)
+    if isinstance(model.experiment, BrownExperiment):
+        settings = model.experiment.data
+        names.remove(settings.train)
     with data_progress(True, "cutting patches", "sheets") as progress:
-        tests = open_brown_tests(replace(trained, root=root), names, None, progress)
+        tests = open_brown_tests(replace(settings, root=root), names, None, progress)
     table = brown_table({run.name: brown_scores(model.describe, tests)})
     print_table(f"{run} on {root}", table.header, table.rows)
 

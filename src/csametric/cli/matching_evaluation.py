@@ -13,13 +13,13 @@ from csametric.inference import PatchEmbedder
 from csametric.matching.descriptors import Descriptor, classical_descriptor, network_descriptor
 from csametric.matching.geometry import estimate_pose
 from csametric.matching.keypoints import DetectorSettings
+from csametric.matching.matches import match_descriptors
 from csametric.matching.photographs import DescribedPhoto, MatchedPair, MatchSettings, describe_photos, match_photos
 from csametric.training.progress import counted
 
 KEYPOINTS = 2048
 PROTOCOL = f"{KEYPOINTS:,} keypoints, mutual nearest neighbours"
 SETTINGS = MatchSettings(detector=DetectorSettings(limit=KEYPOINTS), ratio=None, threshold=3.0, against_chance=False)
-POSE_SETTINGS = MatchSettings(detector=DetectorSettings(limit=KEYPOINTS), ratio=None, model="fundamental", threshold=1.0)
 
 
 def contenders(label: str, model: PatchEmbedder) -> list[Descriptor]:
@@ -34,7 +34,7 @@ def on_sequences(run: Path, model: PatchEmbedder, folder: str) -> None:
     judged: dict[str, list[tuple[NDArray, float]]] = {descriptor.name: [] for descriptor in descriptors}
     described: dict[Path, list[DescribedPhoto]] = {}
     for pair in counted(pairs, "matching", len(pairs), enabled=True):
-        for first, second in _both(pair, descriptors, SETTINGS, described):
+        for first, second in _both(pair, descriptors, described):
             judged[first[0]].append(_judge(match_photos(first[1], second[1], SETTINGS), pair))
     print_table(
         f"{len(pairs)} pairs of {len({pair.sequence for pair in pairs})} sequences, {PROTOCOL}",
@@ -58,11 +58,8 @@ def planar_rows(judged: Mapping[str, Sequence[tuple[NDArray, float]]]) -> list[l
 
 
 def _judge(matched: MatchedPair, pair: PlanarPair) -> tuple[NDArray, float]:
-    width, height = (
-        round(scale * side) for scale, side in zip(matched.first.scale, matched.first.image.shape[::-1], strict=True)
-    )
     errors = homography.transfer_errors(pair.homography, matched.from_points, matched.to_points)
-    return errors, homography.corner_error(matched.geometry.matrix, pair.homography, width, height)
+    return errors, homography.corner_error(matched.geometry.matrix, pair.homography, *matched.first.size)
 
 
 def on_posed_pairs(run: Path, model: PatchEmbedder, path: str) -> None:
@@ -72,8 +69,8 @@ def on_posed_pairs(run: Path, model: PatchEmbedder, path: str) -> None:
     errors: dict[str, list[float]] = {descriptor.name: [] for descriptor in descriptors}
     described: dict[Path, list[DescribedPhoto]] = {}
     for pair in counted(pairs, "matching", len(pairs), enabled=True):
-        for first, second in _both(pair, descriptors, POSE_SETTINGS, described):
-            errors[first[0]].append(_pose_error(match_photos(first[1], second[1], POSE_SETTINGS), pair))
+        for first, second in _both(pair, descriptors, described):
+            errors[first[0]].append(_pose_error(first[1], second[1], pair))
     areas = {name: homography.areas_under_recall(each, pose.AUC_THRESHOLDS) for name, each in errors.items()}
     rows = [
         [f"pose AUC at {degrees} degrees, %", *(f"{100 * each[place]:.2f}" for each in areas.values())]
@@ -82,8 +79,9 @@ def on_posed_pairs(run: Path, model: PatchEmbedder, path: str) -> None:
     print_table(f"{len(pairs)} pairs, {PROTOCOL}", ["", *areas], rows)
 
 
-def _pose_error(matched: MatchedPair, pair: PosedPair) -> float:
-    found = estimate_pose(matched.from_points, matched.to_points, pair.first_camera, pair.second_camera)
+def _pose_error(first: DescribedPhoto, second: DescribedPhoto, pair: PosedPair) -> float:
+    a, b = match_descriptors(first.descriptors, second.descriptors).pairs.T
+    found = estimate_pose(first.points[a], second.points[b], pair.first_camera, pair.second_camera)
     if found is None:
         return float("inf")
     return pose.pose_error(found.rotation, found.translation, pair.pose[:3, :3], pair.pose[:3, 3])
@@ -92,13 +90,12 @@ def _pose_error(matched: MatchedPair, pair: PosedPair) -> float:
 def _both(
     pair: PlanarPair | PosedPair,
     descriptors: Sequence[Descriptor],
-    settings: MatchSettings,
     described: dict[Path, list[DescribedPhoto]],
 ) -> list[tuple[tuple[str, DescribedPhoto], tuple[str, DescribedPhoto]]]:
     """Both photographs by each descriptor; the first one of a sequence is described once."""
     for path in (pair.first, pair.second):
         if path not in described:
-            described[path] = describe_photos(path, descriptors, settings)
+            described[path] = describe_photos(path, descriptors, SETTINGS)
     names = [descriptor.name for descriptor in descriptors]
     both = [list(zip(names, described[path], strict=True)) for path in (pair.first, pair.second)]
     del described[pair.second]

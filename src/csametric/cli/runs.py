@@ -64,15 +64,9 @@ def _report(experiment: "Experiment", folder: Path) -> None:
     from csametric.cli.brown_reports import report_brown
     from csametric.cli.reid_reports import report_reid
     from csametric.cli.reports import report_runs
-    from csametric.training.experiment import BrownExperiment, DescriptorExperiment
+    from csametric.training.experiment import BrownExperiment, DescriptorExperiment, ReidExperiment
 
-    report = (
-        report_runs
-        if isinstance(experiment, DescriptorExperiment)
-        else report_brown
-        if isinstance(experiment, BrownExperiment)
-        else report_reid
-    )
+    report = {DescriptorExperiment: report_runs, BrownExperiment: report_brown, ReidExperiment: report_reid}[type(experiment)]
     report(f"Run {folder.name}", {experiment.recipe: folder}, folder / "report.html")
 
 

@@ -7,9 +7,6 @@ first) and m50_100000_100000_0.txt (a line a pair: patch, point, 0, patch, point
 Legend: P patches, M pairs, S = 32 the side of a patch.
 """
 
-import hashlib
-import json
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,7 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from csametric.data.cache import cached_folder, sync
+from csametric.data.cache import Progress, cache_key, cached_folder, sync
 from csametric.data.loading import made_ahead
 from csametric.data.sampling import Turn
 from csametric.errors import UserError
@@ -29,7 +26,6 @@ SHEET_SIDE, SHEET_PATCHES, CUT_SIDE, PATCH_SIDE = 1024, 256, 64, 32
 _FORMAT = 1
 
 Resampling = Literal["area", "cubic"]
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,10 +61,8 @@ class BrownSubset:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TestPairs:
+class LabelledPairs:
     """patches: (M, 2), numbers of patches. is_match: (M,), whether both show the same point."""
-
-    __test__ = False  # not pytest's
 
     patches: NDArray
     is_match: NDArray
@@ -101,12 +95,12 @@ def read_brown(
                 progress(done, len(sheets))
             sync(out)
 
-    stored = cached_folder(f"brown-{folder.name}-{_key(sheets, resampling)}", write, cache) / "patches.u8"
+    stored = cached_folder(f"brown-{folder.name}-{cache_key([_FORMAT, resampling], sheets)}", write, cache) / "patches.u8"
     patches = np.memmap(stored, np.uint8, "r").reshape(-1, PATCH_SIDE, PATCH_SIDE)
     return BrownSubset(name=folder.name, patches=patches, points=points_P)
 
 
-def read_test_pairs(folder: Path, patches: int, name: str = TEST_PAIRS) -> TestPairs:
+def read_test_pairs(folder: Path, patches: int, name: str = TEST_PAIRS) -> LabelledPairs:
     """The labelled pairs of a match file.
 
     Args:
@@ -126,7 +120,7 @@ def read_test_pairs(folder: Path, patches: int, name: str = TEST_PAIRS) -> TestP
         raise UserError(
             f"{path} holds {'only' if is_match.all() else 'no'} matches, FPR95 needs both kinds; unpack the subset again"
         )
-    return TestPairs(patches=pairs_M2, is_match=is_match)
+    return LabelledPairs(patches=pairs_M2, is_match=is_match)
 
 
 def _read_points(folder: Path) -> NDArray:
@@ -174,8 +168,3 @@ def _apart(sheet: NDArray, side: int) -> NDArray:
     """(16 S, 16 S) -> (256, S, S), row by row."""
     across = len(sheet) // side
     return np.ascontiguousarray(sheet.reshape(across, side, across, side).swapaxes(1, 2)).reshape(-1, side, side)
-
-
-def _key(sheets: Sequence[Path], resampling: Resampling) -> str:
-    stamps = [(path.name, status.st_size, status.st_mtime_ns) for path in sheets if (status := path.stat())]
-    return hashlib.sha256(json.dumps([_FORMAT, resampling, stamps]).encode()).hexdigest()[:16]

@@ -1,16 +1,20 @@
 """Folders of the cache: made aside, renamed when whole, found again by a key."""
 
+import hashlib
+import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 from csametric.errors import explaining_full_disk
 
 STALE_AFTER = 3600.0  # seconds
+
+Progress = Callable[[int, int], None]  # called with (items done, items in all)
 
 
 def cached_folder(name: str, write: Callable[[Path], None], cache: Path | None = None) -> Path:
@@ -28,6 +32,12 @@ def cached_folder(name: str, write: Callable[[Path], None], cache: Path | None =
         with explaining_full_disk(root, "free some room or set CSAMETRIC_CACHE to another folder"):
             _make(folder, write)
     return folder
+
+
+def cache_key(settings: Sequence[Any], files: Sequence[Path]) -> str:
+    """What a folder's name ends with: another one where the settings (ready for JSON) or the files have changed."""
+    stamps = [(path.name, status.st_size, status.st_mtime_ns) for path in files if (status := path.stat())]
+    return hashlib.sha256(json.dumps([*settings, stamps]).encode()).hexdigest()[:16]
 
 
 def sync(out: IO[Any]) -> None:

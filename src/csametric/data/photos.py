@@ -4,11 +4,9 @@ Photographs are read one after the other into a cache on disk that is keyed by t
 photographs need the memory of a few. Legend: K keypoints, V views, S = 32 the side of a patch.
 """
 
-import hashlib
 import json
 import time
-import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib.resources import files
@@ -18,7 +16,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from csametric.data.cache import cached_folder, sync
+from csametric.data.cache import Progress, cache_key, cached_folder, sync
 from csametric.data.keypoints import CONTRAST_THRESHOLD, SEPARATION, SUPPORT, Keypoints, detect_keypoints
 from csametric.data.views import LEVELS, PATCH_SIDE, pyramid, random_views, sample_patches
 from csametric.errors import UserError
@@ -44,8 +42,6 @@ TRAIN_FILE, HELD_OUT_FILE, SUMMARY_FILE = "train.u8", "held_out.u8", "summary.js
 NAMED = 20  # skipped files named in a summary; the cache's summary.json has all
 _FORMAT = 1
 _WORKERS = 2
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,10 +156,7 @@ def read_photo(path: Path, max_side: int) -> NDArray:
     from PIL import Image
 
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            opened = Image.open(path)
-        with opened as image:
+        with Image.open(path) as image:
             image.draft("L", (max_side, max_side))
             sixteen_bits = image.mode.startswith("I;16")
             grey = (image.convert("I").point(lambda value: value / 256) if sixteen_bits else image).convert("L")
@@ -196,13 +189,8 @@ def open_photo_patches(settings: PhotoSettings, cache: Path | None = None, progr
             json.dump(asdict(summary), out, indent=1)
             sync(out)
 
-    return _open(cached_folder(f"photos-{_key(settings, [*photos, *others])}", write, cache))
-
-
-def _key(settings: PhotoSettings, photos: Sequence[Path]) -> str:
-    stamps = [(path.name, path.stat().st_size, path.stat().st_mtime_ns) for path in photos]
-    described = json.dumps([_FORMAT, asdict(settings), {name: asdict(level) for name, level in LEVELS.items()}, stamps])
-    return hashlib.sha256(described.encode()).hexdigest()[:16]
+    described = [_FORMAT, asdict(settings), {name: asdict(level) for name, level in LEVELS.items()}]
+    return _open(cached_folder(f"photos-{cache_key(described, [*photos, *others])}", write, cache))
 
 
 def _write(settings: PhotoSettings, photos: list[Path], others: list[Path], aside: Path, progress: Progress) -> PhotoSummary:

@@ -4,14 +4,12 @@ The tables are those of COLMAP 3. Each photograph gets a camera of its own: SIMP
 side, as COLMAP guesses it. Pixels of COLMAP begin at the corner of the first pixel, ours at its centre.
 """
 
-import os
 import sqlite3
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from csametric.errors import UserError
 from csametric.matching.photographs import DescribedPhoto, MatchedPair
@@ -64,7 +62,7 @@ def write_colmap_database(path: Path, pairs: Sequence[MatchedPair]) -> None:
             for pair in pairs:
                 _add_pair(database, numbers[pair.first.path], numbers[pair.second.path], pair)
         database.close()
-        os.replace(aside, path)  # noqa: PTH105
+        aside.replace(path)
     except sqlite3.Error as error:
         raise UserError(f"{path} cannot be written ({error}); name another file, and each pair once") from error
     finally:
@@ -72,8 +70,7 @@ def write_colmap_database(path: Path, pairs: Sequence[MatchedPair]) -> None:
 
 
 def _add_photo(database: sqlite3.Connection, photo: DescribedPhoto) -> int:
-    with Image.open(photo.path) as image:
-        width, height = image.size
+    width, height = photo.size
     parameters = np.array([FOCAL_OVER_SIDE * max(width, height), width / 2, height / 2, 0.0])
     camera = database.execute(
         "INSERT INTO cameras (model, width, height, params, prior_focal_length) VALUES (?, ?, ?, ?, 0)",

@@ -8,8 +8,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from csametric.data.keypoints import SUPPORT
-from csametric.data.photos import PhotoSettings
 from csametric.data.views import pyramid, sample_patches
 from csametric.errors import UserError
 from csametric.inference import PatchEmbedder, load
@@ -47,11 +45,9 @@ def find_descriptor(name: str) -> Descriptor:
 
 def network_descriptor(name: str, model: PatchEmbedder) -> Descriptor:
     """A trained network on patches of the support region it was trained with."""
-    data = getattr(model.experiment, "data", None)
-    support = data.support if isinstance(data, PhotoSettings) else SUPPORT
 
     def of_keypoints(image_HW: NDArray, frames: LocalFrames) -> NDArray:
-        return model.describe(sample_patches(pyramid(image_HW), frames.corners(support)))
+        return model.describe(sample_patches(pyramid(image_HW), frames.corners(model.support)))
 
     return Descriptor(name=name, of_keypoints=of_keypoints, of_patches=model.describe)
 

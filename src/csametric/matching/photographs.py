@@ -2,6 +2,7 @@
 
 import math
 import shlex
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -60,6 +61,12 @@ class DescribedPhoto:
     scale: tuple[float, float]
     frames: LocalFrames
     descriptors: NDArray
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the file."""
+        height, width = self.image.shape
+        return round(self.scale[0] * width), round(self.scale[1] * height)
 
     @property
     def points(self) -> NDArray:
@@ -131,12 +138,13 @@ def _read(path: Path, max_side: int) -> tuple[NDArray, tuple[float, float]]:
 
     if not path.is_file():
         raise UserError(f"there is no file {path}; name a photograph")
-    try:
-        image = read_photo(path, max_side)
-    except UnreadablePhotoError as error:
-        raise UserError(f"{path} cannot be matched: {error}; name another photograph") from error
-    with Image.open(path) as original:
-        return image, (original.size[0] / image.shape[1], original.size[1] / image.shape[0])
+    with warnings.catch_warnings(category=Image.DecompressionBombWarning, action="ignore"):
+        try:
+            image = read_photo(path, max_side)
+        except UnreadablePhotoError as error:
+            raise UserError(f"{path} cannot be matched: {error}; name another photograph") from error
+        with Image.open(path) as original:
+            return image, (original.size[0] / image.shape[1], original.size[1] / image.shape[0])
 
 
 def match_photos(first: DescribedPhoto, second: DescribedPhoto, settings: MatchSettings) -> MatchedPair:

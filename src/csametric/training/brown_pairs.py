@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from csametric.data.brown import SUBSETS, BrownSettings, BrownSubset, Progress, TestPairs, read_brown, read_test_pairs
+from csametric.data.brown import SUBSETS, BrownSettings, BrownSubset, LabelledPairs, read_brown, read_test_pairs
+from csametric.data.cache import Progress
 from csametric.data.loading import in_batches
 from csametric.data.sampling import PairBatch, index_points, point_batch
 from csametric.distances import paired_distances
@@ -19,7 +20,7 @@ from csametric.training.validation import Describe
 CURVE_PAIRS = 2000
 DESCRIBE_AT_ONCE = 8192
 
-Tests = Mapping[str, tuple[BrownSubset, TestPairs]]
+Tests = Mapping[str, tuple[BrownSubset, LabelledPairs]]
 
 
 def open_brown_pairs(experiment: BrownExperiment, processes: int, cache: Path | None, progress: Progress) -> "BrownPairs":
@@ -99,7 +100,7 @@ class BrownPairs:
     def curve(self, describe: Describe) -> dict[str, float]:
         subset, pairs = next(iter(self.tests.values()))
         chosen = np.linspace(0, len(pairs.is_match) - 1, min(CURVE_PAIRS, len(pairs.is_match))).astype(int)
-        few = TestPairs(patches=pairs.patches[chosen], is_match=pairs.is_match[chosen])
+        few = LabelledPairs(patches=pairs.patches[chosen], is_match=pairs.is_match[chosen])
         return {"fpr95": brown_fpr95(describe, subset, few)}
 
     def score(self, describe: Describe) -> dict[str, Any]:
@@ -111,7 +112,7 @@ def brown_scores(describe: Describe, tests: Tests) -> dict[str, float]:
     return {name: brown_fpr95(describe, subset, pairs) for name, (subset, pairs) in tests.items()}
 
 
-def brown_fpr95(describe: Describe, subset: BrownSubset, pairs: TestPairs) -> float:
+def brown_fpr95(describe: Describe, subset: BrownSubset, pairs: LabelledPairs) -> float:
     """FPR95 of the pairs of a subset, in [0, 1] (Brown and Lowe 2007).
 
     Args:

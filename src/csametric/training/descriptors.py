@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn, optim
 
-from csametric.data.brown import Progress
+from csametric.data.cache import Progress
 from csametric.data.sampling import PairBatch
 from csametric.losses.hardnet import hardnet_loss
 from csametric.losses.ralnet import ral_loss

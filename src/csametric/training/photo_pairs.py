@@ -4,7 +4,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from csametric.data.photos import PhotoPatches, Progress, open_photo_patches
+from csametric.data.cache import Progress
+from csametric.data.photos import PhotoPatches, open_photo_patches
 from csametric.data.sampling import PairBatch, pair_batch, steps_per_epoch
 from csametric.training import validation
 from csametric.training.experiment import DescriptorExperiment
