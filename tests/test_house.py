@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "search": {"distances"},
     "training": {"models", "losses", "data", "evaluation", "distances", "attention"},
     "recipes": {"training", "models", "losses", "data", "evaluation", "distances", "attention"},
-    "inference": {"models", "data", "training"},
+    "inference": {"models", "data", "training", "attention"},
     "matching": {"models", "data", "distances", "inference"},
     "report": {"evaluation"},
     "web": {"search", "report", "inference", "attention"},

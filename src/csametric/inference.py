@@ -1,13 +1,16 @@
 """A finished run as a function from images to embeddings."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from csametric.attention.recording import Attended, recorded_attention
 from csametric.data.keypoints import SUPPORT
 from csametric.data.loading import in_batches, made_ahead
 from csametric.data.transforms import read_image, resize
@@ -20,6 +23,17 @@ from csametric.training.experiment import DescriptorExperiment, PatchExperiment,
 from csametric.training.precision import choose_precision
 
 Images = ArrayLike | Tensor | str | Path | Sequence[str | Path]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttendedImage:
+    """An image as a network saw it, and what its compressed self-attention layers looked at.
+
+    image: uint8 (H, W) or (H, W, 3). layers: by the place they stand at, from the first on; maps of one image, N = 1.
+    """
+
+    image: NDArray
+    layers: Mapping[str, Attended]
 
 
 class PatchEmbedder:
@@ -48,6 +62,18 @@ class PatchEmbedder:
         if patches.ndim != 3 or patches.shape[1:] != (PATCH_SIDE, PATCH_SIDE):
             raise UserError(f"the model embeds grey patches (N, {PATCH_SIDE}, {PATCH_SIDE}), got {patches.shape}")
         return torch.from_numpy(self.describe(patches))
+
+    @torch.inference_mode()
+    def attend(self, image_HW3: NDArray) -> AttendedImage:
+        """What the network looks at in a patch, given as an RGB image of any size, uint8 (H, W, 3).
+
+        Raises:
+            UserError: the network has no compressed self-attention.
+        """
+        patch = resize(cv2.cvtColor(image_HW3, cv2.COLOR_RGB2GRAY), PATCH_SIDE, PATCH_SIDE)
+        with recorded_attention(self.model) as found:
+            self.model(descriptors.to_network(patch[None], self.device))
+        return _attended(patch, found.values(), ["layer 3"], self.experiment.recipe)
 
 
 class ImageEmbedder:
@@ -84,6 +110,18 @@ class ImageEmbedder:
             raise UserError("there are no images to embed; give one at least")
         return torch.from_numpy(np.concatenate(features))
 
+    def attend(self, image_HW3: NDArray) -> AttendedImage:
+        """What the network looks at in an RGB image of any size, uint8 (H, W, 3), after each of its stages.
+
+        Raises:
+            UserError: the network has no compressed self-attention.
+        """
+        image = resize(image_HW3, self.experiment.data.height, self.experiment.data.width)
+        with recorded_attention(self.model) as found:
+            reid.embed_images(self.model, image[None], self.device, self.precision)
+        stages = [f"stage {number}" for number in sorted(self.experiment.model.stages)]
+        return _attended(image, found.values(), stages, self.experiment.recipe)
+
 
 def load(run: str | Path, device: str | torch.device | None = None) -> PatchEmbedder | ImageEmbedder:
     """The model of a finished run, on the given device, by default a GPU where there is one.
@@ -103,6 +141,13 @@ def load(run: str | Path, device: str | torch.device | None = None) -> PatchEmbe
     model = reid.build_model(experiment.model, len(weights["classifiers.0.bias"]), trained=True)
     fit_weights(weights, model, folder / WEIGHTS)
     return ImageEmbedder(model, experiment, chosen)
+
+
+def _attended(image: NDArray, found: Iterable[Attended], places: Sequence[str], recipe: str) -> AttendedImage:
+    layers = dict(zip(places, found, strict=False))
+    if not layers:
+        raise UserError(f"{recipe} has no compressed self-attention to look at; train a recipe with csa in its name")
+    return AttendedImage(image=image, layers=layers)
 
 
 def _array(images: Images) -> NDArray:
