@@ -42,6 +42,8 @@ class ReidMetrics:
     map_trapezoid: as the mean of the precisions before and at each match (the official Matlab code, PCB's tables).
     minp: matches over the rank of the last one (Ye et al. 2021).
     queries: how many had a match. queries_without_match: the indices of those that had none.
+    first_match, ap_step, ap_trapezoid: of each query with a match, in order: the rank of its first match, from 1 on, and its
+        average precision in both forms.
     """
 
     cmc: NDArray
@@ -50,6 +52,9 @@ class ReidMetrics:
     minp: float
     queries: int
     queries_without_match: list[int]
+    first_match: NDArray
+    ap_step: NDArray
+    ap_trapezoid: NDArray
 
     def rank(self, k: int) -> float:
         """The CMC at rank k, from 1 on."""
@@ -180,13 +185,17 @@ def _metrics(strangers_M: NDArray, query_M: NDArray, queries: int, gallery_size:
     at_M = (earlier_M + 1) / (rank_M + 1)
     before_M = np.divide(earlier_M, rank_M, out=np.ones(len(rank_M)), where=rank_M > 0)
     found = np.bincount(rank_M[first], minlength=gallery_size)[: min(CMC_LENGTH, gallery_size)]
+    ap_step, ap_trapezoid = (np.add.reduceat(each, first) / matches for each in (at_M, (before_M + at_M) / 2))
     return ReidMetrics(
         cmc=np.cumsum(found) / len(with_match),
-        map_step=float((np.add.reduceat(at_M, first) / matches).mean()),
-        map_trapezoid=float((np.add.reduceat((before_M + at_M) / 2, first) / matches).mean()),
+        map_step=float(ap_step.mean()),
+        map_trapezoid=float(ap_trapezoid.mean()),
         minp=float((matches / (rank_M[first + matches - 1] + 1)).mean()),
         queries=len(with_match),
         queries_without_match=[int(query) for query in np.setdiff1d(np.arange(queries), with_match)],
+        first_match=rank_M[first] + 1,
+        ap_step=ap_step,
+        ap_trapezoid=ap_trapezoid,
     )
 
 
