@@ -1,4 +1,4 @@
-"""What a user can cause and mend: the one exception for it, importable by every room."""
+"""What a user can cause and mend: the exception for it and two kinds of it, importable by every room."""
 
 import errno
 from collections.abc import Iterator
@@ -11,6 +11,14 @@ class UserError(ValueError):
 
     The command prints the message and exits with status 2. A library caller may catch it as a `ValueError`.
     """
+
+
+class DivergedError(UserError):
+    """Training met a gradient that is not finite."""
+
+
+class BusyError(UserError):
+    """Another process is at work on the same run."""
 
 
 @contextmanager

@@ -7,7 +7,7 @@ import torch
 
 from csametric import CompressedSelfAttention
 from csametric.attention.reference import AttentionMaps
-from csametric.attention.statistics import attention_statistics, largest_cosines
+from csametric.attention.statistics import attention_statistics, cosines_to_base_maps
 
 
 def maps(base: torch.Tensor, weights: torch.Tensor) -> AttentionMaps:
@@ -40,18 +40,18 @@ def test_largest_cosines_equal_the_loops():
     torch.manual_seed(0)
     layer = CompressedSelfAttention(8, maps=5, groups=2)
     attended = layer.attention(3 * torch.randn(2, 8, 3, 4))
-    found = largest_cosines(attended)
-    assert found.shape == (2, 2, 3, 4)
+    found = cosines_to_base_maps(attended)
+    assert found.shape == (2, 2, 5, 3, 4)
     for n in range(2):
         for g in range(2):
             for y in range(3):
                 for x in range(4):
                     row = attended.at(y=y, x=x)[n, g].flatten()
                     cosines = [torch.cosine_similarity(row, base.flatten(), 0).item() for base in attended.base[n, g]]
-                    assert found[n, g, y, x].item() == pytest.approx(max(cosines), abs=1e-5)
+                    assert found[n, g, :, y, x].tolist() == pytest.approx(cosines, abs=1e-5)
 
 
 def test_a_reconstructed_map_that_is_a_base_map():
     weights = torch.tensor([[1.0, 0.5], [0.0, 0.5]])
-    found = largest_cosines(maps(torch.eye(2), weights)).flatten()
-    torch.testing.assert_close(found, torch.tensor([1.0, 0.5**0.5]))
+    found = cosines_to_base_maps(maps(torch.eye(2), weights)).flatten(0, 3)
+    torch.testing.assert_close(found, torch.tensor([[1.0, 0.5**0.5], [0.0, 0.5**0.5]]))

@@ -11,10 +11,10 @@ IDENTITIES, CAMERAS, IMAGES = 8, 2, 4  # of a split, of each identity, of each c
 HEIGHT, WIDTH = 48, 16
 
 
-def person(identity: int, camera: int, number: int) -> Image.Image:
+def person(identity: int, camera: int, number: int, noise: float = 12) -> Image.Image:
     pattern = np.random.default_rng(identity).integers(0, 200, (6, 2, 3))
     rng = np.random.default_rng((identity, camera, number))
-    image = pattern.repeat(HEIGHT // 6, 0).repeat(WIDTH // 2, 1) + 20 * camera + rng.normal(0, 12, (HEIGHT, WIDTH, 3))
+    image = pattern.repeat(HEIGHT // 6, 0).repeat(WIDTH // 2, 1) + 20 * camera + rng.normal(0, noise, (HEIGHT, WIDTH, 3))
     return Image.fromarray(image.clip(0, 255).astype(np.uint8))
 
 
@@ -29,19 +29,19 @@ def images() -> list[tuple[str, int, int, int]]:
     return found
 
 
-def write_market(root: Path) -> Path:
+def write_market(root: Path, noise: float = 12) -> Path:
     folders = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
     for split, identity, camera, number in images():
         folder = root / folders[split]
         folder.mkdir(parents=True, exist_ok=True)
-        person(identity, camera, number).save(folder / f"{identity:04d}_c{camera}s1_{number:06d}_00.png")
+        person(identity, camera, number, noise).save(folder / f"{identity:04d}_c{camera}s1_{number:06d}_00.png")
     person(99, 1, 0).save(root / folders["gallery"] / "-1_c1s1_000000_00.png")
     person(98, 2, 0).save(root / folders["gallery"] / "0000_c2s1_000000_00.png")
     return root
 
 
-def write_cuhk03_folders(root: Path) -> Path:
-    write_market(root / "detected")
+def write_cuhk03_folders(root: Path, noise: float = 12) -> Path:
+    write_market(root / "detected", noise)
     return root
 
 

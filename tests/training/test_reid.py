@@ -290,3 +290,16 @@ def test_settings_travel_through_json_and_words():
     changed = override(find_recipe("pcb_csa"), ["model.stages=2,3", "model.refined=True", "model.alpha=0.5"])
     assert (changed.model.stages, changed.model.refined, changed.model.alpha) == ((2, 3), True, 0.5)
     assert checkpoint.from_json(json.dumps(json.loads(loop.to_json(changed)))) == changed
+
+
+def test_looking_at_the_attention_changes_nothing_and_is_logged(finished, tmp_path, market):
+    loop.train(tiny_reid.experiment("market1501", market, "attention_every=5"), tmp_path / "run")
+    plain, seen = (load_file(folder / "weights.safetensors") for folder in (finished, tmp_path / "run"))
+    assert all(torch.equal(plain[name], seen[name]) for name in plain)
+    rows = checkpoint.read_metrics(tmp_path / "run")
+    looked = [row for row in rows if "attention1_entropy" in row]
+    assert [row["step"] for row in looked] == [*range(5, len(rows), 5), len(rows)]
+    last = looked[-1]
+    assert all(0 < last[f"attention{number}_entropy"] <= 1 for number in (1, 2, 3))
+    assert all(1 <= last[f"attention{number}_used_maps"] <= 4 for number in (1, 2, 3))
+    assert "attention1_overlap" not in rows[0]

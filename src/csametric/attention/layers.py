@@ -147,7 +147,12 @@ class SelfAttention(nn.Module):
 
 
 def attention_maker(
-    attention: str | MakeLayer | None, maps: int, groups: int, alpha: float = 0.0, norm: bool = False
+    attention: str | MakeLayer | None,
+    maps: int,
+    groups: int,
+    alpha: float = 0.0,
+    norm: bool = False,
+    learn_alpha: bool = True,
 ) -> MakeLayer | None:
     """What makes a layer of a number of channels: of "sa" or "csa" with these settings, of a name of `peers.PEERS`.
 
@@ -159,8 +164,8 @@ def attention_maker(
     if attention is None or callable(attention):
         return attention
     makers: dict[str, MakeLayer] = {
-        "sa": partial(SelfAttention, alpha=alpha, norm=norm),
-        "csa": partial(CompressedSelfAttention, maps=maps, groups=groups, alpha=alpha, norm=norm),
+        "sa": partial(SelfAttention, alpha=alpha, learn_alpha=learn_alpha, norm=norm),
+        "csa": partial(CompressedSelfAttention, maps=maps, groups=groups, alpha=alpha, learn_alpha=learn_alpha, norm=norm),
     }
     if attention in makers:
         return makers[attention]

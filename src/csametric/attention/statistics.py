@@ -42,17 +42,17 @@ def attention_statistics(maps: AttentionMaps) -> AttentionStatistics:
     )
 
 
-def largest_cosines(maps: AttentionMaps) -> Tensor:
-    """For each position the largest cosine of its reconstructed map to a base map, (N, G, H, W), in [0, 1].
+def cosines_to_base_maps(maps: AttentionMaps) -> Tensor:
+    """The cosine of each position's reconstructed map to each base map, (N, G, D, H, W), in [0, 1].
 
-    1 where a reconstructed map is one of the base maps again: the redundancy that the paper's Figure 5 is about.
+    Where the largest one is 1 a reconstructed map is a base map again: the redundancy that the paper's Figure 5 is about.
     """
     base_NGDP, weights_NGDP = maps.base.float().flatten(3), maps.weights.float().flatten(3)
     unit_NGDP = normalize(base_NGDP, dim=3)
     gram_NGDD = base_NGDP @ base_NGDP.transpose(2, 3)
     lengths_NG1P = (weights_NGDP * (gram_NGDD @ weights_NGDP)).sum(2, keepdim=True).clamp(min=0).sqrt()
     products_NGDP = unit_NGDP @ base_NGDP.transpose(2, 3) @ weights_NGDP
-    return (products_NGDP / lengths_NG1P).amax(2).unflatten(2, maps.base.shape[3:])
+    return (products_NGDP / lengths_NG1P).unflatten(3, maps.base.shape[3:])
 
 
 def _entropy(shares: Tensor, dim: int) -> Tensor:

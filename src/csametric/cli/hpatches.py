@@ -70,12 +70,10 @@ def score(
 
 def score_describe(label: str, describe: "Describe", root: Path) -> None:
     """Describe all patches of the release and print the scores of splits a and full."""
-    from csametric.data.hpatches import describe_sequence, find_sequences
-    from csametric.training.progress import counted
+    from csametric.data.hpatches import find_sequences
+    from csametric.training.hpatches import describe_release
 
-    names = find_sequences(root)
-    made = {name: describe_sequence(root / name, describe) for name in counted(names, "describing", len(names), enabled=True)}
-    print_scores(label, made, root, PRINTED_SPLITS)
+    print_scores(label, describe_release(root, find_sequences(root), describe), root, PRINTED_SPLITS)
 
 
 def print_scores(label: str, sequences: "Mapping[str, Mapping[str, NDArray]]", tasks: Path, chosen: tuple[str, ...]) -> None:
@@ -87,6 +85,7 @@ def print_scores(label: str, sequences: "Mapping[str, Mapping[str, NDArray]]", t
     from csametric.cli.tables import print_table
     from csametric.data.hpatches import splits
     from csametric.errors import UserError
+    from csametric.training.hpatches import score_split
 
     widths = {name: sequence["ref"].shape[1] for name, sequence in sequences.items()}
     odd = next((name for name in widths if widths[name] != next(iter(widths.values()))), None)
@@ -103,29 +102,6 @@ def print_scores(label: str, sequences: "Mapping[str, Mapping[str, NDArray]]", t
     scores = {split: score_split([sequences[name] for name in names], names, split, tasks) for split, names in whole.items()}
     header = ["per cent", *(f"split {split}" for split in scores)]
     print_table(f"HPatches, {label}", header, score_rows(list(scores.values())))
-
-
-def score_split(sequences: "list[Mapping[str, NDArray]]", names: list[str], split: str, tasks: Path) -> "HPatchesScores":
-    """All tasks of a split; retrieval is None where its files are missing, verification pairs are drawn where theirs are."""
-    from csametric.data import hpatches as data
-    from csametric.evaluation.hpatches import HPatchesScores, evaluate_matching, evaluate_retrieval, evaluate_verification
-
-    counts = [len(sequence["ref"]) for sequence in sequences]
-
-    def read(kinds: tuple[str, ...]) -> "list[NDArray]":
-        paths = [path for name in kinds if (path := data.find_task_file(tasks, name, split))]
-        tables = {path: data.read_task(path, names) for path in paths} if len(paths) == len(kinds) else {}
-        for path, rows in tables.items():
-            data.check_task(path, rows, counts)
-        return list(tables.values())
-
-    pairs = read(data.VERIFICATION_FILES) or list(data.verification_pairs(counts))
-    rows = read(data.RETRIEVAL_FILES)
-    return HPatchesScores(
-        verification=evaluate_verification(sequences, *pairs),
-        matching=evaluate_matching(sequences),
-        retrieval=evaluate_retrieval(sequences, rows[0], rows[1]) if rows else None,
-    )
 
 
 def score_rows(scores: "list[HPatchesScores]") -> list[list[str]]:

@@ -48,7 +48,7 @@ class PCB(nn.Module):
         maps, groups: D and G of "csa".
         deep_supervision: a classifier at each of the stages, in training; without attention too.
         pretrained: the backbone's weights, see `Backbone`.
-        alpha: of the attention at the start; 0 leaves pretrained weights as they were.
+        alpha: of the attention at the start; 0 leaves pretrained weights as they were. learn_alpha: whether it is learned.
         attention_norm: the attention sees its input normalised, see `attention.layers.CompressedSelfAttention`.
         shared_embedding: one 1x1 convolution for all parts, as in PCB's public code, instead of one for each.
         embedding: E.
@@ -77,6 +77,7 @@ class PCB(nn.Module):
         pretrained: str | None = None,
         *,
         alpha: float = 0.0,
+        learn_alpha: bool = True,
         attention_norm: bool = False,
         shared_embedding: bool = False,
         embedding: int = 256,
@@ -87,7 +88,7 @@ class PCB(nn.Module):
         super().__init__()
         if feature not in ("pooled", "embedded"):
             raise UserError(f"feature={feature!r} is unknown; use 'pooled' or 'embedded'")
-        make_layer = attention_maker(attention, maps, groups, alpha, attention_norm)
+        make_layer = attention_maker(attention, maps, groups, alpha, attention_norm, learn_alpha)
         layers = {} if make_layer is None else dict.fromkeys(stages, make_layer)
         self.backbone = Backbone(backbone, pretrained, layers, taken=stages if deep_supervision else ())
         self.parts, self.feature = parts, feature

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from csametric.data.brown import SUBSETS, BrownSettings, BrownSubset, LabelledPairs, read_brown, read_test_pairs
 from csametric.data.cache import Progress
@@ -104,7 +105,13 @@ class BrownPairs:
         return {"fpr95": brown_fpr95(describe, subset, few)}
 
     def score(self, describe: Describe) -> dict[str, Any]:
-        return {"fpr95": brown_scores(describe, self.tests)}
+        distances = {name: brown_distances(describe, *test) for name, test in self.tests.items()}
+        is_match = {name: pairs.is_match for name, (_, pairs) in self.tests.items()}
+        return {
+            "fpr95": {name: fpr95(distances[name], is_match[name]) for name in self.tests},
+            **{f"distances_{name}": each for name, each in distances.items()},
+            **{f"is_match_{name}": each for name, each in is_match.items()},
+        }
 
 
 def brown_scores(describe: Describe, tests: Tests) -> dict[str, float]:
@@ -113,7 +120,12 @@ def brown_scores(describe: Describe, tests: Tests) -> dict[str, float]:
 
 
 def brown_fpr95(describe: Describe, subset: BrownSubset, pairs: LabelledPairs) -> float:
-    """FPR95 of the pairs of a subset, in [0, 1] (Brown and Lowe 2007).
+    """FPR95 of the pairs of a subset, in [0, 1] (Brown and Lowe 2007); arguments as in `brown_distances`."""
+    return fpr95(brown_distances(describe, subset, pairs), pairs.is_match)
+
+
+def brown_distances(describe: Describe, subset: BrownSubset, pairs: LabelledPairs) -> NDArray:
+    """The distances of the pairs of a subset, float32 (M,).
 
     Args:
         describe: uint8 (K, 32, 32) -> (K, D) of unit length.
@@ -121,4 +133,4 @@ def brown_fpr95(describe: Describe, subset: BrownSubset, pairs: LabelledPairs) -
     used, places_2M = np.unique(pairs.patches.T, return_inverse=True)
     parts = [describe(subset.patches[some]) for some in in_batches(used, DESCRIBE_AT_ONCE)]
     first, second = np.concatenate(parts)[places_2M.reshape(2, -1)]
-    return fpr95(paired_distances(torch.from_numpy(first), torch.from_numpy(second)).numpy(), pairs.is_match)
+    return paired_distances(torch.from_numpy(first), torch.from_numpy(second)).numpy()

@@ -3,24 +3,29 @@
 experiment.json   environment.json   metrics.jsonl   tensorboard/
 state/checkpoint.pt    weights, optimizer and the number of steps done; random states and the position in the data
                        are pure functions of seed and step
-weights.safetensors, scores.json    when the run is done
+weights.safetensors, scores.npz, scores.json    when the run is done, in this order
 """
 
+import fcntl
 import io
 import json
 import os
 import pickle
-from collections.abc import Callable
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn, optim
 
-from csametric.errors import UserError
+from csametric.errors import BusyError, UserError
 from csametric.training.experiment import Experiment, from_json
 
 EXPERIMENT = "experiment.json"
@@ -28,7 +33,7 @@ ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 CHECKPOINT = Path("state") / "checkpoint.pt"
 WEIGHTS = "weights.safetensors"
-SCORES = "scores.json"
+SCORES, EACH_SCORE = "scores.json", "scores.npz"
 RENAME = "give this run another folder (--name, or --out for the demo)"
 
 
@@ -76,6 +81,24 @@ def check_run_folder(folder: Path, experiment: Experiment) -> None:
             raise UserError(f"{folder} holds a run with other settings ({differences}); {RENAME}, or remove that folder")
     elif folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise UserError(f"{folder} holds files but no {EXPERIMENT}; {RENAME}")
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process as long as the context, or the process, lasts.
+
+    Raises:
+        BusyError: another process of this machine holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError:
+        raise BusyError(f"another process is training {folder}; wait for it, or {RENAME}") from None
+    finally:
+        os.close(descriptor)
 
 
 def check_data(folder: Path, data: dict[str, Any]) -> None:
@@ -208,6 +231,31 @@ def read_scores(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         raise UserError(f"{folder} has no {SCORES}: the run is not finished; run its `csametric train` again")
     return _read_json(path)
+
+
+def write_scores(folder: Path, scores: Mapping[str, Any]) -> None:
+    """Arrays (a number a query, a distance a pair) go to scores.npz, the rest to scores.json, which is written last."""
+    arrays = {name: value for name, value in scores.items() if isinstance(value, np.ndarray)}
+    if arrays:
+        write_atomically(folder / EACH_SCORE, lambda out: np.savez_compressed(out, allow_pickle=False, **arrays))
+    rest = {name: value for name, value in scores.items() if name not in arrays}
+    write_text(folder / SCORES, json.dumps(rest, indent=1))
+
+
+def read_each_score(folder: Path) -> dict[str, NDArray]:
+    """The arrays of scores.npz by name; none where the run wrote none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    path = folder / EACH_SCORE
+    if not path.is_file():
+        return {}
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path} is damaged ({error}); remove it and train again") from error
 
 
 def read_environment(folder: Path) -> dict[str, Any]:

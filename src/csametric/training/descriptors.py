@@ -18,6 +18,7 @@ from csametric.models.l2net import L2Net
 from csametric.training import validation
 from csametric.training.brown_pairs import open_brown_pairs
 from csametric.training.experiment import BrownExperiment, DescriptorExperiment, DescriptorSettings, PatchExperiment
+from csametric.training.looking import IMAGES, Look, look
 from csametric.training.machine import Machine, autocast, gather_with_gradients
 from csametric.training.optimizer import descriptor_optimizer, linear_decay, scale_learning_rates
 from csametric.training.photo_pairs import open_photo_pairs
@@ -104,6 +105,10 @@ class DescriptorTask:
 
     def curve(self, model: nn.Module, machine: Machine) -> dict[str, float]:
         return self.source.curve(embedder(model, machine.device, machine.precision)) if machine.is_main else {}
+
+    def look(self, model: nn.Module, machine: Machine) -> Look:
+        patches = self.source.batch(0, 0, self.world_size).patches[0, :IMAGES]
+        return look(model, embedder(model, machine.device, machine.precision), patches)
 
     def score(self, model: nn.Module, machine: Machine) -> dict[str, Any]:
         return self.source.score(embedder(model, machine.device, machine.precision)) if machine.is_main else {}

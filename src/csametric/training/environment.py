@@ -2,7 +2,9 @@
 
 import os
 import platform
+import subprocess
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ def describe_environment(device: torch.device, precision: Precision) -> dict[str
     """Versions, processor, threads, device, and the arithmetic chosen with its reason, ready for JSON."""
     return {
         "python": platform.python_version(),
+        "commit": source_commit(),
         "packages": {name: _version(name) for name in PACKAGES},
         "system": platform.platform(),
         "processor": torch.cpu.get_capabilities().get("cpu_name", platform.processor()),
@@ -25,6 +28,19 @@ def describe_environment(device: torch.device, precision: Precision) -> dict[str
         "precision": precision.name,
         "precision_reason": precision.reason,
     }
+
+
+def source_commit() -> str:
+    """The commit of the source checkout, with + where files differ from it; the version where it was installed otherwise."""
+    checkout = Path(__file__).parents[3]
+    if not (checkout / ".git").exists():
+        return _version("csametric")
+    describe = ["git", "describe", "--always", "--exclude=*", "--abbrev=7", "--dirty=+"]
+    try:
+        found = subprocess.run(describe, cwd=checkout, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return _version("csametric")
+    return found.stdout.strip()
 
 
 def _version(package: str) -> str:

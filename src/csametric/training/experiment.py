@@ -20,7 +20,8 @@ class Experiment:
     """What every run has.
 
     batch_size: pairs or images a step on each process. precision: "auto" takes bf16 where the processor is fast at it.
-    checkpoint_every: steps; the last one is always saved.
+    checkpoint_every: steps; the last one is always saved. attention_every: steps between looks at attention, 0 for none: its
+    statistics go to metrics.jsonl, its maps to TensorBoard.
     """
 
     recipe: str
@@ -29,9 +30,10 @@ class Experiment:
     batch_size: int = 64
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     checkpoint_every: int = 50
+    attention_every: int = 0
 
     def __post_init__(self) -> None:
-        _check_least(self, "", checkpoint_every=1, batch_size=1)
+        _check_least(self, "", checkpoint_every=1, batch_size=1, attention_every=0)
         if self.batch_size < 2:
             raise UserError("batch_size=1 has no negatives; use 2 or more")
         if not 0 <= self.seed < 2**63:
@@ -154,6 +156,7 @@ class PCBSettings:
     maps: int = 32
     groups: int = 2
     alpha: float = 0.0
+    learn_alpha: bool = True
     attention_norm: bool = False
     deep_supervision: bool = False
     shared_embedding: bool = False
@@ -167,6 +170,8 @@ class PCBSettings:
         _check_probabilities(self, "model.", "dropout")
         if not self.stages or len(set(self.stages)) < len(self.stages):
             raise UserError(f"model.stages={self.stages} names no stage or one twice; use for example 1,2,3")
+        if self.attention in ("sa", "csa") and self.alpha == 0 and not self.learn_alpha:
+            raise UserError("model.alpha=0 that is not learned switches the attention off; set model.alpha=1")
 
 
 @dataclass(frozen=True, kw_only=True)

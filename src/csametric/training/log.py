@@ -8,6 +8,7 @@ from typing import Any, Self
 from torch.utils.tensorboard import SummaryWriter
 
 from csametric.training import checkpoint
+from csametric.training.looking import Look
 
 
 class RunLog:
@@ -25,6 +26,13 @@ class RunLog:
         self.lines.flush()
         for name, value in row.items():
             self.tensorboard.add_scalar(name, value, step)
+
+    def write_look(self, step: int, seen: Look) -> None:
+        """Add the pictures of attention and the usage of its maps, to TensorBoard alone."""
+        for name, picture in seen.pictures.items():
+            self.tensorboard.add_image(f"{name}/base_maps", picture, step, dataformats="HWC")
+        for name, usage in seen.usage.items():
+            self.tensorboard.add_histogram(f"{name}/usage", usage, step)
 
     def __enter__(self) -> Self:
         return self

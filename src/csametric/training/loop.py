@@ -1,6 +1,5 @@
 """The training loop: an experiment in, a run folder out; killed anywhere, the same call goes on where it was."""
 
-import json
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from torch import nn
 
 from csametric.data.loading import made_ahead
-from csametric.errors import UserError, explaining_full_disk
+from csametric.errors import DivergedError, explaining_full_disk
 from csametric.training import checkpoint
 from csametric.training.descriptors import open_descriptors
 from csametric.training.environment import describe_environment
@@ -31,7 +30,8 @@ def train(experiment: Experiment, folder: Path, cache: Path | None = None) -> No
         cache: where patches are cached, as in `data.photos.open_photo_patches`.
 
     Raises:
-        UserError: the folder is another run's, the data cannot be used, the disk is full, or training diverged.
+        UserError: the folder is another run's, the data cannot be used, the disk is full; `DivergedError`: training diverged;
+            `BusyError`: another process trains into the folder.
     """
     with explaining_full_disk(folder, "free some room and give the same command again: it goes on from the last checkpoint"):
         keep_freed_memory()
@@ -40,9 +40,10 @@ def train(experiment: Experiment, folder: Path, cache: Path | None = None) -> No
         checkpoint.check_run_folder(folder, experiment)
         task = open_task(experiment, machine, cache)
         checkpoint.check_data(folder, task.describe_data())
-        if not (folder / checkpoint.SCORES).exists():
-            checkpoint.check_processes(folder, machine.world_size)
-            _train(experiment, task, folder, machine)
+        with checkpoint.claimed(folder) if machine.is_main else nullcontext():
+            if not (folder / checkpoint.SCORES).exists():
+                checkpoint.check_processes(folder, machine.world_size)
+                _train(experiment, task, folder, machine)
         machine.accelerator.wait_for_everyone()
 
 
@@ -96,6 +97,10 @@ def _train(experiment: Experiment, task: Task, folder: Path, machine: Machine) -
                 machine.share_buffers(model)
                 row |= task.curve(model, machine)
             if log is not None:
+                if experiment.attention_every and _due(done, experiment.attention_every, task.steps):
+                    seen = task.look(model, machine)
+                    row |= seen.numbers
+                    log.write_look(done, seen)
                 log.write(done, row)
                 if _due(done, experiment.checkpoint_every, task.steps):
                     checkpoint.save_checkpoint(folder, done, model, optimizer)
@@ -106,7 +111,7 @@ def _train(experiment: Experiment, task: Task, folder: Path, machine: Machine) -
         checkpoint.save_weights(folder / checkpoint.WEIGHTS, model)
     scores = task.score(model, machine)
     if machine.is_main:
-        checkpoint.write_text(folder / checkpoint.SCORES, json.dumps(scores, indent=1))
+        checkpoint.write_scores(folder, scores)
 
 
 def _due(done: int, every: int, steps: int) -> bool:
@@ -114,12 +119,12 @@ def _due(done: int, every: int, steps: int) -> bool:
 
 
 def check_gradients(model: nn.Module, step: int, batch: str) -> None:
-    """Raises `UserError`, with the step and the batch named, where a gradient is NaN or infinite."""
+    """Raises `DivergedError`, with the step and the batch named, where a gradient is NaN or infinite."""
     gradients = {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
     if torch.nn.utils.get_total_norm(gradients.values()).isfinite():
         return
     broken = next((name for name, gradient in gradients.items() if not gradient.isfinite().all()), "all together")
-    raise UserError(
+    raise DivergedError(
         f"training diverged at step {step}: the gradient of {broken} is not finite ({batch}); "
         "lower optimizer.lr or optimizer.attention_lr"
     )

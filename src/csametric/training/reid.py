@@ -29,6 +29,7 @@ from csametric.models.pcb import PCB
 from csametric.models.weights import load_strictly, read_state
 from csametric.training.checkpoint import WEIGHTS
 from csametric.training.experiment import PCBSettings, ReidData, ReidExperiment
+from csametric.training.looking import IMAGES, Look, look
 from csametric.training.machine import Machine, autocast
 from csametric.training.optimizer import reid_optimizer, scale_learning_rates, scheduled
 from csametric.training.precision import Precision
@@ -70,9 +71,8 @@ class ReidTask:
         self.evaluate_every = experiment.evaluate_every * self.steps_per_epoch
 
     def describe_data(self) -> dict[str, Any]:
-        images = [(record.path.name, record.identity, record.camera) for record in self.dataset.train]
-        digest = hashlib.sha256(json.dumps(images).encode()).hexdigest()
-        return {"train": len(images), "identities": len(self.numbers), "digest": digest[:16]}
+        train = self.dataset.train
+        return {"train": len(train), "identities": len(self.numbers), "digest": data_digest(train)}
 
     def announce(self) -> str:
         cold = self.experiment.model.refined and self.experiment.refine_from == 0 and not self.experiment.model.start_from
@@ -150,9 +150,22 @@ class ReidTask:
         scores = self.score(model, machine)
         return {name: scores[name] for name in ("rank1", "map_step", "map_trapezoid")}
 
+    def look(self, model: nn.Module, machine: Machine) -> Look:
+        assert isinstance(model, PCB)
+        chosen = np.linspace(0, len(self.dataset.query) - 1, min(IMAGES, len(self.dataset.query))).astype(int)
+        records = [self.dataset.query[number] for number in chosen]
+        images = read_images(records, self.experiment.data.height, self.experiment.data.width)
+        return look(model, lambda images: embed_images(model, images, machine.device, machine.precision), images)
+
     def score(self, model: nn.Module, machine: Machine) -> dict[str, Any]:
         assert isinstance(model, PCB)
         return score_dataset(model, self.dataset, self.experiment.data, machine)
+
+
+def data_digest(records: Sequence[Record]) -> str:
+    """Sixteen hexadecimal digits of the names, identities and cameras of images."""
+    images = [(record.path.name, record.identity, record.camera) for record in records]
+    return hashlib.sha256(json.dumps(images).encode()).hexdigest()[:16]
 
 
 def build_model(settings: PCBSettings, num_ids: int, trained: bool = False) -> PCB:
@@ -170,6 +183,7 @@ def build_model(settings: PCBSettings, num_ids: int, trained: bool = False) -> P
         deep_supervision=settings.deep_supervision,
         pretrained=None if anew else settings.pretrained,
         alpha=settings.alpha,
+        learn_alpha=settings.learn_alpha,
         attention_norm=settings.attention_norm,
         shared_embedding=settings.shared_embedding,
         embedding=settings.embedding,
@@ -236,7 +250,7 @@ def embed_records(
 def score_dataset(
     model: PCB, dataset: ReidDataset, data: ReidData, machine: Machine, flip: bool = False, rerank: bool = False
 ) -> dict[str, Any]:
-    """Metrics of a model on query and gallery, and the ranked lists of some queries, ready for JSON."""
+    """Metrics of a model on query and gallery, and the ranked lists of some queries; arrays aside, ready for JSON."""
     height, width = data.height, data.width
     query, gallery = (embed_records(model, split, height, width, machine, flip) for split in (dataset.query, dataset.gallery))
     camera_filter = filters_cameras(dataset, data)

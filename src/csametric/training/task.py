@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn, optim
 
+from csametric.training.looking import Look
 from csametric.training.machine import Machine
 
 
@@ -50,5 +51,8 @@ class Task(Protocol):
     def curve(self, model: nn.Module, machine: Machine) -> dict[str, float]:
         """Numbers to log now and then; called in every process."""
 
+    def look(self, model: nn.Module, machine: Machine) -> Look:
+        """What attention looks at in a few images, the same each time; called in the main process."""
+
     def score(self, model: nn.Module, machine: Machine) -> dict[str, Any]:
-        """What the finished run writes to scores.json; called in every process."""
+        """What the finished run writes to scores.json, its arrays to scores.npz; called in every process."""
