@@ -47,11 +47,11 @@ def ratio(seconds: Mapping[str, list[float]], slow: str, fast: str) -> tuple[flo
     return median(paired), lower, upper
 
 
-def write_results(name: str, rows: list[dict[str, Any]]) -> Path:
-    """Write rows with the machine and the versions to bench/results/NAME.json."""
+def write_results(name: str, rows: list[dict[str, Any]], folder: Path = RESULTS) -> Path:
+    """Write rows with the machine and the versions to FOLDER/NAME.json."""
     device = best_device()
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.json"
     machine = describe_environment(device, choose_precision("auto", device))
     path.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1))
     return path

@@ -5,11 +5,12 @@ says what a forward leaves allocated. ResNet-50 at 384 x 128, supervision off in
 """
 
 import argparse
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from bench.measure import best_device, write_results
+from bench.measure import RESULTS, best_device, write_results
 from csametric import PCB
 from csametric.cli.tables import print_table
 
@@ -45,9 +46,10 @@ def kept_bytes(model: nn.Module, images: Tensor) -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the JSON")
     parser.add_argument("--batch", type=int, default=0, help="images; 64 on a GPU, 2 on a CPU")
-    device = best_device()
-    batch = parser.parse_args().batch or (64 if device.type == "cuda" else 2)
+    arguments, device = parser.parse_args(), best_device()
+    batch = arguments.batch or (64 if device.type == "cuda" else 2)
     megabytes = []
     for settings in ARMS.values():
         model = PCB(num_ids=751, deep_supervision=False, alpha=0.5, **settings)  # type: ignore[arg-type]

@@ -7,12 +7,13 @@ Printed beside the paper's figures as ratios to PCB. `python -m bench.memory` co
 import argparse
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.measure import best_device, interleaved, ratio, write_results
+from bench.measure import RESULTS, best_device, interleaved, ratio, write_results
 from bench.memory import ARMS
 from csametric import PCB
 from csametric.cli.tables import print_table
@@ -58,6 +59,7 @@ CALLS = {"inference": inference_call, "training": training_call}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the JSON")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch", type=int, default=0, help="images; 64 on a GPU, 8 on a CPU")
     parser.add_argument("--only", choices=CALLS, help="inference or training")
@@ -73,7 +75,7 @@ def main() -> None:
             median, lower, upper = ratio(seconds, "PCB", name)
             rate = batch / sorted(each)[len(each) // 2]
             rows.append([name, f"{rate:.1f}", f"{median:.3f} ({lower:.3f}-{upper:.3f})", f"{paper / PAPER[0]:.2f}"])
-            results.append({"what": what, "arm": name, "seconds": each})
+            results.append({"what": what, "arm": name, "batch": batch, "seconds": each})
         print_table(f"{what}, batch {batch}, {device.type}", ["model", "images/s", "of PCB", "paper, of PCB"], rows)
     print(f"written to {write_results('model', results)}")
 

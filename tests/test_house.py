@@ -23,6 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "inference": {"models", "data", "training", "attention"},
     "matching": {"models", "data", "distances", "inference"},
     "report": {"evaluation"},
+    "reproduction": {"recipes", "inference", "report", "training", "models", "data", "evaluation"},
     "web": {"search", "report", "inference", "attention"},
 }
 ALLOWED["cli"] = set(ALLOWED)

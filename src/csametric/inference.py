@@ -72,7 +72,7 @@ class PatchEmbedder:
         """
         patch = resize(cv2.cvtColor(image_HW3, cv2.COLOR_RGB2GRAY), PATCH_SIDE, PATCH_SIDE)
         with recorded_attention(self.model) as found:
-            self.model(descriptors.to_network(patch[None], self.device))
+            self.model(descriptors.to_network(np.stack([patch]), self.device))
         return _attended(patch, found.values(), ["layer 3"], self.experiment.recipe)
 
 
@@ -118,7 +118,7 @@ class ImageEmbedder:
         """
         image = resize(image_HW3, self.experiment.data.height, self.experiment.data.width)
         with recorded_attention(self.model) as found:
-            reid.embed_images(self.model, image[None], self.device, self.precision)
+            reid.embed_images(self.model, np.stack([image]), self.device, self.precision)
         stages = [f"stage {number}" for number in sorted(self.experiment.model.stages)]
         return _attended(image, found.values(), stages, self.experiment.recipe)
 

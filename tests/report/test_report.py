@@ -29,8 +29,10 @@ def test_most_different_maps_by_hand():
 
 def test_attention_shows_a_row_a_patch():
     base = np.random.default_rng(0).random((2, 5, 16, 16))
-    figure = figures.attention(np.zeros((2, 32, 32)), base, base[:, :3], np.array([[1, 2], [3, 4], [5, 6]]), base_shown=2)
+    positions = np.array([[1, 2], [3, 4], [5, 6]])
+    figure = figures.attention(np.zeros((2, 32, 32)), base[:, :2], base[:, 2:], positions, cosines=np.full((2, 3), 0.5))
     assert len(figure.axes) == 2 * (1 + 2 + 3)
+    assert [axis.get_title() for axis in figure.axes[-3:]] == ["0.50"] * 3
 
 
 @pytest.mark.parametrize("count", [0, 1, 500])

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from csametric.cli import bench, datasets, demo, hpatches, matching, runs, system
+from csametric.cli import attend, bench, datasets, demo, hpatches, matching, reproduce, runs, system
 from csametric.errors import UserError, explaining_full_disk
 
 app = typer.Typer(
@@ -22,6 +22,8 @@ app.command()(runs.train)
 app.command()(runs.evaluate)
 app.command()(datasets.embed)
 app.add_typer(datasets.app, name="data")
+app.command()(attend.attend)
+app.command()(reproduce.reproduce)
 app.command()(matching.match)
 app.add_typer(hpatches.app, name="hpatches")
 app.command()(runs.convert)

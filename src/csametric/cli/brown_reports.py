@@ -3,14 +3,19 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from accelerate import PartialState
+import numpy as np
 
+from csametric.cli.attention_figures import attention_section, grey_to_colours
 from csametric.cli.sections import settings_sections
-from csametric.cli.tables import print_table
+from csametric.data.brown import read_brown
+from csametric.inference import PatchEmbedder, load
 from csametric.report import figures
 from csametric.report.page import Section, Table, render
-from csametric.training.checkpoint import read_metrics, read_scores, write_text
+from csametric.training.brown_pairs import brown_root
+from csametric.training.checkpoint import read_experiment, read_metrics, read_scores, write_text
+from csametric.training.experiment import BrownExperiment
 
+ATTENDED_PATCHES = 4
 EXPLANATION = (
     "False positive rate at 95 % recall on the labelled pairs of the subsets that were not trained on, in per cent (lower is "
     "better; Brown and Lowe 2007). One seed."
@@ -25,21 +30,35 @@ def brown_table(scores: Mapping[str, Mapping[str, float]]) -> Table:
     return Table(header=["FPR95, %", *scores], rows=rows)
 
 
-def report_brown(title: str, runs: Mapping[str, Path], path: Path) -> None:
-    """Write the report and print its table; on the main process only, where there are several."""
-    if not PartialState().is_main_process:
-        return
+def report_brown(title: str, runs: Mapping[str, Path], path: Path) -> Table:
+    """Write the report, and return its table of scores."""
     table = brown_table({label: read_scores(folder)["fpr95"] for label, folder in runs.items()})
     curves = figures.curves({label: read_metrics(folder) for label, folder in runs.items()}, "pairs of a test subset")
     caption = "Training loss, and FPR95 on a sample of the first test subset as training goes on"
     sections = [
         Section(title="How good are the descriptors?", text=EXPLANATION, table=table),
+        *(_attention_section(label, folder) for label, folder in runs.items() if _attends(folder)),
         Section(title="Training", pictures=[(figures.data_uri(curves), caption)]),
         *settings_sections(runs),
     ]
     write_text(path, render(title, EXPLANATION, sections))
-    print_table(title, table.header, table.rows)
-    print(f"open {path}")
+    return table
+
+
+def _attends(folder: Path) -> bool:
+    experiment = read_experiment(folder)
+    return isinstance(experiment, BrownExperiment) and experiment.model.attention == "csa"
+
+
+def _attention_section(label: str, folder: Path) -> Section:
+    """On patches of the subset it was trained on."""
+    model = load(folder)
+    assert isinstance(model, PatchEmbedder)
+    assert isinstance(model.experiment, BrownExperiment)
+    settings = model.experiment.data
+    patches = read_brown(brown_root(settings) / settings.train, settings.resampling).patches
+    chosen = np.linspace(0, len(patches) - 1, ATTENDED_PATCHES).astype(int)
+    return attention_section(label, [model.attend(grey_to_colours(patches[number])) for number in chosen])
 
 
 def _percent(value: float | None) -> str:

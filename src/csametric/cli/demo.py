@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
+TITLE = "Descriptors with and without compressed self-attention"
 DEMO = Path("runs") / "demo"
 ARMS = {"HardNet": "hardnet", "HardNet + CSA": "hardnet_csa"}
 EXTRA_ARMS = {"sa": ("HardNet + SA", "hardnet_sa")}
@@ -25,7 +26,10 @@ def demo(
 
     Example: csametric demo --with sa
     """
+    from accelerate import PartialState
+
     from csametric.cli.reports import report_runs
+    from csametric.cli.tables import print_table
     from csametric.recipes import find_recipe
     from csametric.training.experiment import override
     from csametric.training.loop import train
@@ -36,4 +40,7 @@ def demo(
         experiment = override(find_recipe(recipe), [f"seed={seed}", *(settings or [])])
         runs[label] = out / recipe
         train(experiment, runs[label])
-    report_runs("Descriptors with and without compressed self-attention", runs, out / "report.html")
+    if PartialState().is_main_process:
+        table = report_runs(TITLE, runs, out / "report.html")
+        print_table(TITLE, table.header, table.rows)
+        print(f"open {out / 'report.html'}")

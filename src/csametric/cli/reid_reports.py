@@ -1,18 +1,19 @@
 """From runs of re-identification to tables, ranked lists and a report."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from accelerate import PartialState
 from matplotlib.figure import Figure
 
+from csametric.cli.attention_figures import attended_queries, attention_section
 from csametric.cli.sections import settings_sections
-from csametric.cli.tables import print_table
 from csametric.data.transforms import read_image
 from csametric.report import figures
 from csametric.report.page import Section, Table, render
-from csametric.training.checkpoint import read_metrics, read_scores, write_text
+from csametric.training.checkpoint import read_experiment, read_metrics, read_scores, write_text
+from csametric.training.experiment import ReidExperiment
 
 ROWS = {
     "rank1": "rank-1",
@@ -62,24 +63,27 @@ def ranked_picture(scores: Mapping[str, Any]) -> Figure:
     return figures.ranked_lists(lists)
 
 
-def report_reid(title: str, runs: Mapping[str, Path], path: Path) -> None:
-    """Write the report and print its table; on the main process only, where there are several."""
-    if not PartialState().is_main_process:
-        return
+def report_reid(title: str, runs: Mapping[str, Path], path: Path) -> Table:
+    """Write the report, and return its table of scores."""
     scores = {label: read_scores(folder) for label, folder in runs.items()}
-    table = reid_table(scores)
     first = next(iter(scores.values()))
+    table = replace(reid_table(scores), caption=conventions(first))
     metrics = {label: read_metrics(folder) for label, folder in runs.items()}
     curves = (figures.data_uri(figures.training_curves(metrics)), "Training loss, and alpha of each attention layer")
     sections = [
         Section(title="How well are people found again?", text=EXPLANATION + conventions(first), table=table),
         *(_ranked_section(label, each) for label, each in scores.items()),
+        *(attention_section(label, attended_queries(folder)) for label, folder in runs.items() if _attends(folder)),
         Section(title="Training", pictures=[curves]),
         *settings_sections(runs),
     ]
     write_text(path, render(title, conventions(first), sections))
-    print_table(title, table.header, table.rows)
-    print(f"{conventions(first)}\nopen {path}")
+    return table
+
+
+def _attends(folder: Path) -> bool:
+    experiment = read_experiment(folder)
+    return isinstance(experiment, ReidExperiment) and experiment.model.attention == "csa"
 
 
 def _ranked_section(label: str, scores: Mapping[str, Any]) -> Section:

@@ -2,32 +2,24 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
 
 import numpy as np
-import torch
-from accelerate import PartialState
-from torch import nn
 
-from csametric.attention.layers import CompressedSelfAttention
+from csametric.cli.attention_figures import attention_section, grey_to_colours
 from csametric.cli.sections import settings_sections
-from csametric.cli.tables import print_table
 from csametric.data.photos import PhotoPatches, PhotoSettings, open_photo_patches
 from csametric.data.stereo import motorcycle
 from csametric.inference import PatchEmbedder, load
-from csametric.models.l2net import normalize_patches
 from csametric.models.sift import sift_descriptors
 from csametric.report import figures
 from csametric.report.page import Section, Table, render
 from csametric.training import validation
 from csametric.training.checkpoint import check_data, read_metrics, read_scores, write_text
-from csametric.training.descriptors import to_network
 from csametric.training.experiment import DescriptorExperiment
 from csametric.training.validation import DescriptorScores
 
 LEVEL_SCORES = {"fpr95": "FPR95, %", "accuracy": "NN accuracy, %", "average_precision": "matching AP, %"}
 ATTENDED_PATCHES = 6
-POSITIONS = np.array([[4, 4], [8, 8], [12, 11]])
 
 
 def baseline_scores(patches: PhotoPatches) -> dict[str, DescriptorScores]:
@@ -56,12 +48,9 @@ def score_table(scores: Mapping[str, DescriptorScores]) -> Table:
     return Table(header=["", *scores], rows=rows)
 
 
-def report_runs(title: str, runs: Mapping[str, Path], path: Path) -> None:
-    """Write the report and print its table; on the main process only, where there are several."""
-    if PartialState().is_main_process:
-        table = score_table(write_report(title, runs, path))
-        print_table(title, table.header, table.rows)
-        print(f"open {path}")
+def report_runs(title: str, runs: Mapping[str, Path], path: Path) -> Table:
+    """Write the report, and return its table of scores."""
+    return score_table(write_report(title, runs, path))
 
 
 def write_report(title: str, runs: Mapping[str, Path], path: Path) -> dict[str, DescriptorScores]:
@@ -75,7 +64,7 @@ def write_report(title: str, runs: Mapping[str, Path], path: Path) -> dict[str, 
     for folder in runs.values():
         check_data(folder, {"train": patches.summary.train, "held_out": patches.summary.held_out})
     scores = {**baseline_scores(patches), **{label: run_scores(folder) for label, folder in runs.items()}}
-    attending = {label: model for label, model in models.items() if _attention(model)}
+    attending = {label: model for label, model in models.items() if model.experiment.model.attention == "csa"}
     sections = [
         _table_section(scores),
         _curve_section(runs),
@@ -121,27 +110,9 @@ def _curve_section(runs: Mapping[str, Path]) -> Section:
     return Section(title="Training", pictures=[(figures.data_uri(figures.curves(metrics)), caption)])
 
 
-def _attention(model: PatchEmbedder) -> CompressedSelfAttention | None:
-    layer = getattr(model.model, "attention", None)
-    return layer if isinstance(layer, CompressedSelfAttention) else None
-
-
-@torch.inference_mode()
 def _attention_section(label: str, model: PatchEmbedder, patches: PhotoPatches) -> Section:
-    layer = _attention(model)
-    assert layer is not None
     chosen = np.linspace(0, len(patches.held_out) - 1, ATTENDED_PATCHES + 2).astype(int)[1:-1]
-    shown = np.asarray(patches.held_out[chosen, 0])
-    local = cast(nn.Module, model.model.local)
-    features = local(normalize_patches(to_network(shown, model.device)))
-    maps = layer.attention(features)
-    reconstructed = np.stack([maps.at(int(y), int(x))[:, 0].cpu().numpy() for y, x in POSITIONS], 1)
-    figure = figures.attention(shown, maps.base[:, 0].cpu().numpy(), reconstructed, POSITIONS)
-    caption = (
-        f"{label}: real held-out patches, three of the {layer.maps} base attention maps (those that overlap least), and "
-        f"the reconstructed map of three positions; alpha = {layer.alpha.item():.3f}"
-    )
-    return Section(title=f"What {label} looks at", pictures=[(figures.data_uri(figure), caption)])
+    return attention_section(label, [model.attend(grey_to_colours(patch)) for patch in patches.held_out[chosen, 0]])
 
 
 def _match_section(models: Mapping[str, PatchEmbedder]) -> Section:

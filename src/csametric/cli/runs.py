@@ -7,6 +7,7 @@ import typer
 
 if TYPE_CHECKING:
     from csametric.inference import ImageEmbedder
+    from csametric.report.page import Table
     from csametric.training.experiment import Experiment
 
 RUNS = Path("runs")
@@ -36,6 +37,9 @@ def train(
 
     Example: csametric train hardnet_csa --data photos:holiday --name holiday
     """
+    from accelerate import PartialState
+
+    from csametric.cli.tables import print_table
     from csametric.training.experiment import override
     from csametric.training.loop import train as train_experiment
 
@@ -44,7 +48,10 @@ def train(
     experiment = override(experiment, assignments + (settings or []))
     folder = RUNS / (name or experiment.recipe)
     train_experiment(experiment, folder)
-    _report(experiment, folder)
+    if PartialState().is_main_process:
+        table = report_run(experiment, folder)
+        print_table(f"Run {folder.name}", table.header, table.rows)
+        print(f"{table.caption}\nopen {folder / 'report.html'}".lstrip())
 
 
 def _chosen(recipe: str, data: str | None) -> "tuple[Experiment, list[str]]":
@@ -60,14 +67,15 @@ def _chosen(recipe: str, data: str | None) -> "tuple[Experiment, list[str]]":
     return experiment, (patch_assignments if isinstance(experiment, PatchExperiment) else dataset_assignments)(data)
 
 
-def _report(experiment: "Experiment", folder: Path) -> None:
+def report_run(experiment: "Experiment", folder: Path) -> "Table":
+    """Write the report of a finished run, and return its table of scores."""
     from csametric.cli.brown_reports import report_brown
     from csametric.cli.reid_reports import report_reid
     from csametric.cli.reports import report_runs
     from csametric.training.experiment import BrownExperiment, DescriptorExperiment, ReidExperiment
 
     report = {DescriptorExperiment: report_runs, BrownExperiment: report_brown, ReidExperiment: report_reid}[type(experiment)]
-    report(f"Run {folder.name}", {experiment.recipe: folder}, folder / "report.html")
+    return report(f"Run {folder.name}", {experiment.recipe: folder}, folder / "report.html")
 
 
 def evaluate(
@@ -100,6 +108,8 @@ def _evaluate_reid(run: Path, model: "ImageEmbedder", data: str | None, rerank: 
     import json
     from dataclasses import replace
 
+    import numpy as np
+
     from csametric.cli.datasets import split_data
     from csametric.cli.reid_reports import conventions, ranked_picture, reid_table
     from csametric.cli.tables import print_table
@@ -118,8 +128,8 @@ def _evaluate_reid(run: Path, model: "ImageEmbedder", data: str | None, rerank: 
     words = [dataset.name, *(["rerank"] if rerank else []), *(["flip"] if flip else [])]
     words += [] if camera_filter else ["no-camera-filter"]
     out = _evaluation_file(run / "evaluation", "-".join(words).replace(" ", "-").lower(), path)
-    scores |= {"data": f"{kind}:{path}"}
-    write_text(Path(f"{out}.json"), json.dumps(scores, indent=1))
+    written = {name: value for name, value in scores.items() if not isinstance(value, np.ndarray)}
+    write_text(Path(f"{out}.json"), json.dumps(written | {"data": f"{kind}:{path}"}, indent=1))
     ranked_picture(scores).savefig(f"{out}.png", dpi=100)
     table = reid_table({run.name: scores})
     print(dataset)

@@ -29,9 +29,12 @@ class Augmentation:
 
 
 def read_image(path: Path, height: int, width: int) -> NDArray:
-    """An image file as RGB, resized bilinearly to (height, width, 3), uint8.
+    """An image file as RGB, resized bilinearly to (height, width, 3), uint8; raises as `read_colours`."""
+    return resize(read_colours(path), height, width)
 
-    Grey, paletted and transparent images become RGB.
+
+def read_colours(path: Path) -> NDArray:
+    """An image file as RGB, uint8 (H, W, 3); grey, paletted and transparent images become RGB.
 
     Raises:
         UserError: the file is truncated, no image, or of a kind that has no colours in 8 bits.
@@ -42,7 +45,7 @@ def read_image(path: Path, height: int, width: int) -> NDArray:
         with Image.open(path) as image:
             mode = image.mode
             if mode in COLOUR_MODES:
-                return resize(np.asarray(image.convert("RGB")), height, width)
+                return np.asarray(image.convert("RGB"))
     except Exception as error:
         raise UserError(f"{path} is not a whole image ({error}); remove it or get it again") from error
     raise UserError(f"{path} is an image of mode {mode}, not of 8-bit colours; convert it to RGB")

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
+from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
@@ -42,33 +43,44 @@ def curves(metrics: Mapping[str, Sequence[Mapping[str, float]]], tested_on: str 
 
 
 def attention(
-    patches_KHW: NDArray, base_KDHW: NDArray, reconstructed_KRHW: NDArray, positions_R2: NDArray, base_shown: int = 3
+    images: Sequence[NDArray],
+    base: Sequence[NDArray],
+    reconstructed: Sequence[NDArray],
+    positions_R2: NDArray,
+    cosines: Sequence[NDArray] | None = None,
+    names: Sequence[str] | None = None,
 ) -> Figure:
-    """A row a patch: the patch, its most different base maps, the reconstructed maps of R positions.
+    """A row an image: the image, some of its base maps, the reconstructed maps of R positions (the paper's Figure 5).
 
     Args:
-        patches_KHW: grey patches.
-        base_KDHW: base attention maps, each summing to 1.
-        reconstructed_KRHW: the maps of the positions, equation (4).
-        positions_R2: y, x of each position on the map's grid.
-        base_shown: how many base maps a patch; those that overlap least are chosen.
+        images: grey (H, W) or colour (H, W, 3), all of one size.
+        base: the base maps to show of each image, (B, h, w); each sums to 1.
+        reconstructed: the maps of the positions, (R, h, w), equation (4).
+        positions_R2: y, x of each position on the grid of the maps.
+        cosines: the largest cosine of each reconstructed map to a base map, (R,), written over it.
+        names: of the base maps that are shown, the titles of their columns.
     """
-    rows, columns = len(patches_KHW), 1 + base_shown + len(positions_R2)
-    figure = Figure(figsize=(1.25 * columns, 1.32 * rows + 0.3), layout="constrained")
+    shown = len(base[0])
+    rows, columns = len(images), 1 + shown + len(positions_R2)
+    height, width = images[0].shape[:2]
+    figure = Figure(figsize=(1.25 * columns, (1.25 * height / width + 0.12) * rows + 0.4), layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False)
-    extent = (-0.5, base_KDHW.shape[-1] - 0.5, base_KDHW.shape[-2] - 0.5, -0.5)
-    for k, patch in enumerate(patches_KHW):
-        chosen = most_different(base_KDHW[k], base_shown)
-        shown = [*base_KDHW[k][chosen], *reconstructed_KRHW[k]]
-        axes[k, 0].imshow(patch, cmap="gray", extent=extent)
-        for axis, heat in zip(axes[k, 1:], shown, strict=True):
-            axis.imshow(patch, cmap="gray", extent=extent)
-            axis.imshow(heat, cmap="inferno", alpha=0.65, vmin=0, extent=extent, interpolation="bilinear")
-        for axis, (y, x) in zip(axes[k, 1 + base_shown :], positions_R2, strict=True):
+    extent = (-0.5, base[0].shape[-1] - 0.5, base[0].shape[-2] - 0.5, -0.5)
+    for k, image in enumerate(images):
+        for axis in axes[k]:
+            axis.imshow(image, cmap="gray", extent=extent, aspect="auto")
+            axis.set_box_aspect(height / width)
+        for axis, heat in zip(axes[k, 1:], [*base[k], *reconstructed[k]], strict=True):
+            axis.imshow(heat, cmap="inferno", alpha=0.65, vmin=0, extent=extent, interpolation="bilinear", aspect="auto")
+        for r, (axis, (y, x)) in enumerate(zip(axes[k, 1 + shown :], positions_R2, strict=True)):
             axis.plot(x, y, "+", color="cyan", markersize=8, markeredgewidth=2)
-    titles = ["patch", *["base map"] * base_shown, *["seen from +"] * len(positions_R2)]
-    for axis, title in zip(axes[0], titles, strict=True):
+            if cosines is not None:
+                axis.set_title(f"{cosines[k][r]:.2f}", fontsize=8, pad=2)
+    for axis, title in zip(axes[0], ["image", *(names or ["base map"] * shown)], strict=False):
         axis.set_title(title, fontsize=8)
+    if cosines is None:
+        for axis in axes[0, 1 + shown :]:
+            axis.set_title("seen from +", fontsize=8)
     for axis in axes.flat:
         axis.set_axis_off()
     return figure
@@ -120,25 +132,33 @@ def matches(
 
 
 def training_curves(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
-    """Loss (a mean over up to ten steps), and where there are any the alphas of attention layers and rank-1, over steps.
+    """Loss (a mean over up to ten steps), and where they were logged alphas and statistics of attention and rank-1, over steps.
 
     Args:
         metrics: the rows of metrics.jsonl by the run's label.
     """
-    every = [row for rows in metrics.values() for row in rows]
-    with_alphas = any(name.startswith("alpha") for row in every for name in row)
-    with_rank = any("rank1" in row for row in every)
-    panels = 1 + with_alphas + with_rank
-    figure = Figure(figsize=(4.4 * panels, 3.4), layout="constrained")
-    loss, *others = figure.subplots(1, panels, squeeze=False)[0]
-    for label, rows in metrics.items():
-        _draw_loss(loss, label, rows)
-    _decorate(loss, "training loss, running mean", "step", "loss")
-    if with_alphas:
-        _draw_alphas(others[0], metrics)
-    if with_rank:
-        _draw_rank(others[-1], metrics)
+    logged = {name for rows in metrics.values() for row in rows for name in row}
+    drawing = {"loss": _draw_losses, "alpha": _draw_alphas, "attention": _draw_entropies, "rank1": _draw_rank}
+    drawn = [draw for start, draw in drawing.items() if any(name.startswith(start) for name in logged)]
+    figure = Figure(figsize=(4.4 * len(drawn), 3.4), layout="constrained")
+    for axis, draw in zip(figure.subplots(1, len(drawn), squeeze=False)[0], drawn, strict=True):
+        draw(axis, metrics)
     return figure
+
+
+def _draw_losses(axis: Axes, metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    for label, rows in metrics.items():
+        _draw_loss(axis, label, rows)
+    _decorate(axis, "training loss, running mean", "step", "loss")
+
+
+def _draw_entropies(axis: Axes, metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
+    for label, rows in metrics.items():
+        seen = [row for row in rows if any(name.startswith("attention") for name in row)]
+        for name in sorted(name for name in (seen[0] if seen else {}) if name.endswith(("_entropy", "_overlap"))):
+            axis.plot([row["step"] for row in seen], [row[name] for row in seen], label=f"{label} {name}")
+    _decorate(axis, "base maps: entropy, overlap", "step", "1: uniform, alike")
+    axis.set_ylim(0, 1.02)
 
 
 def _draw_alphas(axis: Axes, metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
@@ -176,6 +196,31 @@ def ranked_lists(lists: Sequence[tuple[NDArray, Sequence[NDArray], Sequence[bool
             axis.spines[:].set(visible=True, color=RIGHT if is_right else WRONG, linewidth=4)
     for axis, title in zip(axes[0], ["query", *(str(rank) for rank in range(1, columns))], strict=True):
         axis.set_title(title, fontsize=9)
+    return figure
+
+
+def in_colours(numbers_HW: NDArray) -> NDArray:
+    """Whole numbers as colours, each number its own, uint8 (H, W, 3)."""
+    hues = (numbers_HW * 0.618034) % 1.0  # the golden ratio keeps neighbours apart
+    return np.round(255 * hsv_to_rgb(np.stack([hues, np.full_like(hues, 0.55), np.full_like(hues, 0.9)], -1))).astype(np.uint8)
+
+
+def differences(labels: Sequence[str], intervals: Sequence[tuple[float, float, float]], title: str, unit: str) -> Figure:
+    """A dot a row with the bounds of its interval; rows from the top, a line at 0.
+
+    Args:
+        intervals: difference, low, high; bounds of NaN are not drawn.
+    """
+    figure = Figure(figsize=(8, 0.34 * len(labels) + 1.1), layout="constrained")
+    axis = figure.subplots()
+    places = np.arange(len(labels))[::-1]
+    middle, low, high = np.array(intervals, float).reshape(-1, 3).T
+    bounds = np.nan_to_num(np.stack([middle - low, high - middle]))
+    axis.errorbar(middle, places, xerr=bounds, fmt="o", color="#1b7f60", ecolor="#7fbfa9", elinewidth=3, capsize=0)
+    axis.axvline(0, color="#5c6577", linewidth=1)
+    axis.set_yticks(places, labels)
+    axis.set(title=title, xlabel=unit, ylim=(-0.7, len(labels) - 0.3))
+    axis.grid(axis="x", alpha=0.3)
     return figure
 
 

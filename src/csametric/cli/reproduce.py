@@ -1,0 +1,210 @@
+"""reproduce: a table or figure of the paper by one command, ours beside the paper's."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from csametric.reproduction.comparison import FilledTable
+    from csametric.reproduction.paper import PaperTable
+    from csametric.reproduction.runs import Plan, Run
+
+Target = Literal[
+    "table1", "table2", "table3", "table4", "table5", "table6", "table7", "table8",
+    "figure1", "figure2", "figure3", "figure4", "figure5", "all",
+]  # fmt: skip
+OUT = Path("runs") / "reproduce"
+
+
+def reproduce(
+    target: Annotated[Target, typer.Argument(help="A table or figure of the paper, or all of them.")],
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            "--data-root", help="The folder that holds Market-1501, DukeMTMC-reID, CUHK03-NP, brown, hpatches-release."
+        ),
+    ] = None,
+    budget: Annotated[
+        Literal["full", "quick", "tiny"],
+        typer.Option("--budget", help="full: as the paper sets it; quick: for a CPU; tiny: to try the way there."),
+    ] = "full",
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Seeds 0, 1, ... for every row.")] = 1,
+    row: Annotated[
+        list[str] | None, typer.Option("--row", help="Only this row, e.g. 'PCB + CSA'; repeatable.", metavar="LABEL")
+    ] = None,
+    paper_only: Annotated[bool, typer.Option("--paper-only", help="Leave out the rows that are ours.")] = False,
+    collect: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--collect", help="Take finished runs of the same settings from this folder; repeatable.", metavar="FOLDER"
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would run and how long it takes here, measured by a few steps.")
+    ] = False,
+    out: Annotated[Path, typer.Option("--out", help="Where runs, tables and report.html go.")] = OUT,
+) -> None:
+    """Run what a table needs and is not there yet, and write it: text, CSV, LaTeX and a report.
+
+    Each row stands beside the paper's figure; rows whose dataset is missing are left out, with what to get. The same command
+    goes on where it was stopped. Under torchrun, or from several terminals, each process takes the next run that is free.
+
+    Example: csametric reproduce table1 --data-root /data --budget quick --row PCB --row "PCB + CSA"
+    """
+    from csametric.reproduction.runs import make_plan, stand_alone
+
+    if target in ("figure1", "figure2", "figure3", "figure4"):
+        _draw_diagrams([target], out)
+        return
+    stand_alone()
+    tables = _tables(target, row, paper_only)
+    root = _root(data_root, tables)
+    out = out / budget
+    plan = make_plan(tables, root, out, budget, seeds)
+    if collect:
+        _collect(collect, plan)
+    if dry_run:
+        _print_plan(tables, plan, out)
+        return
+    _produce(target, tables, plan, out)
+
+
+def _tables(target: str, labels: list[str] | None, paper_only: bool) -> "list[PaperTable]":
+    """The tables that a target needs, with the rows that are wanted."""
+    from csametric.errors import UserError
+    from csametric.reproduction.paper import FIGURE5, TABLES
+
+    if target == "figure5":
+        return [FIGURE5]
+    tables = list(TABLES.values()) if target == "all" else [TABLES[target]]
+    known = {each.label for table in tables for each in table.rows}
+    unknown = next((label for label in labels or [] if label not in known), None)
+    if unknown:
+        raise UserError(f"there is no row {unknown!r} in {target}; use one of {', '.join(sorted(known))}")
+    return [table.of_rows(labels, paper_only) for table in tables]
+
+
+def _root(data_root: Path | None, tables: "list[PaperTable]") -> Path:
+    from csametric.errors import UserError
+    from csametric.reproduction.runs import data_of
+
+    if data_root is None and not any(data_of(table) for table in tables):
+        return Path()
+    if data_root is None:
+        raise UserError("name the folder of the datasets: --data-root ROOT")
+    if not data_root.is_dir():
+        raise UserError(f"there is no folder {data_root}; name the one that holds the datasets")
+    return data_root
+
+
+def _collect(folders: list[Path], plan: "Plan") -> None:
+    from csametric.reproduction.runs import collect
+
+    for run in collect(folders, list(plan.runs.values())):
+        print(f"collected: {run.folder.name}")
+
+
+def _print_plan(tables: "list[PaperTable]", plan: "Plan", out: Path) -> None:
+    """What would run, and how long it takes."""
+    from csametric.cli.tables import print_table
+    from csametric.reproduction.estimate import pace_of, work_left
+    from csametric.training.progress import counted
+
+    rows, total = [], 0.0
+    runs = list(plan.runs.values())
+    for run in counted(runs, "measuring", len(runs), enabled=True):
+        work = work_left(run)
+        seconds = work.seconds(pace_of(run, out / "paces.json")) if work.train or work.score else 0.0
+        state = "finished" if run.is_finished else f"begun, step {run.steps_done:,}" if run.steps_done else "to do"
+        rows.append([run.folder.name.rpartition("-")[0], state, f"{work.train:,}", _duration(seconds)])
+        total += seconds
+    print_table("plan", ["run", "state", "images or pairs to train on", "time on this machine"], rows)
+    for reason in dict.fromkeys(plan.missing.values()):
+        print(f"left out: {reason}")
+    if any(table.name == "table6" for table in tables):
+        print("Table 6 runs the benchmarks memory and model, a few minutes, not counted here.")
+    print(f"in all {_duration(total)} of training and scoring, by two measured steps of each kind")
+
+
+def _duration(seconds: float) -> str:
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
+
+
+def _produce(target: str, tables: "list[PaperTable]", plan: "Plan", out: Path) -> None:
+    """Carry out the plan table by table, then write all again: another process may have finished what was left to it."""
+    from csametric.cli.runs import report_run
+    from csametric.reproduction.output import filled_table, write_table
+    from csametric.reproduction.rendering import as_text
+    from csametric.reproduction.runs import carry_out
+
+    unfinished: dict[Run, str] = {}
+    for table in tables:
+        if table.name == "table6":
+            _measure_speed(plan, out)
+        else:
+            runs = plan.for_table(table)[: 1 if target == "figure5" else None]
+            unfinished |= carry_out(runs, plan.budget, lambda run: report_run(run.experiment, run.folder))
+        if target != "figure5":
+            write_table(filled_table(table, plan, out, unfinished), out)
+    pictures = [_draw_attention(plan, out)] if target in ("figure5", "all") else []
+    if target == "all":
+        _draw_diagrams(["figure1", "figure2", "figure3", "figure4"], out)
+    if target == "figure5":
+        return
+    filled = [filled_table(table, plan, out, unfinished) for table in tables]
+    for each in filled:
+        write_table(each, out)
+        print(f"\n{as_text(each)}")
+    _write_report(target, filled, [picture for picture in pictures if picture], out)
+
+
+def _measure_speed(plan: "Plan", out: Path) -> None:
+    from csametric.errors import BusyError
+    from csametric.reproduction.output import SPEED
+    from csametric.reproduction.speed import measure
+    from csametric.training.checkpoint import claimed
+
+    try:
+        with claimed(out / SPEED):
+            measure(out / SPEED, plan.budget)
+    except BusyError as error:
+        print(f"left to another process: {error}")
+
+
+def _draw_attention(plan: "Plan", out: Path) -> tuple[str, str] | None:
+    """Figure 5 from the first finished run of PCB + CSA: its data URI and caption; None where there is none."""
+    from csametric.cli.attention_figures import figure_5, save_figure
+    from csametric.report.figures import data_uri
+    from csametric.reproduction.paper import FIGURE5
+
+    run = next((run for run in plan.for_table(FIGURE5) if run.is_finished), None)
+    if run is None:
+        for reason in dict.fromkeys(plan.missing.values()):
+            print(f"left out: {reason}")
+        return None
+    figure, caption = figure_5(run.folder)
+    save_figure(figure, out / "figure5.png")
+    print(f"written: {out / 'figure5.png'}")
+    return data_uri(figure), caption
+
+
+def _draw_diagrams(names: list[str], out: Path) -> None:
+    from csametric.cli.attention_figures import save_figure
+    from csametric.report.diagrams import DIAGRAMS
+
+    for name in names:
+        save_figure(DIAGRAMS[name](), out / f"{name}.svg")
+        print(f"written: {out / f'{name}.svg'}")
+
+
+def _write_report(target: str, filled: "list[FilledTable]", pictures: list[tuple[str, str]], out: Path) -> None:
+    from csametric.reproduction.output import write_report
+    from csametric.training.environment import describe_environment
+    from csametric.training.machine import join_processes
+
+    machine = join_processes()
+    title = "The paper's tables" if target == "all" else f"The paper's {target.capitalize()}"
+    write_report(title, filled, pictures, describe_environment(machine.device, machine.precision), out)
+    print(f"open {out / 'report.html'}")

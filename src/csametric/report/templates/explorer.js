@@ -1,0 +1,527 @@
+'use strict';
+
+/* The attention explorer: an image, and what a position of it attends to at every layer and group.
+ *
+ * mountExplorer(element, view) builds it inside `element` from what `csametric.report.explorer.encode_view` gives, in place of
+ * one that was there; mountExplorers(root) does so for each .explorer[data-view] near the window. element.explorer has
+ *   select(y, x)                  go to a position in pixels of the image
+ *   position                      { y, x, pinned, cells: [{ y, x } of each layer] }
+ *   map(layer, group)             the reconstructed map there, a Float32Array of H x W, 1 being the uniform map
+ *   weights(layer, group)         the D weights there
+ *   milliseconds                  what the last change of position took
+ *   destroy()                     empties the element and lets go of everything
+ * and `element` sends the event "explorer:select" with the position as its detail.
+ */
+(() => {
+  const INFERNO =
+    '000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 d04545 e35933 f1711f f98c0a fcaa0f f9c932 f2e865 fcffa4';
+  const EMPHASISED = 3; // base maps of the largest weights
+  const QUIET = 600; // milliseconds without a change before the position is announced
+  const NOWHERE = -1;
+  const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
+  const colours = colourTable(INFERNO.split(' '));
+
+  function mountExplorer(element, view) {
+    if (element.explorer) element.explorer.destroy();
+    const stop = new AbortController();
+    const listen = (target, kind, handler) => target.addEventListener(kind, handler, { signal: stop.signal });
+    const layers = view.layers.map(readLayer);
+    const finest = layers.reduce((a, b) => (b.positions > a.positions ? b : a));
+    const picker = buildPicker(view);
+    const stages = layers.map((layer) => buildStage(layer, view));
+    const panels = stages.flatMap((stage) => stage.panels);
+    const state = { y: view.height / 2, x: view.width / 2, pinned: false, pressed: null, pointer: null, frame: 0, timer: 0 };
+
+    const cellOf = (layer, y = state.y, x = state.x) => ({
+      y: limit(Math.floor((y / view.height) * layer.height), layer.height - 1),
+      x: limit(Math.floor((x / view.width) * layer.width), layer.width - 1),
+    });
+
+    function update() {
+      const started = performance.now();
+      showPosition(picker, view, state, cellOf(finest), finest);
+      stages.forEach((stage) => showStage(stage, cellOf(stage.layer), picker.sameScale.checked));
+      explorer.milliseconds = performance.now() - started;
+      element.dispatchEvent(new CustomEvent('explorer:select', { detail: explorer.position }));
+    }
+
+    function select(y, x) {
+      state.y = Math.min(Math.max(y, 0), view.height);
+      state.x = Math.min(Math.max(x, 0), view.width);
+      update();
+    }
+
+    function pin(pinned) {
+      state.pinned = pinned;
+      showPinned(picker, pinned);
+    }
+
+    function announceSoon() {
+      clearTimeout(state.timer);
+      state.timer = setTimeout(() => {
+        picker.live.textContent = inWords(cellOf(finest), panels);
+      }, QUIET);
+    }
+
+    function followPointer() {
+      state.frame = 0;
+      select(...pixelUnder(picker.image, view, state.pointer));
+    }
+
+    function pointerMoved(event) {
+      if (!state.pressed && (state.pinned || event.pointerType === 'touch')) return;
+      state.pointer = { x: event.clientX, y: event.clientY };
+      state.frame ||= requestAnimationFrame(followPointer);
+    }
+
+    function pointerPressed(event) {
+      if (event.button !== 0) return;
+      const before = cellOf(finest);
+      picker.image.setPointerCapture(event.pointerId);
+      select(...pixelUnder(picker.image, view, { x: event.clientX, y: event.clientY }));
+      state.pressed = { again: state.pinned && sameCell(before, cellOf(finest)), cell: cellOf(finest) };
+    }
+
+    function pointerReleased() {
+      if (!state.pressed) return;
+      const stayed = sameCell(state.pressed.cell, cellOf(finest));
+      pin(!(state.pressed.again && stayed));
+      state.pressed = null;
+      announceSoon();
+    }
+
+    function move(rows, columns) {
+      const cell = cellOf(finest);
+      const row = limit(cell.y + rows, finest.height - 1);
+      const column = limit(cell.x + columns, finest.width - 1);
+      pin(true);
+      select(((row + 0.5) * view.height) / finest.height, ((column + 0.5) * view.width) / finest.width);
+      announceSoon();
+    }
+
+    function keyPressed(event) {
+      const step = event.shiftKey ? 4 : 1;
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
+      if (event.key in ARROWS) move(...ARROWS[event.key].map((each) => each * step));
+      else if (event.key === 'Enter' || event.key === ' ') pin(!state.pinned);
+      else if (event.key === 'Escape' && state.pinned) pin(false);
+      else return;
+      event.preventDefault();
+    }
+
+    function destroy() {
+      stop.abort();
+      cancelAnimationFrame(state.frame);
+      clearTimeout(state.timer);
+      element.replaceChildren();
+      delete element.explorer;
+    }
+
+    const panelAt = (layer, group) => stages[layer].panels[group];
+    const explorer = {
+      select,
+      destroy,
+      milliseconds: 0,
+      map: (layer, group) => panelAt(layer, group).reconstructed.slice(),
+      weights: (layer, group) => panelAt(layer, group).weights.slice(),
+      get position() {
+        return { y: state.y, x: state.x, pinned: state.pinned, cells: layers.map((layer) => cellOf(layer)) };
+      },
+    };
+
+    listen(picker.image, 'pointermove', pointerMoved);
+    listen(picker.image, 'pointerdown', pointerPressed);
+    listen(picker.image, 'pointerup', pointerReleased);
+    listen(picker.image, 'pointercancel', pointerReleased);
+    listen(picker.image, 'keydown', keyPressed);
+    listen(picker.pin, 'click', () => pin(!state.pinned));
+    listen(picker.strength, 'input', () => element.style.setProperty('--strength', picker.strength.value));
+    listen(picker.sameScale, 'change', () => {
+      panels.forEach((panel) => paintStrip(panel, picker.sameScale.checked));
+      panels.forEach((panel) => paintMap(panel, picker.sameScale.checked));
+    });
+    panels.forEach((panel) => {
+      listenToPanel(panel, listen, () => paintMap(panel, picker.sameScale.checked));
+      paintStrip(panel, false);
+    });
+    element.classList.add('explorer');
+    element.style.setProperty('--aspect', view.width / view.height);
+    element.style.setProperty('--strength', picker.strength.value);
+    element.replaceChildren(buildBody(picker, stages));
+    element.explorer = explorer;
+    showPinned(picker, false);
+    update();
+  }
+
+  function mountExplorers(root = document) {
+    const waiting = [...root.querySelectorAll('.explorer[data-view]')].filter((element) => !element.explorer);
+    const mount = (element) => {
+      watcher.unobserve(element);
+      if (!element.explorer) mountExplorer(element, JSON.parse(document.getElementById(element.dataset.view).textContent));
+    };
+    const watcher = new IntersectionObserver(
+      (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => mount(entry.target)),
+      { rootMargin: '100% 0px' },
+    );
+    waiting.forEach((element) => watcher.observe(element));
+    addEventListener('beforeprint', () => waiting.forEach(mount), { once: true });
+  }
+
+  /* What a view holds. Legend: G groups, D base maps, P positions; [g][d][p] in one array, a row after the other. */
+
+  function readLayer(source) {
+    const { name, alpha, groups, maps, height, width } = source;
+    const positions = height * width;
+    const base = readHalves(source.base, groups * maps * positions);
+    const weights = readHalves(source.weights, groups * maps * positions);
+    const layer = { name, alpha, groups, maps, height, width, positions, base, weights };
+    layer.largest = base.reduce((a, b) => Math.max(a, b), 0);
+    layer.products = Array.from({ length: groups }, (_, group) => innerProducts(layer, group));
+    return layer;
+  }
+
+  function readHalves(base64, count) {
+    const bytes = atob(base64);
+    if (bytes.length !== 2 * count) throw new Error(`a view holds ${bytes.length} bytes in place of ${2 * count}`);
+    return Float32Array.from({ length: count }, (_, i) => half(bytes.charCodeAt(2 * i) | (bytes.charCodeAt(2 * i + 1) << 8)));
+  }
+
+  function half(bits) {
+    const exponent = (bits >> 10) & 31;
+    const fraction = (bits & 1023) / 1024;
+    const size = exponent ? 2 ** (exponent - 15) * (1 + fraction) : 2 ** -14 * fraction;
+    return bits & 0x8000 ? -size : size;
+  }
+
+  function baseMap(layer, group, map) {
+    const start = (group * layer.maps + map) * layer.positions;
+    return layer.base.subarray(start, start + layer.positions);
+  }
+
+  function innerProducts(layer, group) {
+    const products = new Float64Array(layer.maps * layer.maps);
+    for (let j = 0; j < layer.maps; j++) {
+      const a = baseMap(layer, group, j);
+      for (let k = 0; k <= j; k++) {
+        const b = baseMap(layer, group, k);
+        let sum = 0;
+        for (let p = 0; p < a.length; p++) sum += a[p] * b[p];
+        products[j * layer.maps + k] = products[k * layer.maps + j] = sum;
+      }
+    }
+    return products;
+  }
+
+  function readWeights(panel, cell) {
+    const { layer, group, weights } = panel;
+    let place = group * layer.maps * layer.positions + cell.y * layer.width + cell.x;
+    for (let k = 0; k < layer.maps; k++, place += layer.positions) weights[k] = layer.weights[place];
+  }
+
+  /* Equation (4): the sum of the base maps, each times its weight. */
+  function reconstruct(panel) {
+    const { layer, group, weights, reconstructed } = panel;
+    reconstructed.fill(0);
+    for (let k = 0; k < layer.maps; k++) {
+      const base = baseMap(layer, group, k);
+      const weight = weights[k];
+      for (let p = 0; p < base.length; p++) reconstructed[p] += weight * base[p];
+    }
+  }
+
+  /* The base map with the largest cosine to the reconstructed map, all from the inner products of the base maps. */
+  function mostAlike(panel) {
+    const { layer, group, weights } = panel;
+    const products = layer.products[group];
+    const best = { map: 0, cosine: 0 };
+    let square = 0;
+    for (let k = 0; k < layer.maps; k++) {
+      let product = 0;
+      for (let j = 0; j < layer.maps; j++) product += weights[j] * products[k * layer.maps + j];
+      square += weights[k] * product;
+      const cosine = product / Math.sqrt(products[k * layer.maps + k]);
+      if (cosine > best.cosine) Object.assign(best, { map: k, cosine });
+    }
+    return { map: best.map, cosine: best.cosine / Math.sqrt(square) };
+  }
+
+  function largestWeights(weights) {
+    return [...weights.keys()].sort((a, b) => weights[b] - weights[a]).slice(0, EMPHASISED);
+  }
+
+  /* What is drawn. */
+
+  function colourTable(anchors) {
+    const channels = anchors.map((anchor) => [0, 2, 4].map((start) => parseInt(anchor.slice(start, start + 2), 16)));
+    const bytes = new Uint8ClampedArray(256 * 4).fill(255);
+    for (let i = 0; i < 256; i++) {
+      const place = (i / 255) * (anchors.length - 1);
+      const low = Math.min(Math.floor(place), anchors.length - 2);
+      for (let c = 0; c < 3; c++) bytes[4 * i + c] = channels[low][c] + (place - low) * (channels[low + 1][c] - channels[low][c]);
+    }
+    return new Uint32Array(bytes.buffer);
+  }
+
+  function paint(canvas, values, [low, high]) {
+    const context = canvas.getContext('2d');
+    const pixels = context.createImageData(canvas.width, canvas.height);
+    const words = new Uint32Array(pixels.data.buffer);
+    const scale = high > low ? 255 / (high - low) : 0;
+    for (let p = 0; p < words.length; p++) words[p] = colours[limit(Math.round((values[p] - low) * scale), 255)];
+    context.putImageData(pixels, 0, 0);
+  }
+
+  function rangeOf(values) {
+    let low = Infinity;
+    let high = 0;
+    for (let p = 0; p < values.length; p++) {
+      if (values[p] < low) low = values[p];
+      if (values[p] > high) high = values[p];
+    }
+    return [low, high];
+  }
+
+  function paintMap(panel, sameScale) {
+    const { layer, group } = panel;
+    const chosen = chosenMap(panel);
+    const values = chosen === NOWHERE ? panel.reconstructed : baseMap(layer, group, chosen);
+    const range = rangeOf(values);
+    paint(panel.canvas, values, sameScale ? [0, layer.largest] : range);
+    const what = chosen === NOWHERE ? 'seen from the position' : `base map ${chosen}, weight ${panel.weights[chosen].toFixed(3)}`;
+    setText(panel.what, what);
+    setText(panel.range, `${times(range[0])} to ${times(range[1])} × uniform`);
+  }
+
+  function paintStrip(panel, sameScale) {
+    const { layer, group } = panel;
+    panel.cells.forEach((cell, k) => {
+      const values = baseMap(layer, group, k);
+      paint(cell.firstChild, values, sameScale ? [0, layer.largest] : rangeOf(values));
+    });
+  }
+
+  function showStage(stage, cell, sameScale) {
+    if (sameCell(stage.cell, cell)) return;
+    stage.cell = cell;
+    setText(stage.where, `y ${cell.y}, x ${cell.x}`);
+    stage.panels.forEach((panel) => showPanel(panel, cell, sameScale));
+  }
+
+  function showPanel(panel, cell, sameScale) {
+    readWeights(panel, cell);
+    reconstruct(panel);
+    panel.marker.style.transform = `translate(${100 * cell.x}%, ${100 * cell.y}%)`;
+    panel.bars.forEach((bar, k) => {
+      bar.style.transform = `scaleY(${panel.weights[k] / panel.top})`;
+    });
+    emphasise(panel, largestWeights(panel.weights));
+    const alike = mostAlike(panel);
+    setText(panel.alike, `${alike.cosine.toFixed(2)}, base map ${alike.map}`);
+    paintMap(panel, sameScale);
+  }
+
+  function emphasise(panel, largest) {
+    if (largest[0] !== panel.largest[0]) {
+      mark(panel, panel.largest.slice(0, 1), 'is-largest', false);
+      mark(panel, largest.slice(0, 1), 'is-largest', true);
+    }
+    mark(panel, panel.largest.filter((map) => !largest.includes(map)), 'is-large', false);
+    mark(panel, largest.filter((map) => !panel.largest.includes(map)), 'is-large', true);
+    panel.largest = largest;
+    setText(panel.strongest, `${panel.weights[largest[0]].toFixed(3)}, base map ${largest[0]}`);
+  }
+
+  function mark(panel, maps, name, on) {
+    maps.forEach((map) => [panel.bars[map], panel.cells[map]].forEach((element) => element.classList.toggle(name, on)));
+  }
+
+  function showPosition(picker, view, state, cell, finest) {
+    const moved = `translate(${(100 * state.x) / view.width}%, ${(100 * state.y) / view.height}%)`;
+    picker.cross.style.transform = moved;
+    setText(picker.where, `y ${Math.floor(state.y)}, x ${Math.floor(state.x)}`);
+    picker.image.setAttribute('aria-valuenow', cell.y * finest.width + cell.x);
+    picker.image.setAttribute('aria-valuetext', `row ${cell.y}, column ${cell.x}`);
+    picker.image.setAttribute('aria-valuemax', finest.positions - 1);
+  }
+
+  function showPinned(picker, pinned) {
+    picker.pin.setAttribute('aria-pressed', pinned);
+    picker.whole.classList.toggle('is-pinned', pinned);
+    setText(picker.pin, pinned ? 'Pinned here · release' : 'Follows the pointer · pin');
+  }
+
+  function inWords(cell, panels) {
+    const maps = panels.map((panel) => `${panel.label}: base map ${panel.largest[0]}`);
+    return `Row ${cell.y}, column ${cell.x}. Largest weights: ${maps.join('; ')}.`;
+  }
+
+  /* The base map that a pointer or key is on, else the one that was kept by a click. */
+  function chosenMap(panel) {
+    return panel.touched === NOWHERE ? panel.kept : panel.touched;
+  }
+
+  function choose(panel, change, repaint) {
+    const before = chosenMap(panel);
+    Object.assign(panel, change);
+    const now = chosenMap(panel);
+    if (now === before) return;
+    mark(panel, [before, now].filter((map) => map !== NOWHERE), 'is-chosen', false);
+    mark(panel, [now].filter((map) => map !== NOWHERE), 'is-chosen', true);
+    repaint();
+  }
+
+  function listenToPanel(panel, listen, repaint) {
+    const last = panel.layer.maps - 1;
+    const barUnder = (event) => {
+      const box = panel.chart.getBoundingClientRect();
+      return limit(Math.floor(((event.clientX - box.left) / box.width) * panel.layer.maps), last);
+    };
+    const cellUnder = (event) => panel.cells.indexOf(event.target.closest('[role=option]'));
+    const keep = (map) => {
+      const kept = map === panel.kept ? NOWHERE : map;
+      panel.cells.forEach((cell, k) => cell.setAttribute('aria-selected', k === kept));
+      choose(panel, { kept, touched: NOWHERE }, repaint);
+    };
+    const whenHovered = (handler) => (event) => event.pointerType !== 'touch' && handler(event);
+    const leave = () => choose(panel, { touched: NOWHERE }, repaint);
+    listen(panel.chart, 'pointermove', whenHovered((event) => choose(panel, { touched: barUnder(event) }, repaint)));
+    listen(panel.chart, 'pointerleave', leave);
+    listen(panel.chart, 'click', (event) => keep(barUnder(event)));
+    listen(panel.strip, 'pointerover', whenHovered((event) => choose(panel, { touched: cellUnder(event) }, repaint)));
+    listen(panel.strip, 'pointerleave', leave);
+    listen(panel.strip, 'click', (event) => cellUnder(event) !== NOWHERE && keep(cellUnder(event)));
+    listen(panel.strip, 'focusout', leave);
+    listen(panel.strip, 'keydown', (event) => {
+      const at = panel.cells.indexOf(event.target);
+      if (event.key === 'Enter' || event.key === ' ') keep(at);
+      else if (event.key === 'Escape') keep(panel.kept);
+      else if (event.key in ARROWS) walk(panel, at, ARROWS[event.key], repaint);
+      else return;
+      event.preventDefault();
+    });
+  }
+
+  function walk(panel, at, [rows, columns], repaint) {
+    const perRow = panel.cells.filter((cell) => cell.offsetTop === panel.cells[0].offsetTop).length;
+    const to = limit(at + rows * perRow + columns, panel.layer.maps - 1);
+    panel.cells.forEach((cell, k) => (cell.tabIndex = k === to ? 0 : -1));
+    panel.cells[to].setAttribute('aria-label', `base map ${to}, weight ${panel.weights[to].toFixed(3)}`);
+    panel.cells[to].focus();
+    choose(panel, { touched: to }, repaint);
+  }
+
+  /* What it is built of. */
+
+  function make(tag, className = '', attributes = {}, ...children) {
+    const element = document.createElement(tag);
+    if (className) element.className = className;
+    Object.entries(attributes).forEach(([name, value]) => element.setAttribute(name, value));
+    element.append(...children);
+    return element;
+  }
+
+  function buildBody(picker, stages) {
+    return make('div', 'explorer-body', {}, picker.whole, make('div', 'explorer-stages', {}, ...stages.map((each) => each.whole)));
+  }
+
+  function buildPicker(view) {
+    const cross = make('i', 'explorer-cross', {}, make('i', 'row'), make('i', 'column'), make('i', 'ring'));
+    const photo = make('img', '', { src: view.image, alt: '', draggable: 'false' });
+    const image = make('div', 'explorer-image', {
+      tabindex: '0',
+      role: 'slider',
+      'aria-label': 'Position in the image; use the arrow keys, with shift for larger steps, and Enter to pin it',
+      'aria-valuemin': '0',
+    }, photo, cross);
+    const where = make('output', 'explorer-where', { 'aria-live': 'off' });
+    const pin = make('button', 'explorer-pin', { type: 'button' });
+    const strength = make('input', '', { type: 'range', min: '0', max: '1', step: '0.05', value: '0.7' });
+    const sameScale = make('input', '', { type: 'checkbox' });
+    const live = make('p', 'explorer-live', { 'aria-live': 'polite' });
+    const controls = make('div', 'explorer-controls', {},
+      make('p', '', {}, make('span', 'explorer-quiet', {}, 'position '), where),
+      pin,
+      make('p', 'explorer-quiet', {}, 'Hover, drag or use the arrow keys; a click or tap pins.'),
+      make('label', '', {}, 'Map over the image', strength),
+      make('label', 'explorer-check', {}, sameScale, 'One colour scale a stage'),
+      make('div', 'explorer-legend', { 'aria-hidden': 'true' }, make('span', '', {}, 'least'), make('i'), make('span', '', {}, 'most')),
+      make('p', 'explorer-quiet', {}, 'Everything counts from 0, as in maps.at(y, x).'),
+    );
+    return { whole: make('div', 'explorer-picker', {}, image, controls, live), image, cross, where, pin, strength, sameScale, live };
+  }
+
+  function buildStage(layer, view) {
+    const where = make('span', 'explorer-where');
+    const title = make('h3', '', {}, layer.name);
+    const alpha = make('span', '', {}, `alpha ${layer.alpha.toFixed(3)}`);
+    const size = make('span', '', {}, `${layer.height} × ${layer.width} positions`);
+    const panels = Array.from({ length: layer.groups }, (_, group) => buildPanel(layer, group, view));
+    const head = make('header', '', {}, title, alpha, size, where);
+    const whole = make('section', 'explorer-stage', {}, head, make('div', 'explorer-panels', {}, ...panels.map((each) => each.whole)));
+    return { whole, layer, panels, where, cell: { y: NOWHERE, x: NOWHERE } };
+  }
+
+  function buildPanel(layer, group, view) {
+    const label = `${layer.name}, group ${group}`;
+    const canvas = makeCanvas(layer);
+    const marker = make('i', 'explorer-cell');
+    Object.assign(marker.style, { width: `${100 / layer.width}%`, height: `${100 / layer.height}%` });
+    const over = make('div', 'explorer-over', { 'aria-hidden': 'true' }, make('img', '', { src: view.image, alt: '' }), canvas, marker);
+    const bars = Array.from({ length: layer.maps }, () => make('i'));
+    const cells = bars.map((_, k) => make('div', '', { role: 'option', tabindex: k ? '-1' : '0', 'aria-label': `base map ${k}`, 'aria-selected': 'false' }, makeCanvas(layer)));
+    const strip = make('div', 'explorer-strip', { role: 'listbox', 'aria-label': `Base maps of ${label}` }, ...cells);
+    const top = largestWeight(layer, group);
+    const uniform = make('b', 'explorer-uniform');
+    uniform.style.bottom = `${100 / layer.maps / top}%`;
+    const chart = make('div', 'explorer-bars', { role: 'img', 'aria-label': `Weights of the base maps of ${label}` }, ...bars, uniform);
+    strip.style.setProperty('--least', layer.maps > 8 ? '1.05rem' : '2.2rem');
+    const numbers = Object.fromEntries(['what', 'range', 'strongest', 'alike'].map((name) => [name, make('dd')]));
+    const facts = make('dl', '', {},
+      make('dt', '', {}, 'shown'), numbers.what,
+      make('dt', '', {}, 'range'), numbers.range,
+      make('dt', '', {}, 'largest weight'), numbers.strongest,
+      make('dt', '', {}, 'largest cosine'), numbers.alike);
+    const scale = make('p', 'explorer-top explorer-quiet', {}, make('span', '', {}, `weights, 0 to ${top.toFixed(2)}`), make('span', '', {}, `dashed: 1/${layer.maps}`));
+    const side = make('div', 'explorer-side', {}, make('h4', '', {}, `group ${group}`), facts, scale, chart, strip);
+    const whole = make('section', 'explorer-panel', { 'aria-label': label }, over, side);
+    return {
+      whole, layer, group, label, canvas, marker, bars, cells, strip, chart, top, ...numbers,
+      weights: new Float32Array(layer.maps), reconstructed: new Float32Array(layer.positions),
+      largest: [], touched: NOWHERE, kept: NOWHERE,
+    };
+  }
+
+  function makeCanvas(layer) {
+    return Object.assign(document.createElement('canvas'), { width: layer.width, height: layer.height });
+  }
+
+  /* Of all positions, so that a bar means the same at each. */
+  function largestWeight(layer, group) {
+    const count = layer.maps * layer.positions;
+    return rangeOf(layer.weights.subarray(group * count, (group + 1) * count))[1];
+  }
+
+  function pixelUnder(image, view, pointer) {
+    const box = image.getBoundingClientRect();
+    const inside = (place, size) => Math.min(Math.max(place, 0), 1) * size;
+    return [inside((pointer.y - box.top) / box.height, view.height), inside((pointer.x - box.left) / box.width, view.width)];
+  }
+
+  function sameCell(a, b) {
+    return a.y === b.y && a.x === b.x;
+  }
+
+  function limit(value, last) {
+    return value < 0 ? 0 : value > last ? last : value;
+  }
+
+  function setText(element, text) {
+    if (element.textContent !== text) element.textContent = text;
+  }
+
+  function times(value) {
+    return value.toFixed(value < 10 ? 2 : 1);
+  }
+
+  Object.assign(globalThis, { mountExplorer, mountExplorers });
+})();

@@ -1,0 +1,68 @@
+"""From a row of the paper to an experiment: as the paper sets it, for a CPU, or so small that only the way is tried."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from csametric.recipes import find_recipe
+from csametric.recipes.reid import lite
+from csametric.training.experiment import BrownExperiment, DescriptorOptimizer, Experiment, ReidExperiment, override
+
+Budget = Literal["full", "quick", "tiny"]
+MEANINGS = {
+    "full": "as the paper sets it",
+    "quick": "for a CPU: EfficientNet-Lite0 at 192 x 64 for 6 epochs; 112,640 pairs of patches; not the paper's setting",
+    "tiny": "a trial of the way there: tiny networks, a few steps; the figures mean nothing",
+}
+
+
+def experiment_for(recipe: str, data: str, folder: Path, seed: int, budget: Budget) -> Experiment:
+    """The experiment of a recipe on a dataset.
+
+    Args:
+        data: a key of `places.DATA`. folder: where it lies.
+    """
+    experiment = find_recipe(recipe)
+    if isinstance(experiment, BrownExperiment):
+        train = data.removeprefix("brown-")
+        return BROWN[budget](override(experiment, [f"seed={seed}", f"data.root={folder}", f"data.train={train}"]))
+    assert isinstance(experiment, ReidExperiment)
+    return REID[budget](override(experiment, [f"seed={seed}", f"data.kind={data}", f"data.path={folder}"]))
+
+
+def _quick_reid(full: ReidExperiment) -> ReidExperiment:
+    return lite(full, full.recipe)
+
+
+def _tiny_reid(full: ReidExperiment) -> ReidExperiment:
+    return replace(
+        full,
+        batch_size=16,
+        precision="fp32",
+        epochs=2,
+        refine_from=1 if full.model.refined else full.refine_from,
+        data=replace(full.data, height=48, width=16, pad=full.data.pad // 8),
+        model=replace(full.model, backbone="test_resnet", pretrained="none", parts=3, embedding=32),
+        optimizer=replace(full.optimizer, warmup_epochs=0.0),
+    )
+
+
+def _quick_brown(full: BrownExperiment) -> BrownExperiment:
+    return replace(full, batch_size=512, epochs=1, pairs_per_epoch=220 * 512, optimizer=DescriptorOptimizer())
+
+
+def _tiny_brown(full: BrownExperiment) -> BrownExperiment:
+    return replace(full, batch_size=32, epochs=1, pairs_per_epoch=3 * 32, optimizer=DescriptorOptimizer())
+
+
+REID: dict[str, Callable[[ReidExperiment], ReidExperiment]] = {
+    "full": lambda full: full,
+    "quick": _quick_reid,
+    "tiny": _tiny_reid,
+}
+BROWN: dict[str, Callable[[BrownExperiment], BrownExperiment]] = {
+    "full": lambda full: full,
+    "quick": _quick_brown,
+    "tiny": _tiny_brown,
+}

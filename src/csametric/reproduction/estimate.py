@@ -1,0 +1,134 @@
+"""How long runs will take on this machine: a few steps of each kind measured, not guessed."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from csametric.data.brown import SUBSETS, TEST_PAIRS
+from csametric.data.datasets import read_dataset
+from csametric.data.sampling import PairBatch, image_steps_per_epoch
+from csametric.models.pcb import PCB
+from csametric.reproduction.runs import Run
+from csametric.training import descriptors, reid
+from csametric.training.checkpoint import write_text
+from csametric.training.experiment import BrownExperiment, Experiment, ReidExperiment
+from csametric.training.machine import Machine, join_processes
+from csametric.training.optimizer import descriptor_optimizer
+
+PROBE_IMAGES = 8
+ROUNDS = 2
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Seconds that an image or a pair takes: a training step's share, and a forward to score an image or a patch."""
+
+    train: float
+    score: float
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a run has left: images or pairs to train on, images or patches to score."""
+
+    train: int
+    score: int
+
+    def seconds(self, pace: Pace) -> float:
+        """At a pace."""
+        return self.train * pace.train + self.score * pace.score
+
+
+def work_left(run: Run) -> Work:
+    """Of a run, as far as it has come; of a finished one nothing."""
+    if run.is_finished:
+        return Work(0, 0)
+    experiment = run.experiment
+    if isinstance(experiment, BrownExperiment):
+        steps = experiment.epochs * max(1, experiment.pairs_per_epoch // experiment.batch_size)
+        root = Path(experiment.data.root)
+        tests = [root / name / TEST_PAIRS for name in SUBSETS if name != experiment.data.train]
+        score = sum(2 * path.read_bytes().count(b"\n") for path in tests if path.is_file())
+    else:
+        assert isinstance(experiment, ReidExperiment)
+        dataset = read_dataset(experiment.data.kind, experiment.data.path)
+        steps = experiment.epochs * image_steps_per_epoch(len(dataset.train), experiment.batch_size, 1)
+        score = len(dataset.query) + len(dataset.gallery)
+    return Work(max(0, steps - run.steps_done) * experiment.batch_size, score)
+
+
+def pace_of(run: Run, known: Path) -> Pace:
+    """The pace of a run's kind, measured once for each kind and machine and kept in a file.
+
+    Reading images, which runs ahead in threads, is not counted.
+    """
+    machine = join_processes(run.experiment.precision)
+    paces = json.loads(known.read_text()) if known.is_file() else {}
+    key = _kind(run.experiment, machine)
+    if key not in paces:
+        measure = _measure_brown if isinstance(run.experiment, BrownExperiment) else _measure_reid
+        paces[key] = asdict(measure(run, machine))
+        write_text(known, json.dumps(paces, indent=1))
+    return Pace(**paces[key])
+
+
+def _kind(experiment: Experiment, machine: Machine) -> str:
+    values = asdict(experiment)
+    sizes = {name: values["data"][name] for name in ("height", "width") if name in values["data"]}
+    model = {name: value for name, value in values["model"].items() if name not in ("pretrained", "start_from")}
+    return json.dumps([str(machine.device), machine.precision.name, sizes, model])
+
+
+def _measure_reid(run: Run, machine: Machine) -> Pace:
+    experiment = run.experiment
+    assert isinstance(experiment, ReidExperiment)
+    batch_size = min(PROBE_IMAGES, experiment.batch_size)
+    small = replace(experiment, batch_size=batch_size, model=replace(experiment.model, pretrained="none"))
+    task = reid.ReidTask(small, machine, read_dataset(experiment.data.kind, experiment.data.path))
+    model = task.build_model().to(machine.device)
+    optimizer, batch = task.build_optimizer(model), task.batch(0)
+
+    def step() -> None:
+        task.loss(model, batch, machine).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    def score() -> None:
+        assert isinstance(model, PCB)
+        reid.embed_images(model, batch.images, machine.device, machine.precision)
+
+    return Pace(_seconds(step) / batch_size, _seconds(score) / batch_size)
+
+
+def _measure_brown(run: Run, machine: Machine) -> Pace:
+    experiment = run.experiment
+    assert isinstance(experiment, BrownExperiment)
+    model = descriptors.build_model(experiment.model).to(machine.device)
+    optimizer = descriptor_optimizer(model, experiment.optimizer)
+    patches = np.random.default_rng(0).integers(0, 256, (2, experiment.batch_size, 32, 32), np.uint8)
+    batch = PairBatch(patches=patches, identities=np.arange(experiment.batch_size))
+    describe = descriptors.embedder(model, machine.device, machine.precision)
+
+    def step() -> None:
+        descriptors.batch_loss(model, batch, descriptors.LOSSES[experiment.loss], machine.device, machine.precision).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return Pace(_seconds(step) / experiment.batch_size, _seconds(lambda: describe(patches[0])) / experiment.batch_size)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """The shortest of some calls, after one that warms up."""
+    found = []
+    for _ in range(1 + ROUNDS):
+        started = time.perf_counter()
+        call()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        found.append(time.perf_counter() - started)
+    return min(found[1:])

@@ -1,0 +1,87 @@
+"""What a reproduction leaves: a table as text, CSV and LaTeX, and one report over all."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from csametric.report import figures
+from csametric.report.page import Section, Table, render
+from csametric.reproduction.budgets import MEANINGS
+from csametric.reproduction.comparison import FilledTable, figure_of, fill
+from csametric.reproduction.paper import Column, PaperTable
+from csametric.reproduction.places import HPATCHES
+from csametric.reproduction.rendering import as_csv, as_latex, as_sections, as_text
+from csametric.reproduction.runs import Plan, Run, data_of
+from csametric.reproduction.speed import fill_speed
+from csametric.training.checkpoint import write_text
+
+SPEED = "speed"
+EXPLANATION = (
+    "Each figure is ours, with its standard deviation over seeds, and the paper's in brackets. Rows marked cited are the "
+    "paper's citations of others, rows marked ours are not in the paper. mAP is the trapezoid form that "
+    "the tables of PCB's time have; the step form of torchreid and fast-reid stands beside it."
+)
+
+
+def filled_table(table: PaperTable, plan: Plan, out: Path, unfinished: Mapping[Run, str]) -> FilledTable:
+    """A table with what has been run, and notes on what has not.
+
+    Args:
+        out: the folder of the reproduction. unfinished: why runs are not finished.
+    """
+    if table.name == "table6":
+        return fill_speed(out / SPEED)
+    return fill(table, plan, _notes(table, plan, unfinished))
+
+
+def write_table(filled: FilledTable, out: Path) -> None:
+    """OUT/tableN.txt, .csv and .tex."""
+    name = filled.table.name
+    for ending, text in (("txt", as_text(filled)), ("csv", as_csv(filled)), ("tex", as_latex(filled))):
+        write_text(out / f"{name}.{ending}", text)
+
+
+def write_report(
+    title: str, filled: Sequence[FilledTable], pictures: Sequence[tuple[str, str]], machine: Mapping[str, object], out: Path
+) -> None:
+    """OUT/report.html over all tables.
+
+    Args:
+        pictures: data URIs with captions, such as Figure 5. machine: names and values.
+    """
+    sections = [section for each in filled for section in (*as_sections(each), *_differences_section(each))]
+    if pictures:
+        sections.append(Section(title="Figures", pictures=pictures))
+    rows = [[name, str(value)] for name, value in machine.items()]
+    sections.append(Section(title="Machine", table=Table(header=["what", "value"], rows=rows)))
+    write_text(out / "report.html", render(title, EXPLANATION, sections))
+
+
+def _differences_section(filled: FilledTable) -> list[Section]:
+    pictures = []
+    for group in filled.table.groups:
+        main = filled.table.main_column(group)
+        shown = [
+            (row.label + (f", from {row.against}" if row.against else ""), cell.difference)
+            for row in filled.table.rows
+            if (cell := filled.cell(row, main)).difference is not None
+        ]
+        if shown:
+            labels, intervals = zip(*shown, strict=True)
+            title = f"{group}: {main.label} less that of {filled.table.baseline}"
+            pictures.append((figures.data_uri(figures.differences(labels, intervals, title, "points")), title))
+    return [Section(title=f"{filled.table.name.capitalize()}: differences", pictures=pictures)] if pictures else []
+
+
+def _notes(table: PaperTable, plan: Plan, unfinished: Mapping[Run, str]) -> list[str]:
+    setting = [] if plan.budget == "full" else [f"Budget {plan.budget}: {MEANINGS[plan.budget]}."]
+    absent = [f"Left out: {plan.missing[data]}." for data in data_of(table) if data in plan.missing]
+    runs = plan.for_table(table)
+    stopped = [f"Not finished: {unfinished[run]}." for run in runs if run in unfinished]
+    return [*setting, *dict.fromkeys(absent), *stopped, *_without_tasks(table, runs)]
+
+
+def _without_tasks(table: PaperTable, runs: Sequence[Run]) -> list[str]:
+    columns: list[Column] = [column for column in table.columns if column.metric[0] == HPATCHES]
+    scored = next((run for run in runs if run.is_finished and run.hpatches), None)
+    lacking = [column.metric[1] for column in columns if scored and figure_of(scored, column.metric) is None]
+    return [f"HPatches' task files of {task} are missing: put the benchmark's tasks into the release." for task in lacking]

@@ -1,0 +1,91 @@
+"""Table 6: speed and memory, by the benchmarks of the source checkout, each in a process of its own."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import csametric
+from csametric.errors import UserError
+from csametric.reproduction.budgets import Budget
+from csametric.reproduction.comparison import Cell, FilledTable
+from csametric.reproduction.paper import TABLE6, Column, Row
+
+OPTIONS: dict[Budget, dict[str, list[str]]] = {
+    "full": {"memory": [], "model": []},
+    "quick": {"memory": [], "model": ["--rounds", "5"]},
+    "tiny": {"memory": ["--batch", "1"], "model": ["--rounds", "2", "--batch", "1"]},
+}
+
+
+def measure(folder: Path, budget: Budget) -> None:
+    """Run both benchmarks, unless their results lie in the folder already.
+
+    Raises:
+        UserError: there is no source checkout, or a benchmark failed.
+    """
+    checkout = Path(csametric.__file__).parents[2]
+    for name, options in OPTIONS[budget].items():
+        if (folder / f"{name}.json").is_file():
+            continue
+        if not (checkout / "bench" / f"{name}.py").is_file():
+            raise UserError("the benchmarks are not installed with the package; clone the repository for Table 6")
+        aside = folder.with_name(f".{folder.name}.part").absolute()
+        words = [sys.executable, "-m", f"bench.{name}", *options, "--results", str(aside)]
+        if subprocess.run(words, cwd=checkout, check=False).returncode:
+            raise UserError(f"the benchmark {name} failed; run `csametric bench {name}` and see")
+        folder.mkdir(parents=True, exist_ok=True)
+        (aside / f"{name}.json").replace(folder / f"{name}.json")
+        shutil.rmtree(aside)
+
+
+def fill_speed(folder: Path) -> FilledTable:
+    """Table 6 from the results in a folder; empty where there are none."""
+    found = {name: _read(folder / f"{name}.json") for name in ("memory", "model")}
+    ours = _memory_figures(found["memory"]) | _rate_figures(found["model"])
+    return FilledTable(
+        table=TABLE6,
+        cells={(row.label, column): _cell(row, column, ours) for row in TABLE6.rows for column in TABLE6.columns},
+        notes=_notes(found["model"]),
+    )
+
+
+def _cell(row: Row, column: Column, ours: dict[tuple[str, str], float]) -> Cell:
+    figure = ours.get((row.recipe or "", column.metric[0]))
+    return Cell(paper=TABLE6.paper_figure(row, column), ours=() if figure is None else (figure * column.scale,))
+
+
+def _memory_figures(results: dict[str, Any]) -> dict[tuple[str, str], float]:
+    rows = results.get("rows", [])
+    return {(row["model"], "megabytes"): row["megabytes"] for row in rows} | {
+        (row["model"], "memory_ratio"): row["of PCB"] for row in rows
+    }
+
+
+def _rate_figures(results: dict[str, Any]) -> dict[tuple[str, str], float]:
+    """Images a second in inference, and for both kinds of work the median of the paired ratios to PCB."""
+    figures = {}
+    seconds = {(row["arm"], row["what"]): row["seconds"] for row in results.get("rows", [])}
+    for row in results.get("rows", []):
+        arm, what = row["arm"], row["what"]
+        paired = [plain / each for plain, each in zip(seconds["PCB", what], row["seconds"], strict=True)]
+        figures[arm, what] = row["batch"] / median(row["seconds"])
+        figures[arm, f"{what}_ratio"] = median(paired)
+    return figures
+
+
+def _notes(results: dict[str, Any]) -> list[str]:
+    if not results:
+        return []
+    machine, row = results["machine"], results["rows"][0]
+    return [
+        f"Measured on {machine['device']} ({machine['processor']}), batch {row['batch']}, {len(row['seconds'])} interleaved "
+        f"rounds, commit {machine['commit']}; the paper's on its own GPU, so compare the columns of PCB."
+    ]
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text()) if path.is_file() else {}

@@ -1,0 +1,94 @@
+"""reproduce as a user calls it: on a folder that holds one dataset, again, in a trial, with mistakes."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from csametric.training import checkpoint, loop
+from tests.data import people
+
+ROWS = ["--row", "PCB", "--row", "PCB + CSA"]
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    people.write_market(folder / "Market-1501")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def out(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("out")
+
+
+def test_a_table_with_the_datasets_that_are_there(called_here, root, out):
+    done = called_here("reproduce", "table1", "--data-root", root, "--budget", "tiny", *ROWS, "--out", out, cwd=out)
+    assert done.returncode == 0, done.stderr
+    folder = out / "tiny"
+    assert "DukeMTMC-reID.zip (withdrawn by its authors; for those who hold it)" in done.stdout
+    assert (folder / "table1.txt").read_text() in done.stdout
+    (run,) = (folder / "runs").glob("pcb_csa-market1501-seed0-*")
+    assert (run / "report.html").is_file()
+    with (folder / "table1.csv").open() as file:
+        rows = {(row["row"], row["dataset"], row["figure"]): row for row in csv.DictReader(file)}
+    ours = rows["PCB + CSA", "Market-1501", "R-1"]["ours"]
+    assert float(ours) == pytest.approx(100 * checkpoint.read_scores(run)["rank1"], abs=1e-3)
+    assert rows["PCB + CSA", "CUHK03-NP", "R-1"]["ours"] == ""
+    assert rows["PCB + CSA", "CUHK03-NP", "R-1"]["paper"] == "67.2"
+    page = (folder / "report.html").read_text()
+    assert "PCB + CSA" in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+
+
+def test_again_it_trains_nothing_and_says_the_same(called_here, root, out, monkeypatch):
+    before = (out / "tiny" / "table1.csv").read_text()
+    monkeypatch.setattr(loop, "train", lambda *_: pytest.fail("trained again"))
+    done = called_here("reproduce", "table1", "--data-root", root, "--budget", "tiny", *ROWS, "--out", out, cwd=out)
+    assert done.returncode == 0, done.stderr
+    assert (out / "tiny" / "table1.csv").read_text() == before
+
+
+def test_a_dry_run_measures_and_runs_nothing(called_here, root, tmp_path):
+    words = [
+        "reproduce",
+        "table1",
+        "--data-root",
+        root,
+        "--budget",
+        "tiny",
+        "--seeds",
+        2,
+        *ROWS,
+        "--dry-run",
+        "--out",
+        tmp_path,
+    ]
+    done = called_here(*map(str, words), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "pcb_csa-market1501-seed1" in done.stdout
+    assert "to do" in done.stdout
+    assert "in all" in done.stdout
+    assert [path.name for path in (tmp_path / "tiny").iterdir()] == ["paces.json"]
+
+
+def test_figure_5_of_the_run_that_is_there(called_here, root, out):
+    done = called_here("reproduce", "figure5", "--data-root", root, "--budget", "tiny", "--out", out, cwd=out)
+    assert done.returncode == 0, done.stderr
+    assert (out / "tiny" / "figure5.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["table1"], "--data-root ROOT"),
+        (["table1", "--data-root", "nowhere"], "there is no folder nowhere"),
+        (["table1", "--data-root", ".", "--row", "PCD"], "there is no row 'PCD' in table1; use one of"),
+        (["table1", "--data-root", ".", "--collect", "nowhere"], "there is no folder nowhere to collect runs from"),
+    ],
+)
+def test_mistakes_are_explained(called_here, tmp_path, words, message):
+    done = called_here("reproduce", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())

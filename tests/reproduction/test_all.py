@@ -1,0 +1,71 @@
+"""The whole paper on generated datasets, undisturbed, and killed twice on the way: the same tables."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from csametric.reproduction.paper import TABLES
+from tests.reproduction.paper_data import write_all
+
+REPRODUCE = [sys.executable, "-m", "csametric", "reproduce", "all", "--budget", "tiny"]
+
+
+def start(root: Path, out: Path, cache: Path) -> "subprocess.Popen[bytes]":
+    environment = os.environ | {"CSAMETRIC_CACHE": str(cache)}
+    words = [*REPRODUCE, "--data-root", str(root), "--out", str(out)]
+    return subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+
+
+def finish(run: "subprocess.Popen[bytes]") -> None:
+    _, errors = run.communicate(timeout=1800)
+    assert run.returncode == 0, errors.decode()
+
+
+def kill_when_finished(run: "subprocess.Popen[bytes]", out: Path, runs: int) -> None:
+    """Kill it in the middle of a training, after so many are finished."""
+    deadline = time.monotonic() + 900
+    while run.poll() is None and time.monotonic() < deadline:
+        if len(list(out.glob("tiny/runs/*/scores.json"))) >= runs:
+            break
+        time.sleep(0.05)
+    time.sleep(0.7)
+    run.kill()
+    run.communicate()
+    assert run.returncode == -signal.SIGKILL
+
+
+def figures(out: Path, name: str) -> list[list[str]]:
+    with (out / "tiny" / f"{name}.csv").open() as file:
+        return list(csv.reader(file))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_the_whole_paper_killed_twice_gives_the_tables_of_an_undisturbed_run(tmp_path):
+    root = write_all(tmp_path / "data")
+    started = time.monotonic()
+    finish(start(root, tmp_path / "whole", tmp_path / "cache"))
+    minutes = (time.monotonic() - started) / 60
+    print(f"undisturbed: {minutes:.1f} minutes")
+    assert minutes < 15
+
+    killed = tmp_path / "killed"
+    for runs in (7, 40):
+        kill_when_finished(start(root, killed, tmp_path / "cache2"), killed, runs)
+    finish(start(root, killed, tmp_path / "cache2"))
+    for name in TABLES:
+        whole, again = figures(tmp_path / "whole", name), figures(killed, name)
+        assert [row[:6] for row in whole] == [row[:6] for row in again]
+        if name != "table6":
+            assert whole == again, name
+            assert all(row[6] for row in whole if row[2] == "paper"), f"{name} is not full"
+    assert len({row[6] for row in figures(killed, "table1") if row[6]}) > 20, "figures that tell runs apart"
+    assert not list(killed.rglob("*.part"))
+    for name in ("report.html", "figure1.svg", "figure4.svg", "figure5.png"):
+        assert (killed / "tiny" / name).is_file()

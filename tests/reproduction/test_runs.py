@@ -1,0 +1,144 @@
+"""Runs by their settings: experiments of each budget, digests, what is missing, collecting, sharing."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from csametric.errors import BusyError, DivergedError, UserError
+from csametric.recipes import find_recipe
+from csametric.reproduction import runs
+from csametric.reproduction.budgets import experiment_for
+from csametric.reproduction.paper import CUHK03, DUKE, LIBERTY, MARKET, TABLES
+from csametric.reproduction.places import HPATCHES, MissingDataError, find_place
+from csametric.reproduction.runs import carry_out, collect, make_plan, settings_digest
+from csametric.training import checkpoint, loop
+from csametric.training.experiment import override
+from tests.data import people
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """CUHK03-NP and nothing else."""
+    folder = tmp_path_factory.mktemp("data")
+    people.write_cuhk03_folders(folder / "CUHK03-NP")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory, root):
+    table = TABLES["table1"].of_rows(["PCB", "PCB + CSA"], False)
+    return make_plan([table], root, tmp_path_factory.mktemp("out"), "tiny", seeds=2)
+
+
+def test_full_is_the_recipe_and_quick_is_its_lite_twin():
+    full = experiment_for("pcb_csa", MARKET, Path("/m"), 3, "full")
+    assert full == override(find_recipe("pcb_csa"), ["seed=3", "data.path=/m"])
+    for twin in ("pcb", "pcb_sa", "pcb_csa", "pcb_supervised"):
+        quick = experiment_for(twin, CUHK03, Path("/c"), 0, "quick")
+        assert replace(quick, recipe=f"lite_{twin}") == override(
+            find_recipe(f"lite_{twin}"), ["data.kind=cuhk03-detected", "data.path=/c"]
+        )
+
+
+@pytest.mark.parametrize("budget", ["full", "quick", "tiny"])
+def test_every_row_has_an_experiment_of_every_budget(budget):
+    digests = {}
+    for table in TABLES.values():
+        for recipe, data in runs.trainings(table):
+            digests[recipe, data] = settings_digest(experiment_for(recipe, data, Path("/data"), 0, budget))
+    assert len(digests) > 70
+    assert len(set(digests.values())) == len(digests), "two rows are the same run"
+
+
+def test_a_digest_is_of_what_the_result_depends_on():
+    experiment = experiment_for("pcb", MARKET, Path("/a"), 0, "full")
+    same = [replace(experiment, recipe="x"), override(experiment, ["data.path=/b"]), replace(experiment, checkpoint_every=7)]
+    assert {settings_digest(each) for each in same} == {settings_digest(experiment)}
+    other = [
+        replace(experiment, seed=1),
+        override(experiment, ["optimizer.lr=0.2"]),
+        override(experiment, ["data.kind=msmt17"]),
+    ]
+    assert len({settings_digest(each) for each in [experiment, *other]}) == 4
+
+
+def test_missing_data_are_named_with_what_to_get(tmp_path, root):
+    assert find_place(root, CUHK03).name == "CUHK03-NP"
+    with pytest.raises(MissingDataError, match=r"get Market-1501-v15\.09\.15\.zip"):
+        find_place(root, MARKET)
+    (tmp_path / "Brown" / "liberty").mkdir(parents=True)
+    with pytest.raises(MissingDataError, match="lacks liberty, notredame, yosemite; unpack"):
+        find_place(tmp_path, LIBERTY)
+    (tmp_path / "hpatches" / "i_ajuntament").mkdir(parents=True)
+    with pytest.raises(MissingDataError, match="lacks 115 of the 116 sequences"):
+        find_place(tmp_path, HPATCHES)
+
+
+def test_a_plan_holds_each_run_once_and_says_what_it_leaves_out(plan):
+    assert [run.folder.name.rpartition("-")[0] for run in plan.runs.values()] == [
+        "pcb-cuhk03-detected-seed0",
+        "pcb-cuhk03-detected-seed1",
+        "pcb_csa-cuhk03-detected-seed0",
+        "pcb_csa-cuhk03-detected-seed1",
+    ]
+    assert set(plan.missing) == {MARKET, DUKE}
+
+
+def test_runs_are_carried_out_once_and_those_made_elsewhere_collected(plan, root, tmp_path, monkeypatch):
+    first = next(iter(plan.runs.values()))
+    reported = []
+    assert carry_out([first], "tiny", reported.append) == {}
+    assert first.is_finished
+    assert reported == [first]
+    monkeypatch.setattr(loop, "train", lambda *_: pytest.fail("trained again"))
+    assert carry_out([first], "tiny", reported.append) == {}
+
+    elsewhere = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "other", "tiny", seeds=1)
+    (wanted,) = elsewhere.runs.values()
+    (first.folder / checkpoint.EACH_SCORE).rename(tmp_path / "kept.npz")
+    assert collect([first.folder.parents[1]], [wanted]) == [wanted]
+    assert collect([first.folder.parents[1]], [wanted]) == []
+    assert not wanted.is_finished, "an older version wrote no scores of each query"
+    assert carry_out([wanted], "tiny", reported.append) == {}
+    scores = [checkpoint.read_scores(run.folder)["map_step"] for run in (first, wanted)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+    (tmp_path / "kept.npz").rename(first.folder / checkpoint.EACH_SCORE)
+
+
+def test_a_run_on_other_images_is_refused(plan, tmp_path, monkeypatch):
+    first = next(iter(plan.runs.values()))
+    carry_out([first], "tiny", print)
+    people.write_cuhk03_folders(tmp_path / "CUHK03-NP")
+    next((tmp_path / "CUHK03-NP" / "detected" / "bounding_box_train").iterdir()).unlink()
+    other = make_plan([TABLES["table1"].of_rows(["PCB"], False)], tmp_path, tmp_path / "out", "tiny", seeds=1)
+    collect([first.folder], list(other.runs.values()))
+    (wanted,) = other.runs.values()
+    (wanted.folder / checkpoint.EACH_SCORE).unlink()
+    with pytest.raises(UserError, match="trained on other images"):
+        carry_out([wanted], "tiny", print)
+
+
+def test_a_run_that_another_process_holds_is_left_to_it(plan):
+    last = list(plan.runs.values())[-1]
+    with checkpoint.claimed(last.folder):
+        unfinished = carry_out([last], "tiny", print)
+        with pytest.raises(BusyError, match="another process is training"), checkpoint.claimed(last.folder):
+            pass
+    assert "another process" in unfinished[last]
+    with checkpoint.claimed(last.folder):
+        pass
+
+
+def test_a_diverged_run_does_not_stop_the_others(plan, monkeypatch):
+    *_, third, fourth = plan.runs.values()
+    train = loop.train
+
+    def diverge_first(experiment, folder):
+        if folder == third.folder:
+            raise DivergedError("training diverged at step 3")
+        train(experiment, folder)
+
+    monkeypatch.setattr(loop, "train", diverge_first)
+    assert carry_out([third, fourth], "tiny", print) == {third: "training diverged at step 3"}
+    assert fourth.is_finished
