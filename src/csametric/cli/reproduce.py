@@ -191,11 +191,12 @@ def _draw_attention(plan: "Plan", out: Path) -> tuple[str, str] | None:
 
 
 def _draw_diagrams(names: list[str], out: Path) -> None:
-    from csametric.cli.attention_figures import save_figure
-    from csametric.report.diagrams import DIAGRAMS
+    from csametric.report.diagrams import DIAGRAMS, svg
+    from csametric.training.checkpoint import write_atomically
 
     for name in names:
-        save_figure(DIAGRAMS[name](), out / f"{name}.svg")
+        drawn = svg(DIAGRAMS[name]())
+        write_atomically(out / f"{name}.svg", lambda file, drawn=drawn: file.write(drawn))  # type: ignore[misc]
         print(f"written: {out / f'{name}.svg'}")
 
 
