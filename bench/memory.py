@@ -62,7 +62,7 @@ def main() -> None:
     ]
     text = [[name if isinstance(name, str) else f"{name:.3f}" for name in row.values()] for row in rows]
     print_table(f"kept for the backward, MB an image, fp32, {device.type}", list(rows[0]), text)
-    print(f"written to {write_results('memory', rows)}")
+    print(f"written to {write_results('memory', rows, arguments.results)}")
 
 
 if __name__ == "__main__":

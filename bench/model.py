@@ -77,7 +77,7 @@ def main() -> None:
             rows.append([name, f"{rate:.1f}", f"{median:.3f} ({lower:.3f}-{upper:.3f})", f"{paper / PAPER[0]:.2f}"])
             results.append({"what": what, "arm": name, "batch": batch, "seconds": each})
         print_table(f"{what}, batch {batch}, {device.type}", ["model", "images/s", "of PCB", "paper, of PCB"], rows)
-    print(f"written to {write_results('model', results)}")
+    print(f"written to {write_results('model', results, arguments.results)}")
 
 
 def make_call(what: str, name: str, images: Tensor) -> Callable[[], None]:

@@ -21,6 +21,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": {"models", "losses", "data", "evaluation", "distances", "attention"},
     "recipes": {"training", "models", "losses", "data", "evaluation", "distances", "attention"},
     "inference": {"models", "data", "training", "attention"},
+    "bundle": {"inference", "training", "models", "report", "attention"},
     "matching": {"models", "data", "distances", "inference"},
     "report": {"evaluation"},
     "reproduction": {"recipes", "inference", "report", "training", "models", "data", "evaluation"},

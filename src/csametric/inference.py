@@ -18,7 +18,7 @@ from csametric.errors import UserError
 from csametric.models.l2net import PATCH_SIDE, L2Net, for_inference
 from csametric.models.pcb import PCB
 from csametric.training import descriptors, reid
-from csametric.training.checkpoint import WEIGHTS, fit_weights, load_weights, read_experiment, read_weights
+from csametric.training.checkpoint import fit_weights, load_weights, read_experiment, read_weights, weights_of
 from csametric.training.experiment import DescriptorExperiment, PatchExperiment, ReidExperiment
 from csametric.training.precision import choose_precision
 
@@ -124,22 +124,22 @@ class ImageEmbedder:
 
 
 def load(run: str | Path, device: str | torch.device | None = None) -> PatchEmbedder | ImageEmbedder:
-    """The model of a finished run, on the given device, by default a GPU where there is one.
+    """The model of a finished run or of a bundle, on the given device, by default a GPU where there is one.
 
     Raises:
-        UserError: the folder is no run, the run is not finished, or its weights do not fit its experiment.
+        UserError: the folder is neither, the run is not finished, or its weights do not fit its experiment.
     """
     folder = Path(run)
     experiment = read_experiment(folder)
     chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
     if isinstance(experiment, PatchExperiment):
         network = descriptors.build_model(experiment.model)
-        load_weights(folder / WEIGHTS, network)
+        load_weights(weights_of(folder), network)
         return PatchEmbedder(network, experiment, chosen)
     assert isinstance(experiment, ReidExperiment)
-    weights = read_weights(folder / WEIGHTS)
+    weights = read_weights(weights_of(folder))
     model = reid.build_model(experiment.model, len(weights["classifiers.0.bias"]), trained=True)
-    fit_weights(weights, model, folder / WEIGHTS)
+    fit_weights(weights, model, weights_of(folder))
     return ImageEmbedder(model, experiment, chosen)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from csametric.cli import attend, bench, datasets, demo, hpatches, matching, reproduce, runs, system
+from csametric.cli import attend, bench, datasets, demo, export, hpatches, matching, reproduce, runs, system
 from csametric.errors import UserError, explaining_full_disk
 
 app = typer.Typer(
@@ -27,6 +27,7 @@ app.command()(reproduce.reproduce)
 app.command()(matching.match)
 app.add_typer(hpatches.app, name="hpatches")
 app.command()(runs.convert)
+app.command()(export.export)
 app.command()(runs.recipes)
 app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench.bench)
 app.command()(system.doctor)

@@ -20,6 +20,13 @@ from csametric.training.validation import DescriptorScores
 
 LEVEL_SCORES = {"fpr95": "FPR95, %", "accuracy": "NN accuracy, %", "average_precision": "matching AP, %"}
 ATTENDED_PATCHES = 6
+EXPLANATION = (
+    "Held-out photographs: each keypoint's upright patch against a view of it at three levels. Among all pairs within a "
+    "photograph, FPR95 is the share of strangers accepted where 95 % of the true pairs are (lower is better); NN accuracy is "
+    "the share of patches whose nearest neighbour is their own, AP the average precision of those matches (higher is better); "
+    "means over photographs. Stereo: mutual nearest neighbours between two real photographs, judged by the true disparity. "
+    "SIFT and RootSIFT see the same patches. One seed: differences of a few tenths are noise."
+)
 
 
 def baseline_scores(patches: PhotoPatches) -> dict[str, DescriptorScores]:
@@ -92,14 +99,7 @@ def _load_descriptor(folder: Path) -> PatchEmbedder:
 def _table_section(scores: Mapping[str, DescriptorScores]) -> Section:
     return Section(
         title="How good are the descriptors?",
-        text=(
-            "Held-out photographs: each keypoint's upright patch against a view of it at three levels. Among all pairs "
-            "within a photograph, FPR95 is the share of strangers accepted where 95 % of the true pairs are (lower is "
-            "better); NN accuracy is the share of patches whose nearest neighbour is their own, AP the average precision of "
-            "those matches (higher is better); means over photographs. Stereo: mutual nearest neighbours between two "
-            "real photographs, judged by the true disparity. SIFT and RootSIFT see the same patches. One seed: "
-            "differences of a few tenths are noise."
-        ),
+        text=EXPLANATION,
         table=score_table(scores),
     )
 

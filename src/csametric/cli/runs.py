@@ -78,6 +78,25 @@ def report_run(experiment: "Experiment", folder: Path) -> "Table":
     return report(f"Run {folder.name}", {experiment.recipe: folder}, folder / "report.html")
 
 
+def scores_table(folder: Path) -> "Table":
+    """The scores of a finished run, with the conventions they are of."""
+    from dataclasses import replace
+
+    from csametric.cli.brown_reports import EXPLANATION, brown_table
+    from csametric.cli.reid_reports import conventions, reid_table
+    from csametric.cli.reports import EXPLANATION as OF_PHOTOS
+    from csametric.cli.reports import run_scores, score_table
+    from csametric.training.checkpoint import read_experiment, read_scores
+    from csametric.training.experiment import BrownExperiment, ReidExperiment
+
+    experiment, scores = read_experiment(folder), read_scores(folder)
+    if isinstance(experiment, ReidExperiment):
+        return replace(reid_table({"per cent": scores}), caption=conventions(scores))
+    if isinstance(experiment, BrownExperiment):
+        return replace(brown_table({"per cent": scores["fpr95"]}), caption=EXPLANATION)
+    return replace(score_table({"": run_scores(folder)}), caption=OF_PHOTOS)
+
+
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A run's folder, e.g. runs/hardnet_csa.")],
     data: DataOption = None,

@@ -32,7 +32,7 @@ EXPERIMENT = "experiment.json"
 ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 CHECKPOINT = Path("state") / "checkpoint.pt"
-WEIGHTS = "weights.safetensors"
+WEIGHTS, BUNDLED_WEIGHTS = "weights.safetensors", "model.safetensors"
 SCORES, EACH_SCORE = "scores.json", "scores.npz"
 RENAME = "give this run another folder (--name, or --out for the demo)"
 
@@ -180,6 +180,12 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except SafetensorError as error:
         raise UserError(f"{path} is damaged ({error}); remove it and train again") from error
+
+
+def weights_of(folder: Path) -> Path:
+    """The weights of a run, or of a bundle."""
+    bundled = folder / BUNDLED_WEIGHTS
+    return bundled if bundled.is_file() else folder / WEIGHTS
 
 
 def load_weights(path: Path, model: nn.Module) -> None:

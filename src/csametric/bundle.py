@@ -1,0 +1,280 @@
+"""A trained model to hand on: a folder with its weights, an ONNX program, its experiment, and a card with measured figures.
+
+config.json      experiment.json   environment.json   scores.json   nothing in them names a path of the machine
+model.safetensors                  README.md, the card               model.onnx, where it was asked for
+"""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import torch
+from huggingface_hub import ModelHubMixin, snapshot_download
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from torch import Tensor, nn
+
+import csametric
+from csametric.attention.layers import CompressedSelfAttention, SelfAttention
+from csametric.errors import UserError
+from csametric.inference import ImageEmbedder, Images, PatchEmbedder, load
+from csametric.models.l2net import PATCH_SIDE, for_inference
+from csametric.models.pcb import PCB
+from csametric.report.page import Table
+from csametric.training.checkpoint import (
+    BUNDLED_WEIGHTS,
+    ENVIRONMENT,
+    EXPERIMENT,
+    SCORES,
+    read_environment,
+    read_scores,
+    save_weights,
+    write_atomically,
+    write_text,
+)
+from csametric.training.experiment import (
+    BrownExperiment,
+    DescriptorExperiment,
+    Experiment,
+    PatchExperiment,
+    ReidExperiment,
+    to_json,
+)
+
+CONFIG, CARD, ONNX = "config.json", "README.md", "model.onnx"
+FILES = (CONFIG, EXPERIMENT, ENVIRONMENT, SCORES, BUNDLED_WEIGHTS, CARD, ONNX)
+LARGEST_ERROR = 1e-4
+Embedder = PatchEmbedder | ImageEmbedder
+
+
+class Bundle(ModelHubMixin, library_name="csametric", license="apache-2.0", tags=["metric-learning", "self-attention"]):
+    """A bundle by the conventions of huggingface_hub: `from_pretrained`, `save_pretrained`, `push_to_hub`.
+
+    `Bundle.from_pretrained(FOLDER_OR_NAME)` takes a folder that `write_bundle` made, or a repository of the hub that holds one.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.embedder = load(self.folder)
+
+    def embed(self, images: Images) -> Tensor:
+        """As `inference.ImageEmbedder.embed` or `inference.PatchEmbedder.embed`, whichever the model is."""
+        return cast(ImageEmbedder, self.embedder).embed(images)
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        for name in FILES:
+            if (self.folder / name).is_file():
+                shutil.copyfile(self.folder / name, save_directory / name)
+
+    @classmethod
+    def _from_pretrained(
+        cls,
+        *,
+        model_id: str,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
+        **_: Any,
+    ) -> "Bundle":
+        if Path(model_id).is_dir():
+            return cls(model_id)
+        folder = snapshot_download(
+            model_id,
+            revision=revision,
+            cache_dir=cache_dir,
+            force_download=force_download,
+            local_files_only=local_files_only,
+            token=token,
+            allow_patterns=list(FILES),
+        )
+        return cls(folder)
+
+
+def write_bundle(run: Path, folder: Path, figures: Table, onnx: bool = True) -> None:
+    """Make the bundle of a finished run, aside and then under its name.
+
+    Args:
+        folder: is made, or replaced where it is a bundle already.
+        figures: what the card says of the scores.
+        onnx: whether to write model.onnx, checked against the model.
+
+    Raises:
+        UserError: the folder holds something else, the run is not finished, a package for ONNX is missing, or the ONNX program
+            does not give what the model gives.
+    """
+    if folder.exists() and not _is_bundle(folder) and any(folder.iterdir()):
+        raise UserError(f"{folder} holds files and is no bundle; name another folder")
+    if onnx:
+        _need_onnx()
+    model = load(run, device="cpu")
+    aside = folder.with_name(f".{folder.name}.part")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        _write(folder.name, run, model, aside, figures, onnx)
+        if folder.exists():
+            shutil.rmtree(folder)
+        aside.rename(folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _write(name: str, run: Path, model: Embedder, folder: Path, figures: Table, onnx: bool) -> None:
+    experiment = json.loads(to_json(without_paths(model.experiment)))
+    ids = model.model.classifiers[0].out_features if isinstance(model.model, PCB) else None
+    save_weights(folder / BUNDLED_WEIGHTS, model.model)
+    write_text(folder / EXPERIMENT, json.dumps(experiment, indent=1))
+    write_text(folder / CONFIG, json.dumps({"library_name": "csametric", "num_ids": ids, "experiment": experiment}, indent=1))
+    environment, scores = read_environment(run), read_scores(run)
+    machine = {name: value for name, value in environment.items() if name != "data"}
+    write_text(folder / ENVIRONMENT, json.dumps(machine, indent=1))
+    told = {name: value for name, value in scores.items() if name != "ranked"}
+    write_text(folder / SCORES, json.dumps(told, indent=1))
+    error = write_onnx(model, folder / ONNX) if onnx else None
+    trained_on = words_for_data(model.experiment, environment["data"], scores)
+    write_text(folder / CARD, card(name, model, machine.get("commit", "unknown"), trained_on, figures, error))
+
+
+def _is_bundle(folder: Path) -> bool:
+    return all((folder / name).is_file() for name in (CONFIG, BUNDLED_WEIGHTS))
+
+
+def without_paths(experiment: Experiment) -> Experiment:
+    """The experiment with no path of the machine: empty, or the name of a folder of photographs alone."""
+    if isinstance(experiment, ReidExperiment):
+        pretrained = experiment.model.pretrained
+        known = pretrained if pretrained in ("none", "imagenet", "wheel") else "none"
+        model = replace(experiment.model, start_from="", pretrained=known)
+        return replace(experiment, data=replace(experiment.data, path=""), model=model)
+    if isinstance(experiment, BrownExperiment):
+        return replace(experiment, data=replace(experiment.data, root=""))
+    assert isinstance(experiment, DescriptorExperiment)
+    return replace(experiment, data=replace(experiment.data, folder=Path(experiment.data.folder).name))
+
+
+def write_onnx(model: Embedder, path: Path) -> float:
+    """Write the model as an ONNX program with a free batch, and how far its features are from the model's at most.
+
+    For people: "images", float32 RGB in [0, 1], (N, 3, H, W) -> "features" (N, D). For patches: "patches", float32 grey,
+    (N, 1, 32, 32) -> "descriptors" (N, 128).
+
+    Raises:
+        UserError: it gives other features than the model.
+    """
+    exported = _Exported.of(model)
+    example = torch.rand(2, *exported.shape, generator=torch.Generator().manual_seed(0))
+    program = torch.onnx.export(
+        exported.network,
+        (example,),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        input_names=[exported.input_name],
+        output_names=[exported.output_name],
+        verbose=False,
+    )
+    assert program is not None
+    proto = program.model_proto
+    for node in proto.graph.node:
+        del node.metadata_props[:]  # among them the lines of source files
+    write_atomically(path, lambda out: out.write(proto.SerializeToString()))
+    error = _largest_error(exported, path, torch.cat([example, example.flip(3)])[:3])
+    if error > LARGEST_ERROR:
+        raise UserError(f"the ONNX program is {error:.1e} from the model, more than {LARGEST_ERROR}; give --no-onnx")
+    return error
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Exported:
+    """A network from an array that needs no preparation to features, and the shape of one input."""
+
+    network: nn.Module
+    input_name: str
+    output_name: str
+    shape: tuple[int, int, int]
+
+    @classmethod
+    def of(cls, model: Embedder) -> "_Exported":
+        if isinstance(model, PatchEmbedder):
+            shape = (1, PATCH_SIDE, PATCH_SIDE)
+            return cls(network=for_inference(model.model), input_name="patches", output_name="descriptors", shape=shape)
+        size = (3, model.experiment.data.height, model.experiment.data.width)
+        network = _FromUnitRange(model.model).eval()
+        return cls(network=network, input_name="images", output_name="features", shape=size)
+
+
+class _FromUnitRange(nn.Module):
+    """(N, 3, H, W) in [0, 1] -> features, the normalisation of the backbone included."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, model: PCB) -> None:
+        super().__init__()
+        self.model = model
+        for name, values in zip(("mean", "deviation"), model.backbone.normalization, strict=True):
+            self.register_buffer(name, torch.tensor(values)[:, None, None])
+
+    def forward(self, images_N3HW: Tensor) -> Tensor:
+        """-> (N, D)."""
+        return self.model((images_N3HW - self.mean) / self.deviation).features
+
+
+@torch.inference_mode()
+def _largest_error(exported: _Exported, program: Path, inputs: Tensor) -> float:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(program), providers=["CPUExecutionProvider"])
+    (found,) = session.run([exported.output_name], {exported.input_name: inputs.numpy()})
+    return float(np.abs(found - exported.network(inputs).numpy()).max())
+
+
+def _need_onnx() -> None:
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise UserError(f"model.onnx needs {', '.join(missing)}; pip install 'csametric[onnx]', or give --no-onnx")
+
+
+def words_for_data(experiment: Experiment, data: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
+    """What a run was trained on, in words, without the names of files.
+
+    Args:
+        data: as environment.json of the run has it.
+    """
+    if isinstance(experiment, ReidExperiment):
+        return f"{scores['dataset']}: {data['train']:,} images of {data['identities']:,} identities"
+    if isinstance(experiment, BrownExperiment):
+        return f"{experiment.data.train} of Brown / UBC PhotoTour: {data['train']:,} patches"
+    keypoints = data["train"].values()
+    return f"{len(keypoints):,} photographs without labels: {sum(keypoints):,} keypoints"
+
+
+def card(name: str, model: Embedder, commit: str, trained_on: str, figures: Table, onnx_error: float | None) -> str:
+    """The model card, Markdown with the hub's metadata in front.
+
+    Args:
+        name: of the bundle. trained_on: in words. onnx_error: of model.onnx, None where there is none.
+    """
+    experiment = model.experiment
+    layers = [layer for layer in model.model.modules() if isinstance(layer, CompressedSelfAttention | SelfAttention)]
+    templates = PackageLoader("csametric.report")
+    page = Environment(
+        loader=templates, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
+    )
+    return page.get_template("card.md").render(
+        name=name,
+        experiment=experiment,
+        is_patches=isinstance(experiment, PatchExperiment),
+        trained_on=trained_on,
+        commit=commit,
+        alphas=[f"{layer.alpha.item():+.3f}" for layer in layers],
+        parameters=sum(parameter.numel() for parameter in model.model.parameters()),
+        dimensions=model.model.dimensions if isinstance(model.model, PCB) else 128,
+        figures=figures,
+        onnx_error=onnx_error,
+        version=csametric.__version__,
+    )
