@@ -4,14 +4,14 @@ import cv2
 import numpy as np
 
 
-def write_subset(folder, points: int = 120, per_point: int = 3, pairs: int = 400, seed: int = 0):
+def write_subset(folder, points: int = 120, per_point: int = 3, pairs: int = 400, seed: int = 0, noise: float = 12):
     """Patches of a point are one random texture with noise; returns the 64 x 64 patches (P, 64, 64)."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     textures = rng.integers(0, 256, (points, 8, 8)).astype(np.uint8)
     owners = np.repeat(np.arange(points), per_point)
     clean = np.stack([cv2.resize(textures[owner], (64, 64), interpolation=cv2.INTER_CUBIC) for owner in owners])
-    patches = (clean + rng.normal(0, 12, clean.shape)).clip(0, 255).astype(np.uint8)
+    patches = (clean + rng.normal(0, noise, clean.shape)).clip(0, 255).astype(np.uint8)
     for sheet in range(-(-len(patches) // 256)):
         write_sheet(folder / f"patches{sheet:04}.bmp", patches[sheet * 256 : (sheet + 1) * 256])
     (folder / "info.txt").write_text("".join(f"{owner} 0\n" for owner in owners))

@@ -6,15 +6,15 @@ import numpy as np
 from csametric.data.hpatches import KINDS
 
 
-def write_sequence(folder, count: int, seed: int = 0) -> dict[str, np.ndarray]:
+def write_sequence(folder, count: int, seed: int = 0, noise: float = 12) -> dict[str, np.ndarray]:
     """Random textures with more noise from easy to tough; returns the patches by kind."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     clean = np.stack([cv2.resize(each, (65, 65)) for each in rng.integers(0, 256, (count, 9, 9)).astype(np.uint8)])
     patches = {}
     for kind in KINDS:
-        noise = rng.normal(0, 1 + 12 * "reht".index(kind[0]), clean.shape)
-        patches[kind] = (clean + noise).clip(0, 255).astype(np.uint8)
+        disturbance = rng.normal(0, 1 + noise * "reht".index(kind[0]), clean.shape)
+        patches[kind] = (clean + disturbance).clip(0, 255).astype(np.uint8)
         cv2.imwrite(str(folder / f"{kind}.png"), patches[kind].reshape(-1, 65))
     return patches
 

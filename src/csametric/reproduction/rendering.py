@@ -93,14 +93,14 @@ def as_latex(filled: FilledTable) -> str:
 def words(filled: FilledTable) -> list[str]:
     """What stands under a table: how to read it, what is missing, where it comes from."""
     seeds = max((len(cell.ours) for cell in filled.cells.values()), default=0)
-    compared = any(cell.difference for cell in filled.cells.values())
-    bootstrap = (
-        f"The baseline is {filled.table.baseline}; [..] is the central 95 % of a paired bootstrap over queries or pairs."
-    )
-    reading = [bootstrap] if compared else []
-    spread = ["± is the standard deviation over seeds."] if seeds > 1 else ["One seed."] if seeds else ["Nothing has been run."]
+    differences = [cell.difference for cell in filled.cells.values() if cell.difference is not None]
+    bounded = any(not math.isnan(each.low) for each in differences)
+    reading = [f"Differences are from {filled.table.baseline}, or from the row named."] if differences else []
+    bounds = ["[..] is the central 95 % of a paired bootstrap over queries or pairs."] if bounded else []
+    spread = ["± is the standard deviation over seeds."] if seeds > 1 else ["One seed."] if filled.commits else []
+    nothing = [] if seeds else ["Nothing has been run."]
     hours = [f"Trained for {filled.seconds / 3600:.2f} h at commit {', '.join(filled.commits)}."] if filled.commits else []
-    return [*reading, *spread, *filled.notes, *hours]
+    return [*reading, *bounds, *spread, *nothing, *filled.notes, *hours]
 
 
 def _groups(filled: FilledTable) -> list[tuple[str, Table]]:
@@ -116,7 +116,7 @@ def _group(filled: FilledTable, group: str) -> Table:
     """The figures of a group of columns, then how its main one differs."""
     table, main = filled.table, filled.table.main_column(group)
     columns = [column for column in table.columns if column.group == group]
-    differences = [f"{main.label} less the paper's", f"less that of {table.baseline}"]
+    differences = [f"{main.label} less the paper's", f"less that of {table.baseline}"] if table.baseline else []
     rows = []
     for row in table.rows:
         cells = [filled.cell(row, column) for column in columns]
@@ -124,7 +124,8 @@ def _group(filled: FilledTable, group: str) -> Table:
             continue
         figures = [_figure(row, cell, column) for cell, column in zip(cells, columns, strict=True)]
         compared = filled.cell(row, main)
-        rows.append([row.label, MARKS[row.source], *figures, _beyond(compared, main), _difference(row, compared, main)])
+        compared_words = [_beyond(compared, main), _difference(row, compared, main)] if table.baseline else []
+        rows.append([row.label, MARKS[row.source], *figures, *compared_words])
     header = ["model", "row", *(column.label for column in columns), *differences]
     told = [place for place in range(len(header)) if place < 2 or any(row[place] != NOTHING for row in rows)]
     return Table(header=[header[place] for place in told], rows=[[row[place] for place in told] for row in rows])
