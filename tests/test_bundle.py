@@ -2,17 +2,23 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import ModelCard
+from torch import nn
 
 from csametric import load
-from csametric.bundle import CARD, CONFIG, ONNX, Bundle, without_paths, write_bundle
+from csametric.bundle import CARD, ONNX, Bundle, ExportError, without_paths, write_bundle
 from csametric.cli.runs import scores_table
 from csametric.errors import UserError
 from csametric.recipes import RECIPES, find_recipe
 from csametric.training import checkpoint, loop
+from csametric.training.checkpoint import save_weights
+from csametric.training.experiment import override
 from tests.data import people
 from tests.training import tiny, tiny_reid
 
@@ -89,7 +95,7 @@ def test_no_path_of_the_machine_is_in_it(bundled):
     for path in folder.iterdir():
         content = path.read_bytes()
         assert not re.search(rb"/(tmp|home|root|work|Users)/|photo1.png", content), path.name
-    assert json.loads((folder / CONFIG).read_text())["num_ids"] in (8, None)
+    assert json.loads((folder / checkpoint.CONFIG).read_text())["num_ids"] in (8, None)
 
 
 def test_saved_again_it_is_the_same(bundled, tmp_path):
@@ -124,9 +130,159 @@ def test_a_failure_leaves_nothing_half_done(of_people, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_damaged_bundle_is_explained(of_people, tmp_path):
+def python_of(text: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+def test_the_lines_of_the_card_run_as_printed(bundled, tmp_path, monkeypatch):
+    _, folder = bundled
+    shutil.copytree(folder, tmp_path / folder.name)
+    for name in ("a.jpg", "b.jpg"):
+        people.person(1, 1, ord(name[0])).save(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    told: dict = {}
+    found = []
+    blocks = python_of((folder / CARD).read_text())
+    assert len(blocks) == 3
+    for block in blocks:
+        exec(block, told)
+        found.append(np.asarray(told["features" if "features" in told else "descriptors"]))
+    np.testing.assert_array_equal(found[0], found[1])
+    assert ((found[0] * found[2]).sum(1) / (found[0] ** 2).sum(1)).min() > 0.99, "the model itself may run in bf16"
+
+
+def test_the_card_has_the_hubs_metadata(bundled):
+    _, folder = bundled
+    data = ModelCard.load(folder / CARD).data
+    assert (data.license, data.library_name, data.pipeline_tag) == ("apache-2.0", "csametric", "image-feature-extraction")
+    assert {"csametric", "metric-learning", "self-attention"} < set(data.tags)
+
+
+def test_saved_onto_itself_it_is_whole(bundled, tmp_path):
+    _, folder = bundled
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    Bundle.from_pretrained(copy).save_pretrained(copy)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        path.name: path.read_bytes() for path in copy.iterdir()
+    }
+
+
+class Hub:
+    """What huggingface_hub would send to and get from its server, in a folder."""
+
+    def __init__(self, token=None):
+        pass
+
+    def create_repo(self, repo_id, private, exist_ok):
+        return type("Repository", (), {"repo_id": repo_id})
+
+    def upload_folder(self, *, repo_id, folder_path, **_):
+        self.stored[repo_id] = {path.name: path.read_bytes() for path in folder_path.iterdir()}
+        return repo_id
+
+
+def test_pushed_it_has_its_own_files_only(bundled, tmp_path, monkeypatch):
+    _, folder = bundled
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    (copy / "evaluation").mkdir()
+    (copy / "evaluation" / "people.json").write_text('{"data": "folder:/home/me/people"}')
+    monkeypatch.setattr("huggingface_hub.hub_mixin.HfApi", Hub)
+    monkeypatch.setattr(Hub, "stored", {}, raising=False)
+    Bundle.from_pretrained(copy).push_to_hub("me/model")
+    assert Hub.stored["me/model"] == {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_repository_of_the_hub(bundled, monkeypatch):
+    run, folder = bundled
+    asked = []
+
+    def snapshot(name, **options):
+        asked.append((name, options))
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", lambda filename, **_: str(folder / filename))
+    monkeypatch.setattr("csametric.bundle.snapshot_download", snapshot)
+    images = inputs_of(load(run))
+    assert torch.equal(Bundle.from_pretrained("me/model", revision="main").embed(images), load(run).embed(images))
+    ((name, options),) = asked
+    assert (name, options["revision"]) == ("me/model", "main")
+    assert set(options["allow_patterns"]) >= {path.name for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("files", "mend"),
+    [
+        ({"config.json": '{"model_type": "bert"}', "model.safetensors": "theirs"}, "is no bundle"),
+        ({"config.json": '{"library_name": "csametric"}', ".git/HEAD": "ref"}, "holds .git beside the bundle"),
+        ({"experiment.json": "{}"}, "is no bundle"),
+    ],
+)
+def test_nothing_but_a_bundle_is_replaced(of_people, tmp_path, files, mend):
+    for name, content in files.items():
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_text(content)
+    with pytest.raises(UserError, match=mend):
+        write_bundle(of_people, tmp_path / "out", scores_table(of_people), onnx=False)
+    assert {name: (tmp_path / "out" / name).read_text() for name in files} == files
+
+
+def test_a_file_a_bundle_and_the_folder_one_is_in(of_people, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="is no folder"):
+        write_bundle(of_people, tmp_path / "file", scores_table(of_people), onnx=False)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    write_bundle(of_people, Path(), scores_table(of_people), onnx=False)
+    assert (tmp_path / "here" / CARD).read_text().count('load("here")') == 1
+    with pytest.raises(UserError, match="is a bundle already"):
+        write_bundle(tmp_path / "here", tmp_path / "again", scores_table(of_people), onnx=False)
+
+
+def test_a_failure_leaves_the_bundle_that_was_there(of_people, tmp_path, monkeypatch):
     write_bundle(of_people, tmp_path / "bundle", scores_table(of_people), onnx=False)
-    weights = tmp_path / "bundle" / checkpoint.BUNDLED_WEIGHTS
-    weights.write_bytes(weights.read_bytes()[:1000])
-    with pytest.raises(UserError, match="damaged"):
+    before = {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()}
+    monkeypatch.setattr("csametric.bundle.card", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_bundle(of_people, tmp_path / "bundle", scores_table(of_people), onnx=False)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_after_a_kill_between_the_renames_the_old_one_is_put_back(of_people, tmp_path, monkeypatch):
+    write_bundle(of_people, tmp_path / "bundle", scores_table(of_people), onnx=False)
+    (tmp_path / "bundle").rename(tmp_path / ".bundle.old")
+    (tmp_path / ".bundle.part").mkdir()
+    monkeypatch.setattr("csametric.bundle.card", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        write_bundle(of_people, tmp_path / "bundle", scores_table(of_people), onnx=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+    load(tmp_path / "bundle")
+
+
+def test_an_onnx_program_that_says_something_else_is_refused(of_people, tmp_path, monkeypatch):
+    monkeypatch.setattr("csametric.bundle._largest_error", lambda *_: float("nan"))
+    with pytest.raises(ExportError, match="--no-onnx"):
+        write_bundle(of_people, tmp_path / "bundle", scores_table(of_people))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "mend"),
+    [
+        (checkpoint.BUNDLED_WEIGHTS, lambda path: path.write_bytes(path.read_bytes()[:1000]), "damaged.*get the bundle again"),
+        (checkpoint.BUNDLED_WEIGHTS, lambda path: path.unlink(), "has no model.safetensors: get the bundle again"),
+        (checkpoint.EXPERIMENT, lambda path: path.write_text("{"), "damaged.*get the bundle again"),
+        (checkpoint.BUNDLED_WEIGHTS, lambda path: save_weights(path, nn.Linear(2, 2)), "does not fit"),
+    ],
+    ids=["cut weights", "no weights", "cut experiment", "other weights"],
+)
+def test_a_damaged_bundle_is_explained(of_people, tmp_path, name, damage, mend):
+    write_bundle(of_people, tmp_path / "bundle", scores_table(of_people), onnx=False)
+    damage(tmp_path / "bundle" / name)
+    with pytest.raises(UserError, match=mend):
         load(tmp_path / "bundle")
+
+
+def test_a_file_of_weights_keeps_its_name_alone(of_people):
+    experiment = override(checkpoint.read_experiment(of_people), ["model.pretrained=/data/me/r50.pth"])
+    assert without_paths(experiment).model.pretrained == "r50.pth"

@@ -6,7 +6,8 @@ model.safetensors                  README.md, the card               model.onnx,
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,12 +28,14 @@ from csametric.models.pcb import PCB
 from csametric.report.page import Table
 from csametric.training.checkpoint import (
     BUNDLED_WEIGHTS,
+    CONFIG,
     ENVIRONMENT,
     EXPERIMENT,
     SCORES,
     read_environment,
     read_scores,
     save_weights,
+    sync_folder,
     write_atomically,
     write_text,
 )
@@ -45,30 +48,45 @@ from csametric.training.experiment import (
     to_json,
 )
 
-CONFIG, CARD, ONNX = "config.json", "README.md", "model.onnx"
+CARD, ONNX = "README.md", "model.onnx"
 FILES = (CONFIG, EXPERIMENT, ENVIRONMENT, SCORES, BUNDLED_WEIGHTS, CARD, ONNX)
 LARGEST_ERROR = 1e-4
 Embedder = PatchEmbedder | ImageEmbedder
+
+
+class ExportError(RuntimeError):
+    """The network cannot be said in ONNX, or says something else there."""
 
 
 class Bundle(ModelHubMixin, library_name="csametric", license="apache-2.0", tags=["metric-learning", "self-attention"]):
     """A bundle by the conventions of huggingface_hub: `from_pretrained`, `save_pretrained`, `push_to_hub`.
 
     `Bundle.from_pretrained(FOLDER_OR_NAME)` takes a folder that `write_bundle` made, or a repository of the hub that holds one.
+
+    Raises:
+        UserError: the folder is no bundle, or it is damaged.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
+        if not _is_bundle(self.folder):
+            raise UserError(f"{folder} is no bundle; make one with csametric export RUN --bundle FOLDER")
         self.embedder = load(self.folder)
+        self._hub_mixin_config = json.loads((self.folder / CONFIG).read_text())
 
     def embed(self, images: Images) -> Tensor:
         """As `inference.ImageEmbedder.embed` or `inference.PatchEmbedder.embed`, whichever the model is."""
         return cast(ImageEmbedder, self.embedder).embed(images)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        for name in FILES:
-            if (self.folder / name).is_file():
-                shutil.copyfile(self.folder / name, save_directory / name)
+        """All files; `save_pretrained` has removed config.json before, also where the bundle is saved onto itself."""
+        write_text(save_directory / CONFIG, json.dumps(self._hub_mixin_config, indent=1))
+        for name in set(FILES) - {CONFIG}:
+            source, target = self.folder / name, save_directory / name
+            if not source.is_file():
+                target.unlink(missing_ok=True)
+            elif not (target.exists() and target.samefile(source)):
+                shutil.copyfile(source, target)
 
     @classmethod
     def _from_pretrained(
@@ -96,65 +114,100 @@ class Bundle(ModelHubMixin, library_name="csametric", license="apache-2.0", tags
         return cls(folder)
 
 
-def write_bundle(run: Path, folder: Path, figures: Table, onnx: bool = True) -> None:
+def write_bundle(run: Path, folder: Path, figures: Table | None, onnx: bool = True) -> None:
     """Make the bundle of a finished run, aside and then under its name.
 
     Args:
-        folder: is made, or replaced where it is a bundle already.
-        figures: what the card says of the scores.
+        folder: is made, or replaced where it is a bundle already and nothing else.
+        figures: what the card says of the scores; None for converted weights, which have none.
         onnx: whether to write model.onnx, checked against the model.
 
     Raises:
-        UserError: the folder holds something else, the run is not finished, a package for ONNX is missing, or the ONNX program
-            does not give what the model gives.
+        UserError: the folder holds something else, the run is not finished or is a bundle, or a package for ONNX is missing.
+        ExportError: the network cannot be exported, or the ONNX program does not give what it gives.
     """
-    if folder.exists() and not _is_bundle(folder) and any(folder.iterdir()):
-        raise UserError(f"{folder} holds files and is no bundle; name another folder")
+    folder = folder.expanduser().resolve()
+    _check_free(folder)
+    if _is_bundle(run):
+        raise UserError(f"{run} is a bundle already; copy it, or name the run it was made from")
     if onnx:
         _need_onnx()
     model = load(run, device="cpu")
-    aside = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
+    with _put_in_place(folder) as aside:
         _write(folder.name, run, model, aside, figures, onnx)
+
+
+def _check_free(folder: Path) -> None:
+    """Nothing but a bundle is ever replaced: no other files, a clone's .git neither."""
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is no folder; name another")
+    if not folder.exists() or not any(folder.iterdir()):
+        return
+    if not _is_bundle(folder):
+        raise UserError(f"{folder} holds files and is no bundle; name another folder")
+    others = sorted(path.name for path in folder.iterdir() if path.name not in FILES)
+    if others:
+        raise UserError(f"{folder} holds {', '.join(others[:3])} beside the bundle; move that away, or name another folder")
+
+
+@contextmanager
+def _put_in_place(folder: Path) -> Iterator[Path]:
+    """A folder aside that is put in the place of `folder` when the block ends, and removed when it fails.
+
+    What a kill can leave is a hidden folder beside it: .NAME.part, not finished, or .NAME.old, put back by the next call.
+    """
+    aside, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    try:
+        yield aside
         if folder.exists():
-            shutil.rmtree(folder)
+            shutil.rmtree(old, ignore_errors=True)
+            folder.rename(old)
         aside.rename(folder)
+        sync_folder(folder.parent)
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def _write(name: str, run: Path, model: Embedder, folder: Path, figures: Table, onnx: bool) -> None:
+def _write(name: str, run: Path, model: Embedder, folder: Path, figures: Table | None, onnx: bool) -> None:
     experiment = json.loads(to_json(without_paths(model.experiment)))
     ids = model.model.classifiers[0].out_features if isinstance(model.model, PCB) else None
     save_weights(folder / BUNDLED_WEIGHTS, model.model)
     write_text(folder / EXPERIMENT, json.dumps(experiment, indent=1))
     write_text(folder / CONFIG, json.dumps({"library_name": "csametric", "num_ids": ids, "experiment": experiment}, indent=1))
-    environment, scores = read_environment(run), read_scores(run)
-    machine = {name: value for name, value in environment.items() if name != "data"}
-    write_text(folder / ENVIRONMENT, json.dumps(machine, indent=1))
-    told = {name: value for name, value in scores.items() if name != "ranked"}
-    write_text(folder / SCORES, json.dumps(told, indent=1))
+    commit, trained_on = "unknown", None
+    if figures is not None:
+        environment, scores = read_environment(run), read_scores(run)
+        trained_on = words_for_data(model.experiment, environment.pop("data"), scores)
+        commit = environment.get("commit", commit)
+        write_text(folder / ENVIRONMENT, json.dumps(environment, indent=1))
+        told = {name: value for name, value in scores.items() if name != "ranked"}
+        write_text(folder / SCORES, json.dumps(told, indent=1))
     error = write_onnx(model, folder / ONNX) if onnx else None
-    trained_on = words_for_data(model.experiment, environment["data"], scores)
-    write_text(folder / CARD, card(name, model, machine.get("commit", "unknown"), trained_on, figures, error))
+    write_text(folder / CARD, card(name, model, commit, trained_on, figures, error))
 
 
 def _is_bundle(folder: Path) -> bool:
-    return all((folder / name).is_file() for name in (CONFIG, BUNDLED_WEIGHTS))
+    try:
+        config = json.loads((folder / CONFIG).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(config, dict) and config.get("library_name") == "csametric"
 
 
 def without_paths(experiment: Experiment) -> Experiment:
-    """The experiment with no path of the machine: empty, or the name of a folder of photographs alone."""
+    """The experiment with no path of the machine: empty, or the name alone of photographs and of a file of weights."""
     if isinstance(experiment, ReidExperiment):
-        pretrained = experiment.model.pretrained
-        known = pretrained if pretrained in ("none", "imagenet", "wheel") else "none"
-        model = replace(experiment.model, start_from="", pretrained=known)
+        model = replace(experiment.model, start_from="", pretrained=Path(experiment.model.pretrained).name)
         return replace(experiment, data=replace(experiment.data, path=""), model=model)
     if isinstance(experiment, BrownExperiment):
         return replace(experiment, data=replace(experiment.data, root=""))
     assert isinstance(experiment, DescriptorExperiment)
-    return replace(experiment, data=replace(experiment.data, folder=Path(experiment.data.folder).name))
+    return replace(experiment, data=replace(experiment.data, folder=Path(experiment.data.folder).name or "photographs"))
 
 
 def write_onnx(model: Embedder, path: Path) -> float:
@@ -164,28 +217,31 @@ def write_onnx(model: Embedder, path: Path) -> float:
     (N, 1, 32, 32) -> "descriptors" (N, 128).
 
     Raises:
-        UserError: it gives other features than the model.
+        ExportError: the network cannot be exported, or the program gives other features.
     """
     exported = _Exported.of(model)
     example = torch.rand(2, *exported.shape, generator=torch.Generator().manual_seed(0))
-    program = torch.onnx.export(
-        exported.network,
-        (example,),
-        dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        input_names=[exported.input_name],
-        output_names=[exported.output_name],
-        verbose=False,
-    )
+    try:
+        program = torch.onnx.export(
+            exported.network,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=[exported.input_name],
+            output_names=[exported.output_name],
+            verbose=False,
+        )
+    except Exception as error:
+        raise ExportError(f"{model.experiment.recipe} cannot be exported ({type(error).__name__}); give --no-onnx") from error
     assert program is not None
     proto = program.model_proto
     for node in proto.graph.node:
         del node.metadata_props[:]  # among them the lines of source files
     write_atomically(path, lambda out: out.write(proto.SerializeToString()))
-    error = _largest_error(exported, path, torch.cat([example, example.flip(3)])[:3])
-    if error > LARGEST_ERROR:
-        raise UserError(f"the ONNX program is {error:.1e} from the model, more than {LARGEST_ERROR}; give --no-onnx")
-    return error
+    difference = _largest_error(exported, path, torch.cat([example, example.flip(3)])[:3])
+    if not difference <= LARGEST_ERROR:  # NaN is refused too
+        raise ExportError(f"the ONNX program is {difference:.1e} from the model, more than {LARGEST_ERROR}; give --no-onnx")
+    return difference
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -253,11 +309,13 @@ def words_for_data(experiment: Experiment, data: Mapping[str, Any], scores: Mapp
     return f"{len(keypoints):,} photographs without labels: {sum(keypoints):,} keypoints"
 
 
-def card(name: str, model: Embedder, commit: str, trained_on: str, figures: Table, onnx_error: float | None) -> str:
+def card(
+    name: str, model: Embedder, commit: str, trained_on: str | None, figures: Table | None, onnx_error: float | None
+) -> str:
     """The model card, Markdown with the hub's metadata in front.
 
     Args:
-        name: of the bundle. trained_on: in words. onnx_error: of model.onnx, None where there is none.
+        name: of the bundle. trained_on: in words. onnx_error: of model.onnx. None where that is not known or there is none.
     """
     experiment = model.experiment
     layers = [layer for layer in model.model.modules() if isinstance(layer, CompressedSelfAttention | SelfAttention)]
@@ -274,6 +332,7 @@ def card(name: str, model: Embedder, commit: str, trained_on: str, figures: Tabl
         alphas=[f"{layer.alpha.item():+.3f}" for layer in layers],
         parameters=sum(parameter.numel() for parameter in model.model.parameters()),
         dimensions=model.model.dimensions if isinstance(model.model, PCB) else 128,
+        support=model.support if isinstance(model, PatchEmbedder) else None,
         figures=figures,
         onnx_error=onnx_error,
         version=csametric.__version__,

@@ -138,7 +138,8 @@ def load(run: str | Path, device: str | torch.device | None = None) -> PatchEmbe
         return PatchEmbedder(network, experiment, chosen)
     assert isinstance(experiment, ReidExperiment)
     weights = read_weights(weights_of(folder))
-    model = reid.build_model(experiment.model, len(weights["classifiers.0.bias"]), trained=True)
+    num_ids = len(weights.get("classifiers.0.bias", (0,)))  # fit_weights explains weights of something else
+    model = reid.build_model(experiment.model, num_ids, trained=True)
     fit_weights(weights, model, weights_of(folder))
     return ImageEmbedder(model, experiment, chosen)
 

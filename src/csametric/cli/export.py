@@ -19,7 +19,9 @@ def export(
     """
     from csametric.bundle import write_bundle
     from csametric.cli.runs import scores_table
+    from csametric.training.checkpoint import ENVIRONMENT
 
-    write_bundle(run, bundle, scores_table(run), onnx=not no_onnx)
+    was_trained_here = (run / ENVIRONMENT).is_file()
+    write_bundle(run, bundle, scores_table(run) if was_trained_here else None, onnx=not no_onnx)
     for path in sorted(bundle.iterdir()):
         print(f"{path}  {path.stat().st_size / 2**20:,.1f} MiB")

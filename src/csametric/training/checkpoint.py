@@ -34,6 +34,7 @@ METRICS = "metrics.jsonl"
 CHECKPOINT = Path("state") / "checkpoint.pt"
 WEIGHTS, BUNDLED_WEIGHTS = "weights.safetensors", "model.safetensors"
 SCORES, EACH_SCORE = "scores.json", "scores.npz"
+CONFIG = "config.json"  # in bundles only
 RENAME = "give this run another folder (--name, or --out for the demo)"
 
 
@@ -47,12 +48,13 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
             out.flush()
             os.fsync(out.fileno())
         aside.replace(path)
-        _sync_folder(path.parent)
+        sync_folder(path.parent)
     finally:
         aside.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have what was renamed in a folder on the disk."""
     if os.name == "posix":
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -136,7 +138,8 @@ def read_experiment(folder: Path) -> Experiment:
     try:
         return from_json(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} is damaged ({error}); remove {folder} and train again") from error
+        mend = "get the bundle again" if (folder / CONFIG).exists() else f"remove {folder} and train again"
+        raise UserError(f"{path} is damaged ({error}); {mend}") from error
 
 
 def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: optim.Optimizer) -> None:
@@ -169,23 +172,26 @@ def save_weights(path: Path, model: nn.Module) -> None:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a run's weights by name.
+    """The tensors of a run's or a bundle's weights by name.
 
     Raises:
         UserError: the file is missing or damaged.
     """
+    bundled = path.name == BUNDLED_WEIGHTS
     if not path.is_file():
-        raise UserError(f"{path.parent} has no {path.name}: the run is not finished; run its `csametric train` again")
+        mend = "get the bundle again" if bundled else "the run is not finished; run its `csametric train` again"
+        raise UserError(f"{path.parent} has no {path.name}: {mend}")
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise UserError(f"{path} is damaged ({error}); remove it and train again") from error
+        mend = "get the bundle again" if bundled else "remove it and train again"
+        raise UserError(f"{path} is damaged ({error}); {mend}") from error
 
 
 def weights_of(folder: Path) -> Path:
-    """The weights of a run, or of a bundle."""
-    bundled = folder / BUNDLED_WEIGHTS
-    return bundled if bundled.is_file() else folder / WEIGHTS
+    """Where the weights of a run, or of a bundle, are or should be."""
+    is_bundle = (folder / BUNDLED_WEIGHTS).is_file() or (folder / CONFIG).is_file()
+    return folder / (BUNDLED_WEIGHTS if is_bundle and not (folder / WEIGHTS).is_file() else WEIGHTS)
 
 
 def load_weights(path: Path, model: nn.Module) -> None:

@@ -1,0 +1,81 @@
+"""export and what follows: the bundle evaluated, converted weights handed on, mistakes in one sentence."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from csametric import L2Net
+from csametric.bundle import ExportError
+from csametric.training import checkpoint, loop
+from csametric.training.experiment import BrownExperiment, to_json
+from tests.data import people
+from tests.training import tiny_reid
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("work")
+    market = people.write_market(folder / "market")
+    loop.train(tiny_reid.experiment("market1501", market, "epochs=2"), folder / "run")
+    return folder
+
+
+def test_a_bundle_can_be_evaluated(work, called_here):
+    done = called_here("export", "run", "--bundle", "bundle", "--no-onnx", cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert "bundle/model.safetensors" in done.stdout
+    assert not (work / "bundle" / "model.onnx").exists()
+    scored = called_here("evaluate", "bundle", "--data", "market1501:market", cwd=work)
+    assert scored.returncode == 0, scored.stderr
+    assert f"{100 * checkpoint.read_scores(work / 'run')['map_step']:.2f}" in scored.stdout
+    without = called_here("evaluate", "bundle", cwd=work)
+    assert without.returncode == 2
+    assert "give --data KIND:PATH" in without.stderr
+
+
+def test_converted_weights_tell_that_nothing_was_measured(tmp_path, called_here):
+    torch.manual_seed(0)
+    experiment = BrownExperiment(recipe="brown_hardnet")
+    checkpoint.save_weights(tmp_path / "run" / checkpoint.WEIGHTS, L2Net())
+    checkpoint.write_text(tmp_path / "run" / checkpoint.EXPERIMENT, to_json(experiment))
+    done = called_here("export", "run", "--bundle", "bundle", "--no-onnx", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    card = (tmp_path / "bundle" / "README.md").read_text()
+    assert "Nothing was measured" in card
+    assert "liberty" not in card
+    assert not (tmp_path / "bundle" / checkpoint.SCORES).exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["nowhere", "--bundle", "out"], "is no run"),
+        (["run", "--bundle", "market"], "holds files and is no bundle"),
+        (["run", "--bundle", "run"], "holds files and is no bundle"),
+    ],
+)
+def test_mistakes_are_one_sentence_and_status_two(work, called_here, words, message):
+    done = called_here("export", *words, cwd=work)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_without_the_packages_of_onnx(work, called_here, monkeypatch):
+    monkeypatch.setattr("csametric.bundle.find_spec", lambda name: None if name == "onnxscript" else object())
+    done = called_here("export", "run", "--bundle", "other", cwd=work)
+    assert done.returncode == 2
+    assert "model.onnx needs onnxscript; pip install 'csametric[onnx]', or give --no-onnx" in done.stderr
+    assert not (work / "other").exists()
+
+
+def test_an_onnx_program_that_differs_is_status_one(work, called_here, monkeypatch):
+    def differ(*_):
+        raise ExportError("the ONNX program is 1.0 from the model; give --no-onnx")
+
+    monkeypatch.setattr("csametric.bundle.write_onnx", differ)
+    done = called_here("export", "run", "--bundle", "other", cwd=work)
+    assert done.returncode == 1
+    assert "1.0 from the model; give --no-onnx" in done.stderr
+    assert not (work / "other").exists()
