@@ -34,6 +34,7 @@ bench: setup
 	$(BIN)/python -m bench.model
 	$(BIN)/python -m bench.memory
 	$(BIN)/python -m bench.growth
+	$(BIN)/python -m bench.explorer
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis build dist

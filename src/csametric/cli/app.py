@@ -7,7 +7,7 @@ from pathlib import Path
 
 import typer
 
-from csametric.cli import attend, bench, datasets, demo, export, hpatches, matching, reproduce, runs, system
+from csametric.cli import attend, bench, datasets, demo, export, hpatches, matching, reproduce, runs, serve, system
 from csametric.errors import UserError, explaining_full_disk
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app.command()(attend.attend)
 app.command()(reproduce.reproduce)
 app.command()(matching.match)
 app.add_typer(hpatches.app, name="hpatches")
+app.command()(serve.serve)
 app.command()(runs.convert)
 app.command()(export.export)
 app.command()(runs.recipes)

@@ -31,14 +31,7 @@ def attend(
 
     Example: csametric attend runs/pcb_csa query/0001_c1s1_001051_00.jpg --at 0.2,0.5 --at 0.8,0.4
     """
-    from csametric.cli.attention_figures import (
-        Chosen,
-        attention_figure,
-        contact_sheet,
-        heaviest_layer,
-        save_figure,
-        statistics_table,
-    )
+    from csametric.cli import attention_figures as drawing
     from csametric.cli.tables import print_table
     from csametric.data.records import image_files
     from csametric.data.transforms import read_colours
@@ -51,13 +44,18 @@ def attend(
     is_folder = len(images) == 1 and images[0].is_dir()
     files = image_files(images[0])[:SHEET_IMAGES] if is_folder else images
     attended = [model.attend(read_colours(path)) for path in files]
-    positions = [_position(text) for text in at] if at else None
-    chosen = Chosen(
-        layer=layer or heaviest_layer(attended[0]), group=group - 1, **({"positions": positions} if positions else {})
+    chosen = drawing.Chosen(
+        layer=layer or drawing.heaviest_layer(attended[0]),
+        group=group - 1,
+        positions=[_position(text) for text in at or ()] or drawing.SIX_POSITIONS,
     )
-    drawn = contact_sheet(attended, [path.stem for path in files], chosen) if is_folder else attention_figure(attended, chosen)
-    save_figure(drawn, out)
-    table = statistics_table(attended)
+    if out.suffix == ".html":
+        drawing.write_attention_page(out, run.name, attended, chosen)
+    elif is_folder:
+        drawing.save_figure(drawing.contact_sheet(attended, [path.stem for path in files], chosen), out)
+    else:
+        drawing.save_figure(drawing.attention_figure(attended, chosen), out)
+    table = drawing.statistics_table(attended)
     print_table(f"{run}, {len(files)} images; drawn: {chosen.layer}, group {group}", table.header, table.rows)
     print(f"written: {out}")
 

@@ -1,9 +1,8 @@
 """From attended images to the paper's Figure 5, and to the figures that test what it says."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -18,9 +17,9 @@ from csametric.data.transforms import read_colours
 from csametric.errors import UserError
 from csametric.inference import AttendedImage, ImageEmbedder, load
 from csametric.report import figures
-from csametric.report.explorer import LayerView, encode_view
-from csametric.report.page import Section, Table
-from csametric.training.checkpoint import write_atomically
+from csametric.report.page import Section, Table, render
+from csametric.training.checkpoint import write_atomically, write_text
+from csametric.web.views import view_of
 
 BASE_SHOWN, EXPLORED = 2, 2
 STATISTICS_MEAN = (
@@ -83,10 +82,13 @@ def figure_5(run: Path, count: int = 4) -> tuple[Figure, str]:
     return attention_figure(images, chosen), caption
 
 
-def attention_section(label: str, images: Sequence[AttendedImage]) -> Section:
-    """What a run looks at: whether its layers are healthy, its maps as in the paper's Figure 5, and the same to explore."""
-    chosen = Chosen(layer=heaviest_layer(images[0]))
-    caption = f"{chosen.layer}, group 1: two base maps, the maps of six positions, over each its largest cosine to a base map"
+def attention_section(label: str, images: Sequence[AttendedImage], chosen: Chosen | None = None) -> Section:
+    """Whether the layers of a run are healthy, its maps as in the paper's Figure 5, and the same to explore."""
+    chosen = chosen or Chosen(layer=heaviest_layer(images[0]))
+    caption = (
+        f"{chosen.layer}, group {chosen.group + 1}: two base maps, then the maps of {len(chosen.positions)} positions, over each "
+        "its largest cosine to a base map"
+    )
     return Section(
         title=f"What {label} looks at",
         text=STATISTICS_MEAN,
@@ -96,13 +98,10 @@ def attention_section(label: str, images: Sequence[AttendedImage]) -> Section:
     )
 
 
-def view_of(image: AttendedImage) -> dict[str, Any]:
-    """An attended image as the explorer of a page takes it."""
-    layers = [
-        LayerView(name=place, alpha=layer.alpha, base=layer.maps.base[0].numpy(), weights=layer.maps.weights[0].numpy())
-        for place, layer in image.layers.items()
-    ]
-    return encode_view(image.image, layers)
+def write_attention_page(path: Path, label: str, images: Sequence[AttendedImage], chosen: Chosen) -> None:
+    """The same section as a page of its own."""
+    title = f"What {label} looks at"
+    write_text(path, render(title, f"{len(images)} images", [replace(attention_section(label, images, chosen), title="Maps")]))
 
 
 def grey_to_colours(patch_HW: NDArray) -> NDArray:

@@ -17,6 +17,7 @@
     '000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 d04545 e35933 f1711f f98c0a fcaa0f f9c932 f2e865 fcffa4';
   const EMPHASISED = 3; // base maps of the largest weights
   const QUIET = 600; // milliseconds without a change before the position is announced
+  const SCALES = [0.05, 0.1, 0.2, 0.5, 1]; // of bars
   const NOWHERE = -1;
   const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
   const colours = colourTable(INFERNO.split(' '));
@@ -287,16 +288,19 @@
     const values = chosen === NOWHERE ? panel.reconstructed : baseMap(layer, group, chosen);
     const range = rangeOf(values);
     paint(panel.canvas, values, sameScale ? [0, layer.largest] : range);
-    const what = chosen === NOWHERE ? 'seen from the position' : `base map ${chosen}, weight ${panel.weights[chosen].toFixed(3)}`;
+    const what = chosen === NOWHERE ? 'from the position' : `base map ${chosen}: ${panel.weights[chosen].toFixed(3)}`;
     setText(panel.what, what);
-    setText(panel.range, `${times(range[0])} to ${times(range[1])} × uniform`);
+    setText(panel.range, `${times(range[0])} to ${times(range[1])}`);
   }
 
+  /* As images: hundreds of canvases would slow every frame, whether they change or not. */
   function paintStrip(panel, sameScale) {
     const { layer, group } = panel;
+    const canvas = makeCanvas(layer);
     panel.cells.forEach((cell, k) => {
       const values = baseMap(layer, group, k);
-      paint(cell.firstChild, values, sameScale ? [0, layer.largest] : rangeOf(values));
+      paint(canvas, values, sameScale ? [0, layer.largest] : rangeOf(values));
+      cell.firstChild.src = canvas.toDataURL();
     });
   }
 
@@ -311,13 +315,38 @@
     readWeights(panel, cell);
     reconstruct(panel);
     panel.marker.style.transform = `translate(${100 * cell.x}%, ${100 * cell.y}%)`;
-    panel.bars.forEach((bar, k) => {
-      bar.style.transform = `scaleY(${panel.weights[k] / panel.top})`;
-    });
     emphasise(panel, largestWeights(panel.weights));
+    showBars(panel);
     const alike = mostAlike(panel);
-    setText(panel.alike, `${alike.cosine.toFixed(2)}, base map ${alike.map}`);
+    setText(panel.alike, `${alike.cosine.toFixed(2)}: base map ${alike.map}`);
     paintMap(panel, sameScale);
+  }
+
+  /* The scale changes in steps, so that bars can be compared from position to position. */
+  function showBars(panel) {
+    const top = SCALES.find((each) => each >= panel.weights[panel.largest[0]]) ?? 1;
+    setText(panel.top, `weights, 0 to ${top}`);
+    panel.uniform.style.transform = `translateY(${-100 / panel.layer.maps / top}%)`;
+    panel.scale = top;
+    panel.bars.style.clipPath = outline(panel, [...panel.weights.keys()]);
+    panel.largeBars.style.clipPath = outline(panel, panel.largest.slice(1).sort((a, b) => a - b));
+    panel.largestBar.style.clipPath = outline(panel, panel.largest.slice(0, 1));
+    showChosenBar(panel);
+  }
+
+  function showChosenBar(panel) {
+    const chosen = chosenMap(panel);
+    panel.chosenBar.style.clipPath = outline(panel, chosen === NOWHERE ? [] : [chosen]);
+  }
+
+  /* Bars cut out of a filled box, from left to right, their heights as shares of the scale. */
+  function outline(panel, maps) {
+    const corners = maps.flatMap((k) => {
+      const top = 100 - (100 * panel.weights[k]) / panel.scale;
+      const [left, right] = [k, k + 0.88].map((place) => (100 * place) / panel.layer.maps);
+      return [`${left}% 100%`, `${left}% ${top}%`, `${right}% ${top}%`, `${right}% 100%`];
+    });
+    return `polygon(${corners.join() || '0 0'})`;
   }
 
   function emphasise(panel, largest) {
@@ -328,11 +357,11 @@
     mark(panel, panel.largest.filter((map) => !largest.includes(map)), 'is-large', false);
     mark(panel, largest.filter((map) => !panel.largest.includes(map)), 'is-large', true);
     panel.largest = largest;
-    setText(panel.strongest, `${panel.weights[largest[0]].toFixed(3)}, base map ${largest[0]}`);
+    setText(panel.strongest, `${panel.weights[largest[0]].toFixed(3)}: base map ${largest[0]}`);
   }
 
   function mark(panel, maps, name, on) {
-    maps.forEach((map) => [panel.bars[map], panel.cells[map]].forEach((element) => element.classList.toggle(name, on)));
+    maps.forEach((map) => panel.cells[map].classList.toggle(name, on));
   }
 
   function showPosition(picker, view, state, cell, finest) {
@@ -346,8 +375,7 @@
 
   function showPinned(picker, pinned) {
     picker.pin.setAttribute('aria-pressed', pinned);
-    picker.whole.classList.toggle('is-pinned', pinned);
-    setText(picker.pin, pinned ? 'Pinned here · release' : 'Follows the pointer · pin');
+    picker.image.classList.toggle('is-pinned', pinned);
   }
 
   function inWords(cell, panels) {
@@ -367,6 +395,7 @@
     if (now === before) return;
     mark(panel, [before, now].filter((map) => map !== NOWHERE), 'is-chosen', false);
     mark(panel, [now].filter((map) => map !== NOWHERE), 'is-chosen', true);
+    showChosenBar(panel);
     repaint();
   }
 
@@ -421,7 +450,8 @@
   }
 
   function buildBody(picker, stages) {
-    return make('div', 'explorer-body', {}, picker.whole, make('div', 'explorer-stages', {}, ...stages.map((each) => each.whole)));
+    const whole = make('div', 'explorer-stages', {}, ...stages.map((stage) => stage.whole));
+    return make('div', 'explorer-body', {}, picker.controls, picker.image, whole, picker.live);
   }
 
   function buildPicker(view) {
@@ -434,71 +464,81 @@
       'aria-valuemin': '0',
     }, photo, cross);
     const where = make('output', 'explorer-where', { 'aria-live': 'off' });
-    const pin = make('button', 'explorer-pin', { type: 'button' });
+    const pin = make('button', 'explorer-pin', { type: 'button' }, 'Pin the position');
     const strength = make('input', '', { type: 'range', min: '0', max: '1', step: '0.05', value: '0.7' });
     const sameScale = make('input', '', { type: 'checkbox' });
     const live = make('p', 'explorer-live', { 'aria-live': 'polite' });
     const controls = make('div', 'explorer-controls', {},
-      make('p', '', {}, make('span', 'explorer-quiet', {}, 'position '), where),
+      make('p', '', {}, 'Position ', where),
       pin,
-      make('p', 'explorer-quiet', {}, 'Hover, drag or use the arrow keys; a click or tap pins.'),
       make('label', '', {}, 'Map over the image', strength),
       make('label', 'explorer-check', {}, sameScale, 'One colour scale a stage'),
-      make('div', 'explorer-legend', { 'aria-hidden': 'true' }, make('span', '', {}, 'least'), make('i'), make('span', '', {}, 'most')),
-      make('p', 'explorer-quiet', {}, 'Everything counts from 0, as in maps.at(y, x).'),
+      make('div', 'explorer-legend', { 'aria-hidden': 'true' }, 'least', make('i'), 'most'),
+      make('p', 'explorer-quiet', {}, 'Hover, drag, or use the arrow keys; a click or tap pins. Positions and base maps count from 0, as in maps.at(y, x).'),
     );
-    return { whole: make('div', 'explorer-picker', {}, image, controls, live), image, cross, where, pin, strength, sameScale, live };
+    return { image, controls, cross, where, pin, strength, sameScale, live };
   }
 
   function buildStage(layer, view) {
     const where = make('span', 'explorer-where');
     const title = make('h3', '', {}, layer.name);
-    const alpha = make('span', '', {}, `alpha ${layer.alpha.toFixed(3)}`);
-    const size = make('span', '', {}, `${layer.height} × ${layer.width} positions`);
+    const alpha = make('span', '', {}, `alpha ${layer.alpha.toFixed(3).replace('-', '−')}`);
+    const size = make('span', '', {}, where, ` of ${layer.height} × ${layer.width}`);
     const panels = Array.from({ length: layer.groups }, (_, group) => buildPanel(layer, group, view));
-    const head = make('header', '', {}, title, alpha, size, where);
+    const head = make('header', '', {}, title, size, alpha);
     const whole = make('section', 'explorer-stage', {}, head, make('div', 'explorer-panels', {}, ...panels.map((each) => each.whole)));
     return { whole, layer, panels, where, cell: { y: NOWHERE, x: NOWHERE } };
   }
 
   function buildPanel(layer, group, view) {
-    const label = `${layer.name}, group ${group}`;
-    const canvas = makeCanvas(layer);
-    const marker = make('i', 'explorer-cell');
-    Object.assign(marker.style, { width: `${100 / layer.width}%`, height: `${100 / layer.height}%` });
-    const over = make('div', 'explorer-over', { 'aria-hidden': 'true' }, make('img', '', { src: view.image, alt: '' }), canvas, marker);
-    const bars = Array.from({ length: layer.maps }, () => make('i'));
-    const cells = bars.map((_, k) => make('div', '', { role: 'option', tabindex: k ? '-1' : '0', 'aria-label': `base map ${k}`, 'aria-selected': 'false' }, makeCanvas(layer)));
+    const label = `${layer.name}, group ${group + 1}`;
+    const { over, canvas, marker } = buildOverlay(layer, view);
+    const cells = Array.from({ length: layer.maps }, (_, map) => buildCell(map));
     const strip = make('div', 'explorer-strip', { role: 'listbox', 'aria-label': `Base maps of ${label}` }, ...cells);
-    const top = largestWeight(layer, group);
-    const uniform = make('b', 'explorer-uniform');
-    uniform.style.bottom = `${100 / layer.maps / top}%`;
-    const chart = make('div', 'explorer-bars', { role: 'img', 'aria-label': `Weights of the base maps of ${label}` }, ...bars, uniform);
-    strip.style.setProperty('--least', layer.maps > 8 ? '1.05rem' : '2.2rem');
-    const numbers = Object.fromEntries(['what', 'range', 'strongest', 'alike'].map((name) => [name, make('dd')]));
-    const facts = make('dl', '', {},
-      make('dt', '', {}, 'shown'), numbers.what,
-      make('dt', '', {}, 'range'), numbers.range,
-      make('dt', '', {}, 'largest weight'), numbers.strongest,
-      make('dt', '', {}, 'largest cosine'), numbers.alike);
-    const scale = make('p', 'explorer-top explorer-quiet', {}, make('span', '', {}, `weights, 0 to ${top.toFixed(2)}`), make('span', '', {}, `dashed: 1/${layer.maps}`));
-    const side = make('div', 'explorer-side', {}, make('h4', '', {}, `group ${group}`), facts, scale, chart, strip);
+    strip.style.setProperty('--columns', Math.min(Math.max(layer.maps, 8), 16));
+    const { chart, ...bars } = buildBars(layer, label);
+    const top = make('span');
+    const legend = make('p', 'explorer-scale', {}, top, make('span', '', {}, `dashed: 1/${layer.maps}`));
+    const { facts, ...numbers } = buildFacts();
+    const side = make('div', 'explorer-side', {}, make('h4', '', {}, `group ${group + 1} of ${layer.groups}`), facts, legend, chart, strip);
     const whole = make('section', 'explorer-panel', { 'aria-label': label }, over, side);
     return {
-      whole, layer, group, label, canvas, marker, bars, cells, strip, chart, top, ...numbers,
+      whole, layer, group, label, canvas, marker, cells, strip, chart, top, scale: 1, ...bars, ...numbers,
       weights: new Float32Array(layer.maps), reconstructed: new Float32Array(layer.positions),
       largest: [], touched: NOWHERE, kept: NOWHERE,
     };
   }
 
-  function makeCanvas(layer) {
-    return Object.assign(document.createElement('canvas'), { width: layer.width, height: layer.height });
+  function buildOverlay(layer, view) {
+    const canvas = makeCanvas(layer);
+    const marker = make('i', 'explorer-cell');
+    Object.assign(marker.style, { width: `${100 / layer.width}%`, height: `${100 / layer.height}%` });
+    const photo = make('img', '', { src: view.image, alt: '' });
+    return { canvas, marker, over: make('div', 'explorer-over', { 'aria-hidden': 'true' }, photo, canvas, marker) };
   }
 
-  /* Of all positions, so that a bar means the same at each. */
-  function largestWeight(layer, group) {
-    const count = layer.maps * layer.positions;
-    return rangeOf(layer.weights.subarray(group * count, (group + 1) * count))[1];
+  function buildCell(map) {
+    const attributes = { role: 'option', tabindex: map ? '-1' : '0', 'aria-label': `base map ${map}`, 'aria-selected': 'false' };
+    return make('div', '', attributes, make('img', '', { alt: '', draggable: 'false' }));
+  }
+
+  function buildBars(layer, label) {
+    const names = ['bars', 'largeBars', 'largestBar', 'chosenBar'];
+    const boxes = Object.fromEntries(names.map((name) => [name, make('i', name)]));
+    const uniform = make('b', 'explorer-uniform');
+    const attributes = { role: 'img', 'aria-label': `Weights of the base maps of ${label}` };
+    return { ...boxes, uniform, chart: make('div', 'explorer-bars', attributes, ...Object.values(boxes), uniform) };
+  }
+
+  function buildFacts() {
+    const words = { what: 'shown', range: 'times uniform', strongest: 'largest weight', alike: 'largest cosine' };
+    const numbers = Object.fromEntries(Object.keys(words).map((name) => [name, make('dd')]));
+    const rows = Object.entries(words).flatMap(([name, word]) => [make('dt', '', {}, word), numbers[name]]);
+    return { facts: make('dl', '', {}, ...rows), ...numbers };
+  }
+
+  function makeCanvas(layer) {
+    return Object.assign(document.createElement('canvas'), { width: layer.width, height: layer.height });
   }
 
   function pixelUnder(image, view, pointer) {

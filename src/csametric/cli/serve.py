@@ -1,0 +1,115 @@
+"""serve: the attention explorer in the browser."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import socket
+
+    from starlette.applications import Starlette
+
+MOST_CONNECTIONS = 32  # of which each may hold a file of 20 MiB
+
+
+def serve(
+    run: Annotated[Path, typer.Argument(help="A run's folder, e.g. runs/lite_pcb_csa.")],
+    image: Annotated[Path | None, typer.Option("--image", help="The picture the page begins with.")] = None,
+    host: Annotated[str, typer.Option("--host", help="The address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 takes a free one.")] = 8765,
+    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+) -> None:
+    """Show in a browser what each position of an image attends to; drop images on the page.
+
+    Example: csametric serve runs/lite_pcb_csa --image photo.jpg --open
+    """
+    _need_server()
+    app = _application(run, image, host)
+    with _listen(host, port) as listener:
+        address = f"http://{_in_address(host)}:{listener.getsockname()[1]}/"
+        if not _is_loopback(host):
+            print(f"csametric: whoever reaches {host} can send pictures to this server and see the first one")
+        print(f"{run} is shown at {address} (Ctrl-C stops it)", flush=True)
+        if open_browser:
+            import webbrowser
+
+            webbrowser.open(address)
+        _run(app, listener)
+
+
+def _need_server() -> None:
+    from importlib.util import find_spec
+
+    from csametric.errors import UserError
+
+    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise UserError(f"serve needs {' and '.join(missing)}; pip install 'csametric[web]'")
+
+
+def _application(run: Path, image: Path | None, host: str) -> "Starlette":
+    """With the model warm, so that the first picture is answered as soon as the others."""
+    import numpy as np
+
+    from csametric.errors import UserError
+    from csametric.inference import load
+    from csametric.web.server import make_app, read_picture
+
+    if image is not None and not image.is_file():
+        raise UserError(f"there is no image {image}; correct the path")
+    first = None if image is None else read_picture(image.read_bytes())
+    model = load(run)
+    model.attend(np.zeros((64, 64, 3), np.uint8))
+    return make_app(model.attend, f"What {run.name} attends to", first, host)
+
+
+def _listen(host: str, port: int) -> "socket.socket":
+    import errno
+    import socket
+
+    from csametric.errors import UserError
+
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except socket.gaierror as error:
+        raise UserError(f"{host} is no address of a machine ({error.strerror}); correct --host") from error
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise UserError(f"port {port} of {host} is in use; give another, e.g. --port {port + 1}, or 0 for any") from error
+        raise UserError(f"cannot listen at {host}, port {port} ({error.strerror}); choose another --host or --port") from error
+
+
+def _run(app: "Starlette", listener: "socket.socket") -> None:
+    from contextlib import suppress
+
+    import uvicorn
+
+    config = uvicorn.Config(
+        app,
+        log_level="warning",
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        limit_concurrency=MOST_CONNECTIONS,
+        timeout_graceful_shutdown=2,
+    )
+    with suppress(KeyboardInterrupt):
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def _is_loopback(host: str) -> bool:
+    from ipaddress import ip_address
+
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _in_address(host: str) -> str:
+    """As it stands in the address of the page; for every address of the machine, one that works here."""
+    if host in ("0.0.0.0", "::"):
+        return "localhost"
+    return f"[{host}]" if ":" in host else host

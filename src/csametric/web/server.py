@@ -1,0 +1,206 @@
+"""The server of the attention explorer: a page, and the attention of the pictures it sends.
+
+Pictures come as the bytes of a request, never as the name of a file, and are answered one at a time in a thread of their own:
+the page stays responsive, and memory holds one decoded picture.
+"""
+
+import base64
+import hashlib
+import io
+from collections.abc import Callable, Sequence
+from functools import partial
+from importlib.resources import files
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from csametric.errors import UserError
+from csametric.report.explorer import explorer_assets
+from csametric.web.views import view_of
+
+if TYPE_CHECKING:
+    from csametric.inference import AttendedImage
+
+MEBIBYTE = 2**20
+MOST_BYTES = 20 * MEBIBYTE
+MOST_PIXELS = 50_000_000
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+COLOUR_MODES = {"RGB", "L", "P", "RGBA", "LA", "CMYK", "YCbCr", "1"}
+LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
+
+Attend = Callable[[NDArray], "AttendedImage"]
+
+
+class RefusedError(UserError):
+    """A request that is not answered. status: of HTTP."""
+
+    def __init__(self, status: int, message: str) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def make_app(attend: Attend, title: str, first: NDArray | None = None, host: str = "127.0.0.1") -> Starlette:
+    """The application: GET / is the page, POST /attention takes the bytes of an image file and answers with its view.
+
+    Args:
+        attend: from an RGB image of any size, uint8 (H, W, 3), to what the network looks at; called one at a time.
+        title: of the page.
+        first: the picture the page begins with, uint8 (H, W, 3).
+        host: the address listened at. Requests for other hosts than this and the loopback are refused, which keeps pages
+            elsewhere from reaching the server by a name of theirs (DNS rebinding); all are answered where host means every
+            address of the machine.
+
+    Raises:
+        UserError: the network has no compressed self-attention, where there is a first picture.
+    """
+    view = None if first is None else view_of(attend(first))
+    page, policy = _page(title, view)
+    alone = anyio.CapacityLimiter(1)
+
+    async def explore(request: Request) -> Response:
+        return HTMLResponse(page)
+
+    async def attention(request: Request) -> Response:
+        _refuse_other_sites(request)
+        data = await _body(request)
+        look = partial(_look, data, attend)
+        return JSONResponse(await anyio.to_thread.run_sync(look, limiter=alone))
+
+    return Starlette(
+        routes=[Route("/", explore), Route("/attention", attention, methods=["POST"])],
+        middleware=[
+            Middleware(Hardened, policy=policy),
+            Middleware(TrustedHostMiddleware, allowed_hosts=_allowed_hosts(host), www_redirect=False),
+        ],
+        exception_handlers={UserError: _explain, Exception: _apologise},
+    )
+
+
+def read_picture(data: bytes) -> NDArray:
+    """The bytes of an image file as RGB, uint8 (H, W, 3), turned as its camera says.
+
+    Raises:
+        RefusedError: not a whole image of at most 50 million pixels, in 8-bit colours, as JPEG, PNG, WebP, BMP or TIFF.
+    """
+    wanted = "send a JPEG, PNG, WebP, BMP or TIFF"
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+    except UnidentifiedImageError:
+        raise RefusedError(415, f"this is no image in a format that is read here; {wanted}") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise RefusedError(413, _too_many_pixels("the image")) from None
+    except Exception as error:
+        raise RefusedError(400, f"the image is damaged ({error}); get it again") from error
+    with image:
+        if image.width * image.height > MOST_PIXELS:
+            raise RefusedError(413, _too_many_pixels(f"an image of {image.width:,} x {image.height:,} pixels"))
+        if image.mode not in COLOUR_MODES:
+            raise RefusedError(415, f"an image of mode {image.mode} has no 8-bit colours; convert it to RGB")
+        try:
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        except Exception as error:
+            raise RefusedError(400, f"the image is truncated or damaged ({error}); get it again") from error
+
+
+class Hardened:
+    """ASGI middleware: every answer says what its page may do (`policy`), and that it is neither guessed at nor kept."""
+
+    def __init__(self, app: ASGIApp, policy: str) -> None:
+        self.app = app
+        self.headers = {
+            "Content-Security-Policy": policy,
+            "X-Content-Type-Options": "nosniff",
+            "Referrer-Policy": "no-referrer",
+            "Cross-Origin-Resource-Policy": "same-origin",
+            "Cache-Control": "no-store",
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, and the answer back with the headers."""
+
+        async def send_hardened(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                MutableHeaders(scope=message).update(self.headers)
+            await send(message)
+
+        await self.app(scope, receive, send_hardened)
+
+
+def _look(data: bytes, attend: Attend) -> dict[str, Any]:
+    return view_of(attend(read_picture(data)))
+
+
+def _too_many_pixels(what: str) -> str:
+    return f"{what} is too large to decode, at most {MOST_PIXELS // 10**6} million pixels are; make it smaller"
+
+
+async def _body(request: Request) -> bytes:
+    refusal = RefusedError(413, f"the file is larger than {MOST_BYTES // MEBIBYTE} MiB; make the image smaller")
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > MOST_BYTES:
+        raise refusal
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > MOST_BYTES:
+            raise refusal
+    return bytes(body)
+
+
+def _refuse_other_sites(request: Request) -> None:
+    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+        raise RefusedError(403, "another site asked for this; open the page of csametric serve itself")
+
+
+def _allowed_hosts(host: str) -> Sequence[str]:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return [*LOOPBACK, host]
+    if address.is_unspecified:
+        return ["*"]
+    return [*LOOPBACK, f"[{host}]" if address.version == 6 else host]
+
+
+def _page(title: str, view: dict[str, Any] | None) -> tuple[str, str]:
+    """The page, and the content security policy that lets its own style and script run and nothing else."""
+    component, folder = explorer_assets(), files("csametric.web") / "templates"
+    style = component.style + (folder / "explore.css").read_text(encoding="utf-8")
+    script = component.script + (folder / "explore.js").read_text(encoding="utf-8")
+    environment = Environment(loader=PackageLoader("csametric.web"), autoescape=True, undefined=StrictUndefined)
+    page = environment.get_template("explore.html").render(
+        title=title, style=Markup(style), script=Markup(script), view=view, most_bytes=MOST_BYTES
+    )
+    policy = (
+        f"default-src 'none'; img-src data: blob: 'self'; style-src {_hash(style)}; script-src {_hash(script)}; "
+        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    return page, policy
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
+
+
+async def _explain(request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": str(error)}, status_code=getattr(error, "status", 400))
+
+
+async def _apologise(request: Request, error: Exception) -> Response:
+    message = f"csametric failed ({type(error).__name__}); the terminal of csametric serve says where, report it"
+    return JSONResponse({"error": message}, status_code=500)

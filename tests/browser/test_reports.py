@@ -1,0 +1,114 @@
+"""Reports in a real browser: nothing complains, nothing is fetched, pictures are there, a hover shows Python's map."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from csametric import load
+from csametric.cli.attention_figures import attended_queries
+from csametric.cli.reid_reports import report_reid
+from csametric.reproduction.comparison import fill
+from csametric.reproduction.output import write_report
+from csametric.reproduction.paper import TABLES
+from csametric.reproduction.runs import carry_out, make_plan
+from csametric.training import loop
+from tests.data import people
+from tests.training import tiny_reid
+
+PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobile": True}
+VIEW = "document.querySelectorAll('.explorer')[0]"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    people.write_market(folder / "Market-1501")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, root) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    loop.train(tiny_reid.experiment("market1501", root / "Market-1501", "epochs=2", "attention_every=3"), folder)
+    report_reid("Run", {"pcb_csa": folder}, folder / "report.html")
+    return folder
+
+
+@pytest.fixture
+def opened(context):
+    """A function that opens a file and sees to it that the page does not complain or ask for anything."""
+    complaints: list[str] = []
+
+    def open_file(path: Path):
+        page = context.new_page()
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        allowed = ("file:", "data:", "blob:")
+        page.on("request", lambda request: None if request.url.startswith(allowed) else complaints.append(request.url))
+        page.goto(path.as_uri())
+        return page
+
+    yield open_file
+    assert complaints == []
+
+
+def expect_pictures(page, least):
+    sizes = page.evaluate("Array.from(document.querySelectorAll('figure > img'), image => image.naturalWidth)")
+    assert len(sizes) >= least
+    assert all(size > 100 for size in sizes)
+
+
+def test_a_runs_report_is_whole(opened, run):
+    page = opened(run / "report.html")
+    headings = page.locator("h2").all_inner_texts()
+    assert headings[0] == "How well are people found again?"
+    assert "What pcb_csa looks at" in headings
+    assert headings[-1] == "Machine"
+    expect_pictures(page, 3)
+    assert "attention_every" in page.locator("body").inner_text()
+
+
+def test_a_hover_in_a_report_shows_the_map_of_python(opened, run):
+    page = opened(run / "report.html")
+    page.locator(".explorer").first.scroll_into_view_if_needed()
+    page.wait_for_selector(".explorer-panel")
+    image = page.locator(".explorer-image").first
+    attended = attended_queries(run)[0]
+    height, width = attended.image.shape[:2]
+    shown = []
+    for y, x in ((6, 4), (40, 12)):
+        box = image.bounding_box()
+        page.mouse.move(box["x"] + (x + 0.5) / width * box["width"], box["y"] + (y + 0.5) / height * box["height"])
+        page.wait_for_function(
+            f"Math.abs({VIEW}.explorer.position.y - {y}) <= 1 && Math.abs({VIEW}.explorer.position.x - {x}) <= 1"
+        )
+        position = page.evaluate(f"{VIEW}.explorer.position")
+        for number, layer in enumerate(attended.layers.values()):
+            rows, columns = layer.maps.base.shape[-2:]
+            row = layer.maps.at(y=int(position["y"] / height * rows), x=int(position["x"] / width * columns))[0].numpy()
+            for group in range(len(row)):
+                found = np.array(page.evaluate(f"Array.from({VIEW}.explorer.map({number}, {group}))"))
+                np.testing.assert_allclose(found, row[group].ravel() * rows * columns, rtol=4e-3, atol=4e-3)
+        shown.append(np.array(page.evaluate(f"Array.from({VIEW}.explorer.map(0, 0))")))
+    assert np.abs(shown[0] - shown[1]).max() > 1e-3
+
+
+@pytest.mark.parametrize("how", [PHONE | {"color_scheme": "dark"}])
+def test_a_report_fits_a_phone_in_the_dark(opened, run, how):
+    page = opened(run / "report.html")
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 29)"
+
+
+def test_the_papers_report_is_whole(opened, root, tmp_path):
+    table = TABLES["table1"].of_rows(["PCB", "PCB + CSA"], False)
+    plan = make_plan([table], root, tmp_path, "tiny", seeds=1)
+    carry_out(list(plan.runs.values()), "tiny", lambda run: None)
+    write_report("The paper's Table1", [fill(table, plan, ["A note."])], [], {"device": "cpu"}, tmp_path)
+    page = opened(tmp_path / "report.html")
+    words = page.locator("body").inner_text()
+    assert "(82.3)" in words
+    assert "A note." in words
+    expect_pictures(page, 1)
+    assert load(next(iter(plan.runs.values())).folder)

@@ -1,0 +1,91 @@
+"""`csametric serve`: what stops it is explained before it listens; it serves until it is told to stop."""
+
+import http.client
+import os
+import signal
+import socket
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from csametric import inference
+from csametric.cli import serve as command
+from csametric.errors import UserError
+from tests.web.tiny import embedder, file_of, picture
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setattr(inference, "load", lambda folder: embedder())
+    return tmp_path / "tiny"
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
+
+
+def test_a_port_in_use_is_explained(run):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 is in use; give another, e.g. --port {port + 1}"):
+            command.serve(run, port=port)
+
+
+@pytest.mark.parametrize(("host", "words"), [("no.such.invalid", "correct --host"), ("192.0.2.1", "cannot listen")])
+def test_a_wrong_host_is_explained(run, host, words):
+    with pytest.raises(UserError, match=words):
+        command.serve(run, host=host, port=0)
+
+
+def test_a_run_without_the_attention_is_refused_before_listening(run, monkeypatch):
+    monkeypatch.setattr(inference, "load", lambda folder: embedder(attention=None))
+    monkeypatch.setattr(command, "_listen", lambda *where: pytest.fail("listened"))
+    with pytest.raises(UserError, match="no compressed self-attention"):
+        command.serve(run)
+
+
+@pytest.mark.parametrize(("content", "words"), [(None, "there is no image"), (b"text", "no image in a format")])
+def test_a_wrong_first_picture_is_explained(run, tmp_path, content, words):
+    if content:
+        (tmp_path / "first.png").write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        command.serve(run, image=tmp_path / "first.png")
+
+
+def test_a_missing_extra_is_explained(run, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"serve needs starlette and uvicorn; pip install 'csametric\[web\]'"):
+        command.serve(run)
+
+
+@pytest.mark.parametrize(("host", "loopback"), [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False)])
+def test_the_loopback_is_known(host, loopback):
+    assert command._is_loopback(host) == loopback
+
+
+def test_it_serves_until_it_is_interrupted(run, tmp_path, capsys):
+    port, seen = free_port(), []
+
+    def ask():
+        for _ in range(100):
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            try:
+                connection.request("GET", "/")
+                seen.append(connection.getresponse().read().decode())
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+            finally:
+                connection.close()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    (tmp_path / "first.png").write_bytes(file_of(np.ascontiguousarray(picture())))
+    thread = threading.Thread(target=ask)
+    thread.start()
+    command.serve(run, image=tmp_path / "first.png", host="127.0.0.1", port=port)
+    thread.join()
+    assert "What tiny attends to" in seen[0]
+    assert f"http://127.0.0.1:{port}/" in capsys.readouterr().out
