@@ -86,8 +86,8 @@ def attention_section(label: str, images: Sequence[AttendedImage], chosen: Chose
     """Whether the layers of a run are healthy, its maps as in the paper's Figure 5, and the same to explore."""
     chosen = chosen or Chosen(layer=heaviest_layer(images[0]))
     caption = (
-        f"{chosen.layer}, group {chosen.group + 1}: two base maps, then the maps of {len(chosen.positions)} positions, over each "
-        "its largest cosine to a base map"
+        f"{chosen.layer}, group {chosen.group + 1}: two base maps, then the maps of {len(chosen.positions)} positions, over "
+        "each its largest cosine to a base map"
     )
     return Section(
         title=f"What {label} looks at",

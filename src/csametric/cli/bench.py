@@ -10,7 +10,8 @@ def bench(
     what: Annotated[
         str,
         typer.Argument(
-            help="attention, brown, descriptors, evaluation, explorer, growth, hpatches, loading, memory, model, patches or training."
+            help="attention, brown, descriptors, evaluation, explorer, growth, hpatches, loading, memory, model, "
+            "patches or training."
         ),
     ],
 ) -> None:
