@@ -105,7 +105,8 @@ def test_the_papers_report_is_whole(opened, root, tmp_path):
     table = TABLES["table1"].of_rows(["PCB", "PCB + CSA"], False)
     plan = make_plan([table], root, tmp_path, "tiny", seeds=1)
     carry_out(list(plan.runs.values()), "tiny", lambda run: None)
-    write_report("The paper's Table1", [fill(table, plan, ["A note."])], [], {"device": "cpu"}, tmp_path)
+    runs = list(plan.runs.values())
+    write_report("The paper's Table1", [fill(table, plan, ["A note."])], runs, [], {"device": "cpu"}, tmp_path)
     page = opened(tmp_path / "report.html")
     words = page.locator("body").inner_text()
     assert "(82.3)" in words

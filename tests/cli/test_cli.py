@@ -38,7 +38,7 @@ def test_train_on_own_photographs(trained):
     report = (folder / "runs" / "mine" / "report.html").read_text()
     for words in ("How good are the descriptors?", "What hardnet_csa looks at", "broken.jpg: not a whole image", "precision"):
         assert words in report
-    assert report.count("data:image/png") == 3
+    assert report.count("data:image/png") == 5
 
 
 def test_the_same_command_again_finds_the_run_done(trained, cache):

@@ -34,7 +34,7 @@ def test_train_on_ones_own_folder(trained):
     report = (folder / "runs" / "mine" / "report.html").read_text()
     for words in ("How well are people found again?", "Ranked lists of pcb_csa", "two conventions", "Settings of pcb_csa"):
         assert words in report
-    assert report.count("data:image/png") == 2
+    assert report.count("data:image/png") == 5, "ranked lists, maps, two images to explore, curves"
 
 
 def test_evaluate_on_another_dataset(trained, cache):

@@ -63,7 +63,7 @@ def test_the_whole_paper_killed_twice_gives_the_tables_of_an_undisturbed_run(tmp
         whole, again = figures(tmp_path / "whole", name), figures(killed, name)
         assert [row[:6] for row in whole] == [row[:6] for row in again]
         if name != "table6":
-            assert whole == again, name
+            assert [row[:-1] for row in whole] == [row[:-1] for row in again], f"{name}, but for its seconds"
             assert all(row[6] for row in whole if row[2] == "paper"), f"{name} is not full"
     assert len({row[6] for row in figures(killed, "table1") if row[6]}) > 20, "figures that tell runs apart"
     assert not list(killed.rglob("*.part"))

@@ -112,6 +112,7 @@ def test_csv_has_every_figure_to_six_digits(filled):
     assert len(rows) == len(TABLES["table1"].rows) * len(TABLES["table1"].columns)
     found = next(each for each in rows if (each["row"], each["dataset"], each["figure"]) == ("PCB + CSA", "CUHK03-NP", "R-1"))
     assert (found["paper"], found["ours"], found["seeds"], found["compared with"]) == ("67.2", "75", "2", "PCB")
+    assert (found["commit"], found["seconds of the table"]) == ("abc1234", "14400")
     assert float(found["ours - paper"]) == pytest.approx(7.8)
     assert float(found["95 % from"]) < float(found["difference"]) < float(found["95 % to"])
 

@@ -157,7 +157,7 @@ def _produce(target: str, tables: "list[PaperTable]", plan: "Plan", out: Path) -
     for each in filled:
         write_table(each, out)
         print(f"\n{as_text(each)}")
-    _write_report(target, filled, [picture for picture in pictures if picture], out)
+    _write_report(target, filled, plan, [picture for picture in pictures if picture], out)
 
 
 def _measure_speed(plan: "Plan", out: Path) -> None:
@@ -200,12 +200,13 @@ def _draw_diagrams(names: list[str], out: Path) -> None:
         print(f"written: {out / f'{name}.svg'}")
 
 
-def _write_report(target: str, filled: "list[FilledTable]", pictures: list[tuple[str, str]], out: Path) -> None:
+def _write_report(target: str, filled: "list[FilledTable]", plan: "Plan", pictures: list[tuple[str, str]], out: Path) -> None:
     from csametric.reproduction.output import write_report
     from csametric.training.environment import describe_environment
     from csametric.training.machine import join_processes
 
     machine = join_processes()
     title = "The paper's tables" if target == "all" else f"The paper's {target.capitalize()}"
-    write_report(title, filled, pictures, describe_environment(machine.device, machine.precision), out)
+    values = describe_environment(machine.device, machine.precision)
+    write_report(title, filled, list(plan.runs.values()), pictures, values, out)
     print(f"open {out / 'report.html'}")

@@ -10,9 +10,9 @@ from csametric.reproduction.comparison import FilledTable, figure_of, fill
 from csametric.reproduction.paper import Column, PaperTable
 from csametric.reproduction.places import HPATCHES
 from csametric.reproduction.rendering import as_csv, as_latex, as_sections, as_text
-from csametric.reproduction.runs import Plan, Run, data_of
+from csametric.reproduction.runs import Plan, Run, data_of, seconds_trained
 from csametric.reproduction.speed import fill_speed
-from csametric.training.checkpoint import write_text
+from csametric.training.checkpoint import read_environment, write_text
 
 SPEED = "speed"
 EXPLANATION = (
@@ -41,19 +41,38 @@ def write_table(filled: FilledTable, out: Path) -> None:
 
 
 def write_report(
-    title: str, filled: Sequence[FilledTable], pictures: Sequence[tuple[str, str]], machine: Mapping[str, object], out: Path
+    title: str,
+    filled: Sequence[FilledTable],
+    runs: Sequence[Run],
+    pictures: Sequence[tuple[str, str]],
+    machine: Mapping[str, object],
+    out: Path,
 ) -> None:
     """OUT/report.html over all tables.
 
     Args:
-        pictures: data URIs with captions, such as Figure 5. machine: names and values.
+        runs: the tables', finished or not. pictures: data URIs with captions, such as Figure 5. machine: names and values.
     """
     sections = [section for each in filled for section in (*as_sections(each), *_differences_section(each))]
     if pictures:
         sections.append(Section(title="Figures", pictures=pictures))
+    sections.append(_runs_section(runs))
     rows = [[name, str(value)] for name, value in machine.items()]
     sections.append(Section(title="Machine", table=Table(header=["what", "value"], rows=rows)))
     write_text(out / "report.html", render(title, EXPLANATION, sections))
+
+
+def _runs_section(runs: Sequence[Run]) -> Section:
+    """Which runs the figures are of, how long they took, and the code that trained them; each has a report of its own."""
+    rows = []
+    for run in runs:
+        if run.is_finished:
+            commit = read_environment(run.folder).get("commit", "unknown")
+            rows.append([run.folder.name, "finished", f"{seconds_trained(run.folder) / 60:.1f}", commit])
+        else:
+            rows.append([run.folder.name, f"step {run.steps_done:,}" if run.steps_done else "to do", "", ""])
+    text = "In runs/NAME: settings, metrics, weights, scores of each query, report.html."
+    return Section(title="Runs", text=text, table=Table(header=["run", "state", "minutes of training", "commit"], rows=rows))
 
 
 def _differences_section(filled: FilledTable) -> list[Section]:

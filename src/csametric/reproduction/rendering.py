@@ -18,7 +18,7 @@ NOTHING = "-"
 CSV_HEADER = (
     "table", "row", "source", "dataset", "figure", "paper", "ours", "spread over seeds",
     "seeds", "ours - paper", "compared with",
-    "difference", "95 % from", "95 % to", "spread of the difference",
+    "difference", "95 % from", "95 % to", "spread of the difference", "commit", "seconds of the table",
 )  # fmt: skip
 ESCAPES = str.maketrans({"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$"})
 
@@ -64,7 +64,8 @@ def as_csv(filled: FilledTable) -> str:
             other = filled.table.compared_with(row)
             baseline = other.label if other and cell.difference else ""
             names = [filled.table.name, row.label, row.source, column.group, column.label]
-            writer.writerow([*names, *map(_exact, numbers), baseline, *map(_exact, compared)])
+            origin = [" ".join(filled.commits), f"{filled.seconds:.0f}"]
+            writer.writerow([*names, *map(_exact, numbers), baseline, *map(_exact, compared), *origin])
     return out.getvalue()
 
 
