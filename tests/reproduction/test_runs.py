@@ -55,6 +55,7 @@ def test_a_digest_is_of_what_the_result_depends_on():
     experiment = experiment_for("pcb", MARKET, Path("/a"), 0, "full")
     same = [replace(experiment, recipe="x"), override(experiment, ["data.path=/b"]), replace(experiment, checkpoint_every=7)]
     assert {settings_digest(each) for each in same} == {settings_digest(experiment)}
+    assert settings_digest(experiment_for("pcb", MARKET, Path("/a"), 0, "full", Path("r50.pth"))) == settings_digest(experiment)
     other = [
         replace(experiment, seed=1),
         override(experiment, ["optimizer.lr=0.2"]),

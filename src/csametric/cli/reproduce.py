@@ -40,6 +40,10 @@ def reproduce(
             "--collect", help="Take finished runs of the same settings from this folder; repeatable.", metavar="FOLDER"
         ),
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", help="A file of ResNet-50's ImageNet weights, where there is no network; budget full."),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what would run and how long it takes here, measured by a few steps.")
     ] = False,
@@ -52,6 +56,7 @@ def reproduce(
 
     Example: csametric reproduce table1 --data-root /data --budget quick --row PCB --row "PCB + CSA"
     """
+    from csametric.errors import UserError
     from csametric.reproduction.runs import make_plan, stand_alone
 
     if target in ("figure1", "figure2", "figure3", "figure4"):
@@ -61,7 +66,9 @@ def reproduce(
     tables = _tables(target, row, paper_only)
     root = _root(data_root, tables)
     out = out / budget
-    plan = make_plan(tables, root, out, budget, seeds)
+    if weights is not None and not weights.is_file():
+        raise UserError(f"there is no file {weights}; give ResNet-50's ImageNet weights, a .pth or .safetensors")
+    plan = make_plan(tables, root, out, budget, seeds, weights)
     if collect:
         _collect(collect, plan)
     if dry_run:

@@ -17,18 +17,20 @@ MEANINGS = {
 }
 
 
-def experiment_for(recipe: str, data: str, folder: Path, seed: int, budget: Budget) -> Experiment:
+def experiment_for(recipe: str, data: str, folder: Path, seed: int, budget: Budget, weights: Path | None = None) -> Experiment:
     """The experiment of a recipe on a dataset.
 
     Args:
         data: a key of `places.DATA`. folder: where it lies.
+        weights: a file of the backbone's ImageNet weights, for the full budget where there is no network.
     """
     experiment = find_recipe(recipe)
     if isinstance(experiment, BrownExperiment):
         train = data.removeprefix("brown-")
         return BROWN[budget](override(experiment, [f"seed={seed}", f"data.root={folder}", f"data.train={train}"]))
     assert isinstance(experiment, ReidExperiment)
-    return REID[budget](override(experiment, [f"seed={seed}", f"data.kind={data}", f"data.path={folder}"]))
+    begins = [f"model.pretrained={weights.resolve()}"] if weights and budget == "full" else []
+    return REID[budget](override(experiment, [f"seed={seed}", f"data.kind={data}", f"data.path={folder}", *begins]))
 
 
 def _quick_reid(full: ReidExperiment) -> ReidExperiment:

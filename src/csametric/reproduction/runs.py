@@ -72,11 +72,13 @@ class Plan:
         return [run for seed in range(self.seeds) if (run := self.runs.get((row.recipe or "", data, seed)))]
 
 
-def make_plan(tables: Sequence[PaperTable], root: Path, out: Path, budget: Budget, seeds: int) -> Plan:
+def make_plan(
+    tables: Sequence[PaperTable], root: Path, out: Path, budget: Budget, seeds: int, weights: Path | None = None
+) -> Plan:
     """The runs of tables, in their order, each once.
 
     Args:
-        root: the folder of datasets. out: where runs go.
+        root: the folder of datasets. out: where runs go. weights: as in `budgets.experiment_for`.
     """
     places: dict[str, Path] = {}
     missing: dict[str, str] = {}
@@ -90,7 +92,7 @@ def make_plan(tables: Sequence[PaperTable], root: Path, out: Path, budget: Budge
     for recipe, data in dict.fromkeys(pair for table in tables for pair in trainings(table)):
         scored_on = places.get(HPATCHES) if recipe in with_hpatches and data == LIBERTY else None
         for seed in range(seeds if data in places else 0):
-            experiment = experiment_for(recipe, data, places[data], seed, budget)
+            experiment = experiment_for(recipe, data, places[data], seed, budget, weights)
             folder = out / "runs" / f"{recipe}-{data}-seed{seed}-{settings_digest(experiment)}"
             runs[recipe, data, seed] = Run(experiment=experiment, folder=folder, hpatches=scored_on)
     return Plan(budget=budget, seeds=seeds, runs=runs, missing=missing)
@@ -109,9 +111,14 @@ def data_of(table: PaperTable) -> list[str]:
 
 
 def settings_digest(experiment: Experiment) -> str:
-    """Twelve hexadecimal digits of all settings that the result depends on: not its name, nor where the data lie."""
+    """Twelve hexadecimal digits of all settings that the result depends on: not its name, nor where data and weights lie.
+
+    Weights of a file count as ImageNet's.
+    """
     values = {name: value for name, value in asdict(experiment).items() if name not in NOT_OF_THE_RESULT}
     values["data"] = {name: value for name, value in values["data"].items() if name not in PLACES}
+    if values["model"].get("pretrained", "none") not in ("none", "wheel"):
+        values["model"] = {**values["model"], "pretrained": "imagenet"}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
 
 
