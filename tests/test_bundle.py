@@ -286,3 +286,10 @@ def test_a_damaged_bundle_is_explained(of_people, tmp_path, name, damage, mend):
 def test_a_file_of_weights_keeps_its_name_alone(of_people):
     experiment = override(checkpoint.read_experiment(of_people), ["model.pretrained=/data/me/r50.pth"])
     assert without_paths(experiment).model.pretrained == "r50.pth"
+
+
+def test_another_models_bundle_is_not_replaced(of_people, of_patches, tmp_path):
+    write_bundle(of_people, tmp_path / "bundle", scores_table(of_people), onnx=False)
+    with pytest.raises(UserError, match=r"is the bundle of another model \(pcb_csa\)"):
+        write_bundle(of_patches, tmp_path / "bundle", scores_table(of_patches), onnx=False)
+    assert load(tmp_path / "bundle").embed(inputs_of(load(of_people))).shape[0] == 5

@@ -118,7 +118,7 @@ def write_bundle(run: Path, folder: Path, figures: Table | None, onnx: bool = Tr
     """Make the bundle of a finished run, aside and then under its name.
 
     Args:
-        folder: is made, or replaced where it is a bundle already and nothing else.
+        folder: is made, or replaced where it is a bundle of the same experiment and nothing else.
         figures: what the card says of the scores; None for converted weights, which have none.
         onnx: whether to write model.onnx, checked against the model.
 
@@ -133,6 +133,7 @@ def write_bundle(run: Path, folder: Path, figures: Table | None, onnx: bool = Tr
     if onnx:
         _need_onnx()
     model = load(run, device="cpu")
+    _check_same_model(folder, model.experiment)
     with _put_in_place(folder) as aside:
         _write(folder.name, run, model, aside, figures, onnx)
 
@@ -148,6 +149,15 @@ def _check_free(folder: Path) -> None:
     others = sorted(path.name for path in folder.iterdir() if path.name not in FILES)
     if others:
         raise UserError(f"{folder} holds {', '.join(others[:3])} beside the bundle; move that away, or name another folder")
+
+
+def _check_same_model(folder: Path, experiment: Experiment) -> None:
+    """A bundle is replaced by one of the same experiment alone."""
+    if not _is_bundle(folder):
+        return
+    present = json.loads((folder / CONFIG).read_text()).get("experiment", {})
+    if present != json.loads(to_json(without_paths(experiment))):
+        raise UserError(f"{folder} is the bundle of another model ({present.get('recipe')}); name another folder")
 
 
 @contextmanager

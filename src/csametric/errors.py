@@ -1,4 +1,4 @@
-"""What a user can cause and mend: the exception for it and two kinds of it, importable by every room."""
+"""What a user can cause and mend: the exception for it and its kinds, importable by every room."""
 
 import errno
 from collections.abc import Iterator
@@ -21,12 +21,16 @@ class BusyError(UserError):
     """Another process is at work on the same run."""
 
 
+class FullDiskError(UserError):
+    """No space is left, or a quota is exceeded."""
+
+
 @contextmanager
 def explaining_full_disk(where: Path, mend: str) -> Iterator[None]:
-    """Turns "no space left" and "quota exceeded" inside the block into a `UserError` that ends with the mend."""
+    """Turns "no space left" and "quota exceeded" inside the block into a `FullDiskError` that ends with the mend."""
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise UserError(f"the disk of {where} is full; {mend}") from error
+        raise FullDiskError(f"the disk of {where} is full; {mend}") from error

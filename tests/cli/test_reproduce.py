@@ -37,7 +37,7 @@ def test_a_table_with_the_datasets_that_are_there(called_here, root, out):
     assert float(ours) == pytest.approx(100 * checkpoint.read_scores(run)["rank1"], abs=1e-3)
     assert rows["PCB + CSA", "CUHK03-NP", "R-1"]["ours"] == ""
     assert rows["PCB + CSA", "CUHK03-NP", "R-1"]["paper"] == "67.2"
-    page = (folder / "report.html").read_text()
+    page = (folder / "table1.html").read_text()
     assert "PCB + CSA" in page
     assert "http" not in page.replace("http://www.w3.org", "")
 
@@ -86,9 +86,25 @@ def test_figure_5_of_the_run_that_is_there(called_here, root, out):
         (["table1", "--data-root", "nowhere"], "there is no folder nowhere"),
         (["table1", "--data-root", ".", "--row", "PCD"], "there is no row 'PCD' in table1; use one of"),
         (["table1", "--data-root", ".", "--collect", "nowhere"], "there is no folder nowhere to collect runs from"),
+        (["table2", "--data-root", "."], "nothing could be run; . has no folder market-1501"),
     ],
 )
 def test_mistakes_are_explained(called_here, tmp_path, words, message):
     done = called_here("reproduce", *words, cwd=tmp_path)
     assert done.returncode == 2
     assert message in " ".join(done.stderr.split())
+
+
+def test_a_root_that_is_a_dataset_is_explained(called_here, root):
+    done = called_here("reproduce", "table1", "--data-root", root / "Market-1501", cwd=root)
+    assert done.returncode == 2
+    assert "is a dataset; name the folder above" in " ".join(done.stderr.split())
+
+
+def test_running_one_row_keeps_the_others_in_the_table(called_here, root, out):
+    words = ["reproduce", "table1", "--data-root", root, "--budget", "tiny", "--row", "PCB", "--out", out]
+    done = called_here(*words, cwd=out)
+    assert done.returncode == 0, done.stderr
+    with (out / "tiny" / "table1.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["row"] for row in rows if row["ours"]} == {"PCB", "PCB + CSA"}

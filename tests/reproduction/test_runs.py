@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from csametric.errors import BusyError, DivergedError, UserError
+from csametric.errors import BusyError, DivergedError, FullDiskError
 from csametric.recipes import find_recipe
 from csametric.reproduction import runs
 from csametric.reproduction.budgets import experiment_for
@@ -92,8 +92,10 @@ def test_runs_are_carried_out_once_and_those_made_elsewhere_collected(plan, root
     assert carry_out([first], "tiny", reported.append) == {}
     assert first.is_finished
     assert reported == [first]
+    (first.folder / "report.html").write_text("whole")
     monkeypatch.setattr(loop, "train", lambda *_: pytest.fail("trained again"))
     assert carry_out([first], "tiny", reported.append) == {}
+    assert reported == [first], "it has a report"
 
     elsewhere = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "other", "tiny", seeds=1)
     (wanted,) = elsewhere.runs.values()
@@ -115,18 +117,18 @@ def test_a_run_on_other_images_is_refused(plan, tmp_path, monkeypatch):
     other = make_plan([TABLES["table1"].of_rows(["PCB"], False)], tmp_path, tmp_path / "out", "tiny", seeds=1)
     collect([first.folder], list(other.runs.values()))
     (wanted,) = other.runs.values()
-    (wanted.folder / checkpoint.EACH_SCORE).unlink()
-    with pytest.raises(UserError, match="trained on other images"):
-        carry_out([wanted], "tiny", print)
+    failed = carry_out([wanted], "tiny", print)
+    assert "was trained on other images" in failed[wanted]
+    assert list(other.without(failed).runs) == []
 
 
 def test_a_run_that_another_process_holds_is_left_to_it(plan):
     last = list(plan.runs.values())[-1]
     with checkpoint.claimed(last.folder):
-        unfinished = carry_out([last], "tiny", print)
+        assert carry_out([last], "tiny", print) == {}
+        assert not last.is_finished
         with pytest.raises(BusyError, match="another process is training"), checkpoint.claimed(last.folder):
             pass
-    assert "another process" in unfinished[last]
     with checkpoint.claimed(last.folder):
         pass
 
@@ -143,3 +145,47 @@ def test_a_diverged_run_does_not_stop_the_others(plan, monkeypatch):
     monkeypatch.setattr(loop, "train", diverge_first)
     assert carry_out([third, fourth], "tiny", print) == {third: "training diverged at step 3"}
     assert fourth.is_finished
+
+
+def test_other_queries_are_scored_anew(tmp_path):
+    """A dataset that was mended after the run: the same training images, other queries."""
+    people.write_cuhk03_folders(tmp_path / "CUHK03-NP", noise=100)
+    table = TABLES["table1"].of_rows(["PCB"], False)
+    (run,) = make_plan([table], tmp_path, tmp_path / "out", "tiny", seeds=1).runs.values()
+    assert carry_out([run], "tiny", print) == {}
+    before = checkpoint.read_scores(run.folder)
+    runs._digests.cache_clear()
+    queries = sorted((tmp_path / "CUHK03-NP" / "detected" / "query").iterdir())
+    for query in queries[8:]:
+        query.unlink()
+    assert carry_out([run], "tiny", print) == {}
+    after = checkpoint.read_scores(run.folder)
+    assert (before["queries"], after["queries"]) == (16, 8)
+    assert len(checkpoint.read_each_score(run.folder)["first_match"]) == 8
+    runs._digests.cache_clear()
+
+
+def test_a_damaged_file_stops_its_run_alone_and_a_full_disk_all(plan, monkeypatch):
+    first, *_, last = plan.runs.values()
+    carry_out([first, last], "tiny", print)
+    kept = (first.folder / checkpoint.SCORES).read_bytes()
+    (first.folder / checkpoint.SCORES).write_bytes(kept[:20])
+    failed = carry_out([first, last], "tiny", print)
+    assert list(failed) == [first]
+    assert "is damaged" in failed[first]
+    (first.folder / checkpoint.SCORES).write_bytes(kept)
+
+    def full(run):
+        raise FullDiskError("the disk is full")
+
+    (last.folder / "report.html").unlink(missing_ok=True)
+    with pytest.raises(FullDiskError):
+        carry_out([last], "tiny", full)
+
+
+def test_looking_for_runs_copies_nothing(plan, root, tmp_path):
+    first = next(iter(plan.runs.values()))
+    carry_out([first], "tiny", print)
+    (wanted,) = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "o", "tiny", seeds=1).runs.values()
+    assert collect([first.folder], [wanted], copy=False) == [wanted]
+    assert not wanted.folder.exists()

@@ -34,7 +34,7 @@ def attend(
     from csametric.cli import attention_figures as drawing
     from csametric.cli.tables import print_table
     from csametric.data.records import image_files
-    from csametric.data.transforms import read_colours
+    from csametric.data.transforms import UnreadableImageError, read_colours
     from csametric.errors import UserError
     from csametric.inference import load
 
@@ -43,7 +43,18 @@ def attend(
     model = load(run)
     is_folder = len(images) == 1 and images[0].is_dir()
     files = image_files(images[0])[:SHEET_IMAGES] if is_folder else images
-    attended = [model.attend(read_colours(path)) for path in files]
+    attended, broken = [], []
+    for path in files:
+        try:
+            attended.append(model.attend(read_colours(path)))
+        except UnreadableImageError as error:
+            if not is_folder:
+                raise
+            broken.append(path)
+            print(f"skipped: {error}")
+    files = [path for path in files if path not in broken]
+    if not attended:
+        raise UserError(f"none of the images in {images[0]} can be read; name another folder")
     chosen = drawing.Chosen(
         layer=layer or drawing.heaviest_layer(attended[0]),
         group=group - 1,

@@ -63,33 +63,40 @@ def reproduce(
         _draw_diagrams([target], out)
         return
     stand_alone()
-    tables = _tables(target, row, paper_only)
-    root = _root(data_root, tables)
+    tables = _tables(target, paper_only)
+    chosen = _chosen(target, tables, row)
+    root = _root(data_root, chosen)
     out = out / budget
     if weights is not None and not weights.is_file():
         raise UserError(f"there is no file {weights}; give ResNet-50's ImageNet weights, a .pth or .safetensors")
     plan = make_plan(tables, root, out, budget, seeds, weights)
     if collect:
-        _collect(collect, plan)
+        _collect(collect, plan, dry_run)
     if dry_run:
-        _print_plan(tables, plan, out)
+        _print_plan(chosen, plan, out)
         return
-    _produce(target, tables, plan, out)
+    _produce(target, tables, chosen, plan, out)
 
 
-def _tables(target: str, labels: list[str] | None, paper_only: bool) -> "list[PaperTable]":
-    """The tables that a target needs, with the rows that are wanted."""
-    from csametric.errors import UserError
+def _tables(target: str, paper_only: bool) -> "list[PaperTable]":
+    """The tables that a target needs."""
     from csametric.reproduction.paper import FIGURE5, TABLES
 
     if target == "figure5":
         return [FIGURE5]
     tables = list(TABLES.values()) if target == "all" else [TABLES[target]]
+    return [table.of_rows(None, paper_only) for table in tables]
+
+
+def _chosen(target: str, tables: "list[PaperTable]", labels: list[str] | None) -> "list[PaperTable]":
+    """The tables with the rows that are to be run; the others show what is there."""
+    from csametric.errors import UserError
+
     known = {each.label for table in tables for each in table.rows}
     unknown = next((label for label in labels or [] if label not in known), None)
     if unknown:
-        raise UserError(f"there is no row {unknown!r} in {target}; use one of {', '.join(sorted(known))}")
-    return [table.of_rows(labels, paper_only) for table in tables]
+        raise UserError(f"there is no row {unknown!r} in {target}; use one of {', '.join(map(repr, sorted(known)))}")
+    return [table.of_rows(labels, paper_only=False) for table in tables]
 
 
 def _root(data_root: Path | None, tables: "list[PaperTable]") -> Path:
@@ -102,14 +109,19 @@ def _root(data_root: Path | None, tables: "list[PaperTable]") -> Path:
         raise UserError("name the folder of the datasets: --data-root ROOT")
     if not data_root.is_dir():
         raise UserError(f"there is no folder {data_root}; name the one that holds the datasets")
+    if any((data_root / name).exists() for name in ("bounding_box_train", "detected", "liberty", "i_ajuntament")):
+        raise UserError(f"{data_root} is a dataset; name the folder above, {data_root.resolve().parent}")
     return data_root
 
 
-def _collect(folders: list[Path], plan: "Plan") -> None:
+def _collect(folders: list[Path], plan: "Plan", dry_run: bool) -> None:
     from csametric.reproduction.runs import collect
 
-    for run in collect(folders, list(plan.runs.values())):
-        print(f"collected: {run.folder.name}")
+    found = collect(folders, list(plan.runs.values()), copy=not dry_run)
+    for run in found:
+        print(f"{'would be collected' if dry_run else 'collected'}: {run.folder.name}")
+    if not found:
+        print("collected: nothing; no finished run there has the settings (budget and seeds too) of one that is wanted")
 
 
 def _print_plan(tables: "list[PaperTable]", plan: "Plan", out: Path) -> None:
@@ -119,7 +131,7 @@ def _print_plan(tables: "list[PaperTable]", plan: "Plan", out: Path) -> None:
     from csametric.training.progress import counted
 
     rows, total = [], 0.0
-    runs = list(plan.runs.values())
+    runs = [run for run in plan.runs.values() if any(run in plan.for_table(table) for table in tables)]
     for run in counted(runs, "measuring", len(runs), enabled=True):
         work = work_left(run)
         seconds = work.seconds(pace_of(run, out / "paces.json")) if work.train or work.score else 0.0
@@ -131,7 +143,7 @@ def _print_plan(tables: "list[PaperTable]", plan: "Plan", out: Path) -> None:
         print(f"left out: {reason}")
     if any(table.name == "table6" for table in tables):
         print("Table 6 runs the benchmarks memory and model, a few minutes, not counted here.")
-    print(f"in all {_duration(total)} of training and scoring, by two measured steps of each kind")
+    print(f"in all {_duration(total)} of training and scoring, by two measured steps of each kind, and some seconds a run more")
 
 
 def _duration(seconds: float) -> str:
@@ -139,32 +151,40 @@ def _duration(seconds: float) -> str:
     return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
 
 
-def _produce(target: str, tables: "list[PaperTable]", plan: "Plan", out: Path) -> None:
-    """Carry out the plan table by table, then write all again: another process may have finished what was left to it."""
+def _produce(target: str, tables: "list[PaperTable]", chosen: "list[PaperTable]", plan: "Plan", out: Path) -> None:
+    """Carry out the plan table by table, then write all again: another process may have finished what was left to it.
+
+    Raises:
+        UserError: something has failed, or nothing could be run; what could be written is written.
+    """
     from csametric.cli.runs import report_run
+    from csametric.errors import UserError
     from csametric.reproduction.output import filled_table, write_table
     from csametric.reproduction.rendering import as_text
     from csametric.reproduction.runs import carry_out
 
-    unfinished: dict[Run, str] = {}
-    for table in tables:
+    failed: dict[Run, str] = {}
+    for table, wanted in zip(tables, chosen, strict=True):
         if table.name == "table6":
             _measure_speed(plan, out)
         else:
-            runs = plan.for_table(table)[: 1 if target == "figure5" else None]
-            unfinished |= carry_out(runs, plan.budget, lambda run: report_run(run.experiment, run.folder))
+            runs = plan.for_table(wanted)[: 1 if target == "figure5" else None]
+            failed |= carry_out(runs, plan.budget, lambda run: report_run(run.experiment, run.folder))
         if target != "figure5":
-            write_table(filled_table(table, plan, out, unfinished), out)
+            write_table(filled_table(table, plan, out, failed), out)
     pictures = [_draw_attention(plan, out)] if target in ("figure5", "all") else []
     if target == "all":
         _draw_diagrams(["figure1", "figure2", "figure3", "figure4"], out)
-    if target == "figure5":
-        return
-    filled = [filled_table(table, plan, out, unfinished) for table in tables]
+    filled = [filled_table(table, plan, out, failed) for table in tables if target != "figure5"]
     for each in filled:
         write_table(each, out)
         print(f"\n{as_text(each)}")
-    _write_report(target, filled, plan, [picture for picture in pictures if picture], out)
+    if filled:
+        _write_report(target, filled, plan, [picture for picture in pictures if picture], out)
+    if failed:
+        raise UserError(f"{len(failed)} runs have failed, the first: {next(iter(failed.values()))}")
+    if not any(cell.ours for each in filled for cell in each.cells.values()) and not any(pictures):
+        raise UserError(f"nothing could be run; {next(iter(plan.missing.values()), 'choose other rows')}")
 
 
 def _measure_speed(plan: "Plan", out: Path) -> None:
@@ -213,7 +233,8 @@ def _write_report(target: str, filled: "list[FilledTable]", plan: "Plan", pictur
     from csametric.training.machine import join_processes
 
     machine = join_processes()
-    title = "The paper's tables" if target == "all" else f"The paper's {target.capitalize()}"
+    title = "The paper's tables" if target == "all" else f"The paper's {target.replace('table', 'Table ')}"
+    path = out / ("report.html" if target == "all" else f"{target}.html")
     values = describe_environment(machine.device, machine.precision)
-    write_report(title, filled, list(plan.runs.values()), pictures, values, out)
-    print(f"open {out / 'report.html'}")
+    write_report(title, filled, list(plan.runs.values()), pictures, values, path)
+    print(f"open {path}")

@@ -13,6 +13,10 @@ from csametric.errors import UserError
 COLOUR_MODES = {"RGB", "L", "P", "RGBA", "LA", "CMYK", "YCbCr", "1"}
 
 
+class UnreadableImageError(UserError):
+    """A file that is no whole image of 8-bit colours."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Augmentation:
     """What happens to a training image; each of an image's own chance.
@@ -37,7 +41,7 @@ def read_colours(path: Path) -> NDArray:
     """An image file as RGB, uint8 (H, W, 3); grey, paletted and transparent images become RGB.
 
     Raises:
-        UserError: the file is truncated, no image, or of a kind that has no colours in 8 bits.
+        UserError: there is no file; `UnreadableImageError`: it is truncated, no image, or has no colours in 8 bits.
     """
     if not path.is_file():
         raise UserError(f"there is no image {path}; correct the path")
@@ -47,8 +51,8 @@ def read_colours(path: Path) -> NDArray:
             if mode in COLOUR_MODES:
                 return np.asarray(image.convert("RGB"))
     except Exception as error:
-        raise UserError(f"{path} is not a whole image ({error}); remove it or get it again") from error
-    raise UserError(f"{path} is an image of mode {mode}, not of 8-bit colours; convert it to RGB")
+        raise UnreadableImageError(f"{path} is not a whole image ({error}); remove it or get it again") from error
+    raise UnreadableImageError(f"{path} is an image of mode {mode}, not of 8-bit colours; convert it to RGB")
 
 
 def resize(image_HW3: NDArray, height: int, width: int) -> NDArray:

@@ -1,6 +1,7 @@
 """What a reproduction leaves: a table as text, CSV and LaTeX, and one report over all."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from csametric.report import figures
@@ -9,7 +10,7 @@ from csametric.reproduction.budgets import MEANINGS
 from csametric.reproduction.comparison import FilledTable, figure_of, fill
 from csametric.reproduction.paper import Column, PaperTable
 from csametric.reproduction.places import HPATCHES
-from csametric.reproduction.rendering import as_csv, as_latex, as_sections, as_text
+from csametric.reproduction.rendering import as_csv, as_latex, as_sections, as_text, title_of
 from csametric.reproduction.runs import Plan, Run, data_of, seconds_trained
 from csametric.reproduction.speed import fill_speed
 from csametric.training.checkpoint import read_environment, write_text
@@ -22,15 +23,16 @@ EXPLANATION = (
 )
 
 
-def filled_table(table: PaperTable, plan: Plan, out: Path, unfinished: Mapping[Run, str]) -> FilledTable:
+def filled_table(table: PaperTable, plan: Plan, out: Path, failed: Mapping[Run, str]) -> FilledTable:
     """A table with what has been run, and notes on what has not.
 
     Args:
-        out: the folder of the reproduction. unfinished: why runs are not finished.
+        out: the folder of the reproduction. failed: why runs have failed; their figures are left out.
     """
     if table.name == "table6":
-        return fill_speed(out / SPEED)
-    return fill(table, plan, _notes(table, plan, unfinished))
+        filled = fill_speed(out / SPEED)
+        return replace(filled, notes=[*_setting(plan), *filled.notes])
+    return fill(table, plan.without(failed), _notes(table, plan, failed))
 
 
 def write_table(filled: FilledTable, out: Path) -> None:
@@ -46,9 +48,9 @@ def write_report(
     runs: Sequence[Run],
     pictures: Sequence[tuple[str, str]],
     machine: Mapping[str, object],
-    out: Path,
+    path: Path,
 ) -> None:
-    """OUT/report.html over all tables.
+    """A report over tables.
 
     Args:
         runs: the tables', finished or not. pictures: data URIs with captions, such as Figure 5. machine: names and values.
@@ -59,7 +61,7 @@ def write_report(
     sections.append(_runs_section(runs))
     rows = [[name, str(value)] for name, value in machine.items()]
     sections.append(Section(title="Machine", table=Table(header=["what", "value"], rows=rows)))
-    write_text(out / "report.html", render(title, EXPLANATION, sections))
+    write_text(path, render(title, EXPLANATION, sections))
 
 
 def _runs_section(runs: Sequence[Run]) -> Section:
@@ -88,15 +90,20 @@ def _differences_section(filled: FilledTable) -> list[Section]:
             labels, intervals = zip(*shown, strict=True)
             title = f"{group}: {main.label} less that of {filled.table.baseline}"
             pictures.append((figures.data_uri(figures.differences(labels, intervals, title, "points")), title))
-    return [Section(title=f"{filled.table.name.capitalize()}: differences", pictures=pictures)] if pictures else []
+    return [Section(title=f"{title_of(filled.table)}: differences", pictures=pictures)] if pictures else []
 
 
-def _notes(table: PaperTable, plan: Plan, unfinished: Mapping[Run, str]) -> list[str]:
-    setting = [] if plan.budget == "full" else [f"Budget {plan.budget}: {MEANINGS[plan.budget]}."]
+def _setting(plan: Plan) -> list[str]:
+    return [] if plan.budget == "full" else [f"Budget {plan.budget}: {MEANINGS[plan.budget]}."]
+
+
+def _notes(table: PaperTable, plan: Plan, failed: Mapping[Run, str]) -> list[str]:
     absent = [f"Left out: {plan.missing[data]}." for data in data_of(table) if data in plan.missing]
     runs = plan.for_table(table)
-    stopped = [f"Not finished: {unfinished[run]}." for run in runs if run in unfinished]
-    return [*setting, *dict.fromkeys(absent), *stopped, *_without_tasks(table, runs)]
+    stopped = [f"Failed: {failed[run]}." for run in runs if run in failed]
+    others = sum(not run.is_finished and run not in failed for run in runs)
+    left = [f"{others} runs are not finished."] if others else []
+    return [*_setting(plan), *dict.fromkeys(absent), *dict.fromkeys(stopped), *left, *_without_tasks(table, runs)]
 
 
 def _without_tasks(table: PaperTable, runs: Sequence[Run]) -> list[str]:

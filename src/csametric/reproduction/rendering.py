@@ -10,7 +10,7 @@ from rich.table import Table as TextTable
 
 from csametric.report.page import Section, Table
 from csametric.reproduction.comparison import Cell, FilledTable
-from csametric.reproduction.paper import Column, Row
+from csametric.reproduction.paper import Column, PaperTable, Row
 
 WIDTH = 220
 MARKS = {"paper": "", "cited": "cited", "ours": "ours"}
@@ -27,7 +27,7 @@ def as_text(filled: FilledTable) -> str:
     """As text, a table for each group of columns; ours first, the paper's in brackets."""
     out = io.StringIO()
     console = Console(file=out, width=WIDTH, color_system=None)
-    console.print(f"{filled.table.name.capitalize()}: {filled.table.title}\nours (the paper's)\n", highlight=False)
+    console.print(f"{title_of(filled.table)}: {filled.table.title}\nours (the paper's)\n", highlight=False)
     for group, table in _groups(filled):
         text = TextTable(title=group, title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False)
         for place, word in enumerate(table.header):
@@ -42,7 +42,7 @@ def as_text(filled: FilledTable) -> str:
 
 def as_sections(filled: FilledTable) -> list[Section]:
     """As sections of a page, one for each group of columns."""
-    title = f"{filled.table.name.capitalize()}: {filled.table.title}"
+    title = f"{title_of(filled.table)}: {filled.table.title}"
     return [
         Section(title=f"{title}, {group}", text=" ".join(words(filled)) if not place else "", table=table)
         for place, (group, table) in enumerate(_groups(filled))
@@ -89,6 +89,11 @@ def as_latex(filled: FilledTable) -> str:
         lines.append(rf"{_escaped(row.label)}{mark} & {cells} \\")
     caption = "% " + " ".join(words(filled))
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", caption]) + "\n"
+
+
+def title_of(table: PaperTable) -> str:
+    """Such as "Table 1"."""
+    return table.name.replace("table", "Table ")
 
 
 def words(filled: FilledTable) -> list[str]:

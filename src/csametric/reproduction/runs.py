@@ -4,15 +4,16 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from csametric.data.datasets import read_dataset
-from csametric.errors import BusyError, DivergedError, UserError
+from csametric.errors import BusyError, FullDiskError, UserError
 from csametric.inference import ImageEmbedder, PatchEmbedder, load
 from csametric.reproduction.budgets import Budget, experiment_for
 from csametric.reproduction.paper import LIBERTY, MEAN, PaperTable, Row
@@ -23,7 +24,7 @@ from csametric.training.hpatches import describe_release, score_split
 from csametric.training.machine import join_processes
 from csametric.training.reid import data_digest, score_dataset
 
-HPATCHES_SCORES = "hpatches.json"
+HPATCHES_SCORES, REPORT = "hpatches.json", "report.html"
 TINY_PAIRS = 1000
 NOT_OF_THE_RESULT = ("recipe", "checkpoint_every", "evaluate_every", "attention_every")
 PLACES = ("path", "root")
@@ -66,6 +67,10 @@ class Plan:
     def for_table(self, table: PaperTable) -> list[Run]:
         """The runs of a table, row by row."""
         return [run for (recipe, data, _), run in self.runs.items() if (recipe, data) in trainings(table)]
+
+    def without(self, runs: Collection[Run]) -> "Plan":
+        """The plan less some runs, whose figures are not to be trusted."""
+        return replace(self, runs={key: run for key, run in self.runs.items() if run not in runs})
 
     def of(self, row: Row, data: str) -> list[Run]:
         """The runs of a row on a dataset, one a seed; none where they cannot be had."""
@@ -123,49 +128,76 @@ def settings_digest(experiment: Experiment) -> str:
 
 
 def carry_out(runs: Sequence[Run], budget: Budget, report: Callable[[Run], object]) -> dict[Run, str]:
-    """Train and score what is not finished; a run that another process holds is left to it.
+    """Train, score and report what is not finished; a run that another process holds is left to it.
 
     Args:
-        report: called after each run.
+        report: called for each run that has no report.html yet.
 
     Returns:
-        Why some are not finished: they diverged, or another process is at work on them.
+        Why some have failed: they diverged, a file is damaged, they were trained on other images.
+
+    Raises:
+        FullDiskError: nothing more can be written.
     """
-    unfinished = {}
+    failed = {}
     for run in runs:
-        if run.is_finished:
-            continue
         try:
             _carry_out(run, budget)
-            report(run)
-        except (BusyError, DivergedError) as error:
-            unfinished[run] = str(error)
-    return unfinished
+            if not (run.folder / REPORT).is_file():
+                report(run)
+        except FullDiskError:
+            raise
+        except BusyError:
+            continue
+        except UserError as error:
+            failed[run] = str(error)
+    return failed
 
 
 def _carry_out(run: Run, budget: Budget) -> None:
     if not (run.folder / checkpoint.SCORES).is_file():
         loop.train(run.experiment, run.folder)
     with checkpoint.claimed(run.folder):
-        if not (run.folder / checkpoint.EACH_SCORE).is_file():
+        if not _is_scored_here(run):
             score_again(run)
         if run.hpatches and not (run.folder / HPATCHES_SCORES).is_file():
             score_hpatches(run, run.hpatches, TINY_PAIRS if budget == "tiny" else None)
 
 
-def score_again(run: Run) -> None:
-    """Score the weights of a run that was trained elsewhere, or by an older version, on the dataset that is here.
+def _is_scored_here(run: Run) -> bool:
+    """Whether every query has its score, and queries and gallery were those that are here now.
 
     Raises:
-        UserError: it was trained on other images.
+        UserError: it was trained on other images than those that are here, or a file is damaged.
+    """
+    scores, each = checkpoint.read_scores(run.folder), checkpoint.read_each_score(run.folder)
+    if not isinstance(run.experiment, ReidExperiment):
+        return bool(each)
+    train, test = _digests(run.experiment.data.kind, run.experiment.data.path)
+    if checkpoint.read_environment(run.folder)["data"]["digest"] != train:
+        raise UserError(
+            f"{run.folder} was trained on other images than {run.experiment.data.path} has; remove it, or give another --out"
+        )
+    return bool(each) and scores.get("digest") == test
+
+
+@cache
+def _digests(kind: str, path: str) -> tuple[str, str]:
+    """Of the images to train on, and of queries and gallery."""
+    dataset = read_dataset(kind, path)
+    return data_digest(dataset.train), data_digest([*dataset.query, *dataset.gallery])
+
+
+def score_again(run: Run) -> None:
+    """Score the weights of a run on the queries and gallery that are here.
+
+    Raises:
+        UserError: it is a descriptor, whose scores come from training alone.
     """
     model, experiment = load(run.folder), run.experiment
     if not isinstance(model, ImageEmbedder) or not isinstance(experiment, ReidExperiment):
         raise UserError(f"{run.folder} has no {checkpoint.EACH_SCORE}; remove the folder and it is trained again")
     dataset = read_dataset(experiment.data.kind, experiment.data.path)
-    trained_on = checkpoint.read_environment(run.folder)["data"]["digest"]
-    if trained_on != data_digest(dataset.train):
-        raise UserError(f"{run.folder} was trained on other images than those of {experiment.data.path}; leave it out")
     machine = join_processes(experiment.precision)
     checkpoint.write_scores(run.folder, score_dataset(model.model, dataset, experiment.data, machine))
 
@@ -183,14 +215,19 @@ def score_hpatches(run: Run, release: Path, pairs: int | None) -> None:
     checkpoint.write_text(run.folder / HPATCHES_SCORES, json.dumps(means, indent=1))
 
 
-def collect(folders: Sequence[Path], runs: Sequence[Run]) -> list[Run]:
-    """Copy finished runs that were made elsewhere, found by their settings, to where they are wanted; which those were."""
+def collect(folders: Sequence[Path], runs: Sequence[Run], copy: bool = True) -> list[Run]:
+    """Copy finished runs that were made elsewhere, found by their settings, to where they are wanted; which those were.
+
+    Args:
+        copy: whether to; otherwise they are only found.
+    """
     wanted = {settings_digest(run.experiment): run for run in runs if not (run.folder / checkpoint.SCORES).is_file()}
     found = []
     for folder in _finished_runs(folders):
         run = wanted.pop(settings_digest(checkpoint.read_experiment(folder)), None)
         if run is not None:
-            _copy(folder, run.folder)
+            if copy:
+                _copy(folder, run.folder)
             found.append(run)
     return found
 

@@ -267,7 +267,7 @@ def read_each_score(folder: Path) -> dict[str, NDArray]:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
     except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged ({error}); remove it and train again") from error
+        raise UserError(f"{path} is damaged ({error}); remove it and give the same command again") from error
 
 
 def read_environment(folder: Path) -> dict[str, Any]:

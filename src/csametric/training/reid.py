@@ -266,6 +266,7 @@ def score_dataset(
     )
     return {
         "dataset": dataset.name,
+        "digest": data_digest([*dataset.query, *dataset.gallery]),
         "camera_filter": camera_filter,
         "flip": flip,
         "rerank": rerank,

@@ -1,0 +1,60 @@
+"""attend as a user calls it: pictures, a page, a folder with a broken file, mistakes."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from csametric.training import loop
+from tests.data import people
+from tests.training import tiny_reid
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory) -> Path:
+    """A run, the images it was trained on, a folder with a broken file among them."""
+    folder = tmp_path_factory.mktemp("work")
+    people.write_market(folder / "market")
+    loop.train(tiny_reid.experiment("market1501", folder / "market", "epochs=1"), folder / "run")
+    (folder / "mixed").mkdir()
+    for number in range(3):
+        people.person(number, 1, 0).save(folder / "mixed" / f"{number}.png")
+    (folder / "mixed" / "broken.png").write_bytes(b"no image")
+    return folder
+
+
+@pytest.mark.parametrize("out", ["maps.png", "maps.pdf", "maps.svg", "maps.html"])
+def test_maps_of_positions_of_ones_choice(called_here, work, out):
+    words = ["mixed/0.png", "mixed/1.png", "--layer", "stage 2", "--group", "2", "--at", "0.2,0.5", "--at", "1,1"]
+    done = called_here("attend", "run", *words, "--out", out, cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert (work / out).stat().st_size > 5000
+    assert "stage 2, group 2" in done.stdout
+    assert "largest cosine" in done.stdout
+
+
+def test_a_folder_gives_a_sheet_without_its_broken_file(called_here, work):
+    done = called_here("attend", "run", "mixed", "--out", "sheet.png", cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert "skipped: mixed/broken.png is not a whole image" in done.stdout
+    assert "3 images" in done.stdout
+    assert np.ptp(cv2.imread(str(work / "sheet.png"))) > 100
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["mixed/broken.png"], "is not a whole image"),
+        (["mixed/none.png"], "there is no image mixed/none.png"),
+        (["mixed/0.png", "--layer", "stage 9"], "there is no attention at stage 9; it is at stage 1, stage 2, stage 3"),
+        (["mixed/0.png", "--group", "3"], "there is no group 3; use one of 1 to 2"),
+        (["mixed/0.png", "--at", "2,0"], "lies outside the image"),
+        (["mixed/0.png", "--at", "up"], "is no position"),
+        (["mixed/0.png", "--out", "maps.gif"], "choose one"),
+    ],
+)
+def test_mistakes_are_explained(called_here, work, words, message):
+    done = called_here("attend", "run", *words, cwd=work)
+    assert done.returncode == 2
+    assert message in " ".join(done.stderr.split())
