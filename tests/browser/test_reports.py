@@ -106,7 +106,7 @@ def test_the_papers_report_is_whole(opened, root, tmp_path):
     plan = make_plan([table], root, tmp_path, "tiny", seeds=1)
     carry_out(list(plan.runs.values()), "tiny", lambda run: None)
     runs = list(plan.runs.values())
-    write_report("The paper's Table1", [fill(table, plan, ["A note."])], runs, [], {"device": "cpu"}, tmp_path)
+    write_report("The paper's Table1", [fill(table, plan, ["A note."])], runs, [], {"device": "cpu"}, tmp_path / "report.html")
     page = opened(tmp_path / "report.html")
     words = page.locator("body").inner_text()
     assert "(82.3)" in words

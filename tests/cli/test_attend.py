@@ -38,7 +38,7 @@ def test_a_folder_gives_a_sheet_without_its_broken_file(called_here, work):
     done = called_here("attend", "run", "mixed", "--out", "sheet.png", cwd=work)
     assert done.returncode == 0, done.stderr
     assert "skipped: mixed/broken.png is not a whole image" in done.stdout
-    assert "3 images" in done.stdout
+    assert "images: 3" in done.stdout
     assert np.ptp(cv2.imread(str(work / "sheet.png"))) > 100
 
 

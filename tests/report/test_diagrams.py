@@ -1,6 +1,9 @@
 """The diagrams say what they must, nothing collides, and the files in docs/images are what the code draws."""
 
+import os
 import re
+import subprocess
+import sys
 from itertools import combinations
 from pathlib import Path
 
@@ -12,7 +15,7 @@ from matplotlib.path import Path as Outline
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from csametric.report.diagrams import DIAGRAMS, svg, write
+from csametric.report.diagrams import DIAGRAMS, svg
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 LABELS = {
@@ -133,7 +136,10 @@ def test_the_settings_of_matplotlib_do_not_matter():
 
 
 def test_the_files_are_what_the_code_draws(tmp_path):
-    write(tmp_path)
+    """In a process whose list of fonts is its own: the one of a machine may be of other installations."""
+    code = "import sys; from csametric.report.diagrams import write; write(sys.argv[1])"
+    environment = os.environ | {"MPLCONFIGDIR": str(tmp_path / "fonts")}
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, check=True)
     for name in DIAGRAMS:
         same = (tmp_path / f"{name}.svg").read_bytes() == (IMAGES / f"{name}.svg").read_bytes()
         assert same, f"{name}.svg is out of date: draw it again as the docstring of csametric.report.diagrams says"

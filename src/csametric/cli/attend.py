@@ -67,7 +67,7 @@ def attend(
     else:
         drawing.save_figure(drawing.attention_figure(attended, chosen), out)
     table = drawing.statistics_table(attended)
-    print_table(f"{run}, {len(files)} images; drawn: {chosen.layer}, group {group}", table.header, table.rows)
+    print_table(f"{run}, images: {len(files)}; drawn: {chosen.layer}, group {group}", table.header, table.rows)
     print(f"written: {out}")
 
 

@@ -101,7 +101,7 @@ def attention_section(label: str, images: Sequence[AttendedImage], chosen: Chose
 def write_attention_page(path: Path, label: str, images: Sequence[AttendedImage], chosen: Chosen) -> None:
     """The same section as a page of its own."""
     title = f"What {label} looks at"
-    write_text(path, render(title, f"{len(images)} images", [replace(attention_section(label, images, chosen), title="Maps")]))
+    write_text(path, render(title, f"Images: {len(images)}", [replace(attention_section(label, images, chosen), title="Maps")]))
 
 
 def grey_to_colours(patch_HW: NDArray) -> NDArray:
@@ -128,8 +128,13 @@ def contact_sheet(images: Sequence[AttendedImage], names: Sequence[str], chosen:
     for image, name in zip(images, names, strict=True):
         heaviest = _layer(image, chosen).maps.weights[0, chosen.group].argmax(0).numpy()
         panels += [image.image, figures.in_colours(heaviest)]
-        captions += [name, f"{len(np.unique(heaviest))} maps"]
+        captions += [shorten(name), f"{len(np.unique(heaviest))} maps"]
     return figures.contact_sheet(panels, captions)
+
+
+def shorten(name: str, most: int = 14) -> str:
+    """The end of a long name, which tells files apart, after an ellipsis."""
+    return name if len(name) <= most else f"...{name[3 - most :]}"
 
 
 def statistics_table(images: Sequence[AttendedImage]) -> Table:

@@ -169,7 +169,8 @@ def _produce(target: str, tables: "list[PaperTable]", chosen: "list[PaperTable]"
             _measure_speed(plan, out)
         else:
             runs = plan.for_table(wanted)[: 1 if target == "figure5" else None]
-            failed |= carry_out(runs, plan.budget, lambda run: report_run(run.experiment, run.folder))
+            shown = [run for run in plan.for_table(table) if run.is_finished and run not in runs]
+            failed |= carry_out([*runs, *shown], plan.budget, lambda run: report_run(run.experiment, run.folder))
         if target != "figure5":
             write_table(filled_table(table, plan, out, failed), out)
     pictures = [_draw_attention(plan, out)] if target in ("figure5", "all") else []
