@@ -20,7 +20,7 @@ import uvicorn
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 from skimage import data
-from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from bench.measure import best_device, write_results
 from csametric import PCB
@@ -61,7 +61,7 @@ WATCH = """() => {
 
 
 @contextmanager
-def served(app: Starlette) -> Iterator[str]:
+def served(app: ASGIApp) -> Iterator[str]:
     """The address of an application that is served by a thread."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))

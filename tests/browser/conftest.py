@@ -22,7 +22,8 @@ ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
-REFUSED = "Failed to load resource: the server responded with a status of 4"  # what Chromium says of an answered mistake
+ANSWERED = "Failed to load resource: the server responded with a status of "  # what Chromium says of a mistake
+REFUSED = (f"{ANSWERED}4", f"{ANSWERED}503")
 
 
 @pytest.fixture(scope="package")

@@ -258,10 +258,11 @@ def test_a_file_too_large_is_not_even_sent(page):
     expect(page.get_by_role("alert")).to_contain_text("larger than 20 MiB")
 
 
-def test_a_server_that_is_gone_is_explained(page, context):
-    page.route("**/attention", lambda route: route.fulfill(status=200, body="not JSON"))
+@pytest.mark.parametrize(("status", "words"), [(200, "reload the page"), (503, "again in a moment")])
+def test_an_answer_that_cannot_be_read_is_explained(page, context, status, words):
+    page.route("**/attention", lambda route: route.fulfill(status=status, body="not JSON"))
     send(page, file_of(picture()))
-    expect(page.get_by_role("alert")).to_contain_text("reload the page")
+    expect(page.get_by_role("alert")).to_contain_text(words)
 
 
 @pytest.mark.parametrize("how", [PHONE])

@@ -1,5 +1,6 @@
 """Runs by their settings: experiments of each budget, digests, what is missing, collecting, sharing."""
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,16 +14,16 @@ from csametric.reproduction.paper import CUHK03, DUKE, LIBERTY, MARKET, TABLES
 from csametric.reproduction.places import HPATCHES, MissingDataError, find_place
 from csametric.reproduction.runs import carry_out, collect, make_plan, settings_digest
 from csametric.training import checkpoint, loop
+from csametric.training.brown_pairs import count_brown
 from csametric.training.experiment import override
 from tests.data import people
+from tests.data.brown_folder import write_subset
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
     """CUHK03-NP and nothing else."""
-    folder = tmp_path_factory.mktemp("data")
-    people.write_cuhk03_folders(folder / "CUHK03-NP")
-    return folder
+    return people.write_cuhk03_folders(tmp_path_factory.mktemp("data") / "CUHK03-NP").parent
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,21 @@ def test_a_run_on_other_images_is_refused(plan, tmp_path, monkeypatch):
     failed = carry_out([wanted], "tiny", print)
     assert "was trained on other images" in failed[wanted]
     assert list(other.without(failed).runs) == []
+
+
+def test_a_descriptor_of_another_brown_is_refused(tmp_path):
+    names = ("liberty", "notredame", "yosemite")
+    for name in names:
+        write_subset(tmp_path / "brown" / name, points=40, pairs=80)
+    (run,) = make_plan(
+        [TABLES["table8"].of_rows(["HardNet"], False)], tmp_path, tmp_path / "out", "tiny", seeds=1
+    ).runs.values()
+    assert carry_out([run, run], "tiny", print) == {}
+    shutil.rmtree(tmp_path / "brown" / "yosemite")
+    write_subset(tmp_path / "brown" / "yosemite", points=40, pairs=90)
+    count_brown.cache_clear()
+    assert "was trained on other images than" in carry_out([run], "tiny", print)[run]
+    count_brown.cache_clear()
 
 
 def test_a_run_that_another_process_holds_is_left_to_it(plan):

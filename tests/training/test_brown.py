@@ -18,7 +18,7 @@ from csametric.losses.hardnet import hardnet_loss
 from csametric.models.l2net import unit_length
 from csametric.recipes import find_recipe
 from csametric.training import checkpoint, loop
-from csametric.training.brown_pairs import brown_fpr95
+from csametric.training.brown_pairs import brown_fpr95, count_brown
 from csametric.training.experiment import override
 from tests.data.brown_folder import write_subset
 from tests.training.gathering import problem
@@ -43,6 +43,8 @@ def test_trains_on_one_and_is_tested_on_the_others(brown, tmp_path, cache):
     loop.train(experiment(brown, "data.train=notredame"), tmp_path / "run", cache)
     scores = checkpoint.read_scores(tmp_path / "run")["fpr95"]
     assert list(scores) == ["liberty", "yosemite"]
+    settings = experiment(brown, "data.train=notredame").data
+    assert checkpoint.read_environment(tmp_path / "run")["data"] == count_brown(settings)
     assert all(0 <= rate < 0.9 for rate in scores.values())
     assert len(checkpoint.read_metrics(tmp_path / "run")) == 12
     assert load(tmp_path / "run").embed(np.zeros((3, 32, 32), np.uint8)).shape == (3, 128)

@@ -201,6 +201,7 @@ def test_our_own_mistake_is_an_answer_too():
     with TestClient(make_app(fail, "tiny"), base_url=SITE, raise_server_exceptions=False) as client:
         answer = client.post("/attention", content=file_of(picture()))
     assert answer.status_code == 500
+    assert answer.headers["x-content-type-options"] == "nosniff"
     assert "ZeroDivisionError" in answer.json()["error"]
     assert "secret" not in answer.text
 

@@ -3,6 +3,7 @@
 import errno
 import sys
 import traceback
+import warnings
 from pathlib import Path
 
 import typer
@@ -34,7 +35,7 @@ app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options"
 app.command()(system.doctor)
 
 DEBUG = "--debug"
-MENDABLE = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}
+MENDABLE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}
 
 
 @app.callback()
@@ -45,6 +46,7 @@ def options(debug: bool = typer.Option(False, DEBUG, help="Show the traceback of
 def main() -> None:
     """Run the command; a user's mistake exits with 2, ours with 1, each in one sentence unless --debug is given."""
     debug = DEBUG in sys.argv
+    warnings.filterwarnings("ignore", r"Image size \(")  # Pillow's, of a large picture, which is the user's own
     sys.argv = [argument for argument in sys.argv if argument != DEBUG]
     try:
         with explaining_full_disk(Path.cwd(), "free some room and give the same command again"):

@@ -52,7 +52,7 @@ def folder_of(data: str, kinds: Collection[str]) -> tuple[str, str]:
 
 def _on_photos(run: Path, model: PatchEmbedder, folder: str) -> None:
     photos = replace(photo_settings(model), folder=folder)
-    with data_progress(enabled=True) as progress:
+    with data_progress(True, "cutting patches", "photographs") as progress:
         patches = open_photo_patches(photos, progress=progress)
     check_held_out(patches)
     print(patches.summary)

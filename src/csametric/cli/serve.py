@@ -8,7 +8,7 @@ import typer
 if TYPE_CHECKING:
     import socket
 
-    from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
 MOST_CONNECTIONS = 32  # of which each may hold a file of 20 MiB
 
@@ -48,7 +48,7 @@ def _need_server() -> None:
         raise UserError(f"serve needs {' and '.join(missing)}; pip install 'csametric[web]'")
 
 
-def _application(run: Path, image: Path | None, host: str) -> "Starlette":
+def _application(run: Path, image: Path | None, host: str) -> "ASGIApp":
     """With the model warm, so that the first picture is answered as soon as the others."""
     import numpy as np
 
@@ -81,7 +81,7 @@ def _listen(host: str, port: int) -> "socket.socket":
         raise UserError(f"cannot listen at {host}, port {port} ({error.strerror}); choose another --host or --port") from error
 
 
-def _run(app: "Starlette", listener: "socket.socket") -> None:
+def _run(app: "ASGIApp", listener: "socket.socket") -> None:
     from contextlib import suppress
 
     import uvicorn

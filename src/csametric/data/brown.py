@@ -100,6 +100,11 @@ def read_brown(
     return BrownSubset(name=folder.name, patches=patches, points=points_P)
 
 
+def count_patches(folder: Path) -> int:
+    """How many patches a subset has by its info.txt; raises as `read_brown`."""
+    return len(_read_points(folder))
+
+
 def read_test_pairs(folder: Path, patches: int, name: str = TEST_PAIRS) -> LabelledPairs:
     """The labelled pairs of a match file.
 

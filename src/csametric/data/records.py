@@ -65,9 +65,7 @@ class ReidDataset:
     def __str__(self) -> str:
         splits = "; ".join(f"{name} {count(split)}" for name, split in self.splits.items())
         differences = self.differences()
-        verdict = (
-            "" if self.published is None else "; as published" if not differences else f"; NOT AS PUBLISHED: {differences}"
-        )
+        verdict = f"; NOT AS PUBLISHED: {', '.join(differences)}" if differences else "; as published" if self.published else ""
         return f"{self.name}: {splits}{verdict}"
 
 

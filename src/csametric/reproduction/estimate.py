@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from csametric.data.brown import SUBSETS, TEST_PAIRS
 from csametric.data.datasets import read_dataset
 from csametric.data.sampling import PairBatch, image_steps_per_epoch
 from csametric.models.pcb import PCB
 from csametric.reproduction.runs import Run
 from csametric.training import descriptors, reid
+from csametric.training.brown_pairs import count_brown
 from csametric.training.checkpoint import write_text
 from csametric.training.experiment import BrownExperiment, Experiment, ReidExperiment
 from csametric.training.machine import Machine, join_processes
@@ -51,9 +51,7 @@ def work_left(run: Run) -> Work:
     experiment = run.experiment
     if isinstance(experiment, BrownExperiment):
         steps = experiment.epochs * max(1, experiment.pairs_per_epoch // experiment.batch_size)
-        root = Path(experiment.data.root)
-        tests = [root / name / TEST_PAIRS for name in SUBSETS if name != experiment.data.train]
-        score = sum(2 * path.read_bytes().count(b"\n") for path in tests if path.is_file())
+        score = 2 * sum(count_brown(experiment.data)["tests"].values())
     else:
         assert isinstance(experiment, ReidExperiment)
         dataset = read_dataset(experiment.data.kind, experiment.data.path)

@@ -13,13 +13,15 @@ import numpy as np
 import torch
 
 from csametric.data.datasets import read_dataset
+from csametric.data.hpatches import PAIRS, splits
 from csametric.errors import BusyError, FullDiskError, UserError
 from csametric.inference import ImageEmbedder, PatchEmbedder, load
 from csametric.reproduction.budgets import Budget, experiment_for
 from csametric.reproduction.paper import LIBERTY, MEAN, PaperTable, Row
 from csametric.reproduction.places import HPATCHES, MissingDataError, find_place
 from csametric.training import checkpoint, loop
-from csametric.training.experiment import Experiment, ReidExperiment
+from csametric.training.brown_pairs import count_brown
+from csametric.training.experiment import BrownExperiment, Experiment, ReidExperiment
 from csametric.training.hpatches import describe_release, score_split
 from csametric.training.machine import join_processes
 from csametric.training.reid import data_digest, score_dataset
@@ -66,7 +68,8 @@ class Plan:
 
     def for_table(self, table: PaperTable) -> list[Run]:
         """The runs of a table, row by row."""
-        return [run for (recipe, data, _), run in self.runs.items() if (recipe, data) in trainings(table)]
+        wanted = set(trainings(table))
+        return [run for (recipe, data, _), run in self.runs.items() if (recipe, data) in wanted]
 
     def without(self, runs: Collection[Run]) -> "Plan":
         """The plan less some runs, whose figures are not to be trusted."""
@@ -171,14 +174,18 @@ def _is_scored_here(run: Run) -> bool:
         UserError: it was trained on other images than those that are here, or a file is damaged.
     """
     scores, each = checkpoint.read_scores(run.folder), checkpoint.read_each_score(run.folder)
-    if not isinstance(run.experiment, ReidExperiment):
-        return bool(each)
-    train, test = _digests(run.experiment.data.kind, run.experiment.data.path)
-    if checkpoint.read_environment(run.folder)["data"]["digest"] != train:
-        raise UserError(
-            f"{run.folder} was trained on other images than {run.experiment.data.path} has; remove it, or give another --out"
-        )
-    return bool(each) and scores.get("digest") == test
+    trained_on, experiment = checkpoint.read_environment(run.folder)["data"], run.experiment
+    if isinstance(experiment, ReidExperiment):
+        place = experiment.data.path
+        train, test = _digests(experiment.data.kind, place)
+        same_training, same_test = trained_on["digest"] == train, scores.get("digest") == test
+    else:
+        assert isinstance(experiment, BrownExperiment)
+        place = experiment.data.root
+        same_training, same_test = trained_on == count_brown(experiment.data), True
+    if not same_training:
+        raise UserError(f"{run.folder} was trained on other images than {place} has; remove it, or give another --out")
+    return bool(each) and same_test
 
 
 @cache
@@ -204,8 +211,6 @@ def score_again(run: Run) -> None:
 
 def score_hpatches(run: Run, release: Path, pairs: int | None) -> None:
     """Write the published figure of each task on the split full, in [0, 1], null where its files are missing."""
-    from csametric.data.hpatches import PAIRS, splits
-
     model = load(run.folder)
     assert isinstance(model, PatchEmbedder)
     names = splits()["full"]

@@ -1,5 +1,6 @@
 """Pairs of Brown / UBC PhotoTour, as `training.descriptors` wants them: train on one subset, test on the others."""
 
+import functools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from csametric.data.brown import SUBSETS, BrownSettings, BrownSubset, LabelledPairs, read_brown, read_test_pairs
+from csametric.data.brown import SUBSETS, BrownSettings, BrownSubset, LabelledPairs, count_patches, read_brown, read_test_pairs
 from csametric.data.cache import Progress
 from csametric.data.loading import in_batches
 from csametric.data.sampling import PairBatch, index_points, point_batch
@@ -66,6 +67,21 @@ def open_brown_tests(settings: BrownSettings, names: list[str], cache: Path | No
         raise UserError(f"{root} holds none of {', '.join(names)} to test on; unpack one there")
     subsets = {name: read_brown(root / name, settings.resampling, cache, progress) for name in present}
     return {name: (subset, read_test_pairs(root / name, len(subset.patches))) for name, subset in subsets.items()}
+
+
+@functools.cache
+def count_brown(settings: BrownSettings) -> dict[str, Any]:
+    """What `BrownPairs.describe_data` says of the same settings, from the subsets' lists alone; each is read once.
+
+    Raises:
+        UserError: a list is missing or damaged.
+    """
+    root = brown_root(settings)
+    tests = [root / name for name in SUBSETS if name != settings.train and (root / name).is_dir()]
+    return {
+        "train": count_patches(root / settings.train),
+        "tests": {folder.name: len(read_test_pairs(folder, count_patches(folder)).is_match) for folder in tests},
+    }
 
 
 class BrownPairs:

@@ -13,7 +13,7 @@ from csametric.errors import DivergedError, explaining_full_disk
 from csametric.training import checkpoint
 from csametric.training.descriptors import open_descriptors
 from csametric.training.environment import describe_environment
-from csametric.training.experiment import Experiment, PatchExperiment, ReidExperiment, to_json
+from csametric.training.experiment import BrownExperiment, Experiment, PatchExperiment, ReidExperiment, to_json
 from csametric.training.log import RunLog
 from csametric.training.machine import Machine, join_processes
 from csametric.training.memory import keep_freed_memory
@@ -53,7 +53,8 @@ def _some_unused(experiment: Experiment) -> bool:
 
 def open_task(experiment: Experiment, machine: Machine, cache: Path | None = None) -> Task:
     """The job of an experiment with its data open; the main process builds caches first."""
-    with machine.accelerator.main_process_first(), data_progress(enabled=machine.is_main) as progress:
+    note = "sheets" if isinstance(experiment, BrownExperiment) else "photographs"
+    with machine.accelerator.main_process_first(), data_progress(machine.is_main, "cutting patches", note) as progress:
         if isinstance(experiment, PatchExperiment):
             return open_descriptors(experiment, machine, cache, progress)
         assert isinstance(experiment, ReidExperiment)

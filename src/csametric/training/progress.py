@@ -32,9 +32,7 @@ def counted(items: Iterable[Item], title: str, total: int, enabled: bool) -> Ite
 
 
 @contextmanager
-def data_progress(
-    enabled: bool, title: str = "cutting patches", note: str = "photographs"
-) -> Iterator[Callable[[int, int], None]]:
+def data_progress(enabled: bool, title: str, note: str) -> Iterator[Callable[[int, int], None]]:
     """Yields a function of (items done, items in all); no bar where there is nothing to do."""
     with _bar(enabled) as bar:
         task = None
@@ -42,7 +40,7 @@ def data_progress(
         def advance(done: int, total: int) -> None:
             nonlocal task
             task = bar.add_task(title, total=total, note=note) if task is None else task
-            bar.update(task, completed=done)
+            bar.update(task, completed=done, total=total)
 
         yield advance
 

@@ -54,7 +54,7 @@ class RefusedError(UserError):
         self.status = status
 
 
-def make_app(attend: Attend, title: str, first: NDArray | None = None, host: str = "127.0.0.1") -> Starlette:
+def make_app(attend: Attend, title: str, first: NDArray | None = None, host: str = "127.0.0.1") -> ASGIApp:
     """The application: GET / is the page, POST /attention takes the bytes of an image file and answers with its view.
 
     Args:
@@ -81,14 +81,12 @@ def make_app(attend: Attend, title: str, first: NDArray | None = None, host: str
         look = partial(_look, data, attend)
         return JSONResponse(await anyio.to_thread.run_sync(look, limiter=alone))
 
-    return Starlette(
+    app = Starlette(
         routes=[Route("/", explore), Route("/attention", attention, methods=["POST"])],
-        middleware=[
-            Middleware(Hardened, policy=policy),
-            Middleware(TrustedHostMiddleware, allowed_hosts=_allowed_hosts(host), www_redirect=False),
-        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=_allowed_hosts(host), www_redirect=False)],
         exception_handlers={UserError: _explain, Exception: _apologise},
     )
+    return Hardened(app, policy)
 
 
 def read_picture(data: bytes) -> NDArray:

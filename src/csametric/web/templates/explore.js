@@ -2,6 +2,7 @@
 /* The page: a picture that is dropped, pasted or chosen goes to the server, and what comes back into the explorer. */
 (() => {
   const NO_ANSWER = 'The server does not answer; look whether csametric serve still runs, and send the picture again.';
+  const BUSY = 'The server has too many visitors at once; send the picture again in a moment.';
   const element = document.getElementById('explorer');
   const first = document.getElementById('first');
   const find = (selector) => document.querySelector(selector);
@@ -24,7 +25,8 @@
 
   async function ask(file, signal) {
     const answer = await fetch('/attention', { method: 'POST', body: file, signal });
-    const content = await answer.json().catch(() => ({ error: `The server answered with ${answer.status}; reload the page.` }));
+    const unread = answer.status === 503 ? BUSY : `The server answered with ${answer.status}; reload the page.`;
+    const content = await answer.json().catch(() => ({ error: unread }));
     if (content.error) throw new RangeError(content.error);
     return content;
   }
