@@ -19,7 +19,7 @@ import torch
 from csametric import PCB
 from tests.data import people
 from tests.data.brown_folder import write_subset
-from tests.matching.scenes import photograph, write_pair
+from tests.matching.scenes import photograph, write_homography_sequence, write_pair
 from tests.training import tiny, tiny_reid
 
 GUIDES = Path(__file__).parents[2] / "docs" / "guides"
@@ -88,12 +88,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     write_pair(tmp_path)
     (tmp_path / "a.png").rename(tmp_path / "desk1.png")
     (tmp_path / "b.png").rename(tmp_path / "desk2.png")
-    scene = tmp_path / "sequences" / "v_scene"
-    scene.mkdir(parents=True)
-    homography = write_pair(scene)
-    for name, number in (("a", 1), ("b", 2)):
-        (scene / f"{name}.png").rename(scene / f"{number}.png")
-    (scene / "H_1_2").write_text("\n".join(" ".join(map(str, row)) for row in homography))
+    write_homography_sequence(tmp_path / "sequences" / "v_scene")
     monkeypatch.setenv("CSAMETRIC_CACHE", str(tmp_path / "cache"))
     return tmp_path
 

@@ -12,7 +12,7 @@ from csametric.recipes import find_recipe
 from csametric.training.descriptors import build_model
 from tests.data.brown_folder import write_subset
 from tests.data.hpatches_folder import write_sequence, write_tasks
-from tests.matching.scenes import write_pair
+from tests.matching.scenes import write_homography_sequence, write_pair
 
 TINY = ["pairs_per_epoch=64", "epochs=1", "batch_size=16", "evaluate_every=2"]
 
@@ -165,12 +165,7 @@ def test_unlike_photographs_get_advice(tmp_path, called_here):
 
 
 def test_photographs_with_known_geometry(tmp_path, run, work, called_here):
-    folder = tmp_path / "sequences" / "v_scene"
-    folder.mkdir(parents=True)
-    homography = write_pair(folder)
-    for name, number in (("a", 1), ("b", 2)):
-        (folder / f"{name}.png").rename(folder / f"{number}.png")
-    (folder / "H_1_2").write_text("\n".join(" ".join(map(str, row)) for row in homography))
+    folder = write_homography_sequence(tmp_path / "sequences" / "v_scene")
     done = called_here("evaluate", work / "converted", "--data", "sequences:sequences", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "homography AUC at 3 px, %" in done.stdout

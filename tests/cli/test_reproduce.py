@@ -13,9 +13,7 @@ ROWS = ["--row", "PCB", "--row", "PCB + CSA"]
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    people.write_market(folder / "Market-1501")
-    return folder
+    return people.write_market(tmp_path_factory.mktemp("data") / "Market-1501").parent
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """A photograph and its image under a known homography."""
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 
@@ -34,3 +36,13 @@ def write_pair(folder, degrees: float = 20.0, factor: int = 1):
         cv2.imwrite(str(folder / f"{name}.png"), each)
     enlarging = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1]])
     return enlarging @ homography @ np.linalg.inv(enlarging)
+
+
+def write_homography_sequence(folder: Path) -> Path:
+    """1.png, 2.png and H_1_2, the homography from the first to the second."""
+    folder.mkdir(parents=True)
+    homography = write_pair(folder)
+    for number, name in enumerate("ab", 1):
+        (folder / f"{name}.png").rename(folder / f"{number}.png")
+    (folder / "H_1_2").write_text("\n".join(" ".join(map(str, row)) for row in homography))
+    return folder

@@ -18,7 +18,8 @@ from csametric.errors import UserError
 from csametric.inference import AttendedImage, ImageEmbedder, load
 from csametric.report import figures
 from csametric.report.page import Section, Table, render
-from csametric.training.checkpoint import write_atomically, write_text
+from csametric.training.checkpoint import read_experiment, write_atomically, write_text
+from csametric.training.experiment import PatchExperiment, ReidExperiment
 from csametric.web.views import view_of
 
 BASE_SHOWN, EXPLORED = 2, 2
@@ -60,6 +61,13 @@ def attention_figure(images: Sequence[AttendedImage], chosen: Chosen) -> Figure:
     )
 
 
+def attends(run: Path) -> bool:
+    """Whether a run's network has compressed self-attention."""
+    experiment = read_experiment(run)
+    assert isinstance(experiment, PatchExperiment | ReidExperiment)
+    return experiment.model.attention == "csa"
+
+
 def attended_queries(run: Path, count: int = 4) -> list[AttendedImage]:
     """Evenly spread queries of the dataset that a run was trained on."""
     model = load(run)
@@ -76,7 +84,7 @@ def figure_5(run: Path, count: int = 4) -> tuple[Figure, str]:
     cosines = torch.cat([cosines_to_base_maps(_layer(image, chosen).maps).amax(2).flatten() for image in images])
     caption = (
         f"Figure 5: queries, the two base maps of {chosen.layer} (group 1) that most positions' maps are nearest to, and the "
-        f"reconstructed maps of six positions; over each its largest cosine to a base map. Over all positions of these images "
+        "reconstructed maps of six positions; over each its largest cosine to a base map. Over all positions of these images "
         f"that cosine is {cosines.median():.3f} in the median, {cosines.quantile(0.05):.3f} at the fifth percentile."
     )
     return attention_figure(images, chosen), caption
@@ -100,8 +108,8 @@ def attention_section(label: str, images: Sequence[AttendedImage], chosen: Chose
 
 def write_attention_page(path: Path, label: str, images: Sequence[AttendedImage], chosen: Chosen) -> None:
     """The same section as a page of its own."""
-    title = f"What {label} looks at"
-    write_text(path, render(title, f"Images: {len(images)}", [replace(attention_section(label, images, chosen), title="Maps")]))
+    section = attention_section(label, images, chosen)
+    write_text(path, render(section.title, f"Images: {len(images)}", [replace(section, title="Maps")]))
 
 
 def grey_to_colours(patch_HW: NDArray) -> NDArray:

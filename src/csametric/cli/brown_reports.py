@@ -5,14 +5,14 @@ from pathlib import Path
 
 import numpy as np
 
-from csametric.cli.attention_figures import attention_section, grey_to_colours
+from csametric.cli.attention_figures import attends, attention_section, grey_to_colours
 from csametric.cli.sections import settings_sections
 from csametric.data.brown import read_brown
 from csametric.inference import PatchEmbedder, load
 from csametric.report import figures
 from csametric.report.page import Section, Table, render
 from csametric.training.brown_pairs import brown_root
-from csametric.training.checkpoint import read_experiment, read_metrics, read_scores, write_text
+from csametric.training.checkpoint import read_metrics, read_scores, write_text
 from csametric.training.experiment import BrownExperiment
 
 ATTENDED_PATCHES = 4
@@ -37,17 +37,12 @@ def report_brown(title: str, runs: Mapping[str, Path], path: Path) -> Table:
     caption = "Training loss, and FPR95 on a sample of the first test subset as training goes on"
     sections = [
         Section(title="How good are the descriptors?", text=EXPLANATION, table=table),
-        *(_attention_section(label, folder) for label, folder in runs.items() if _attends(folder)),
+        *(_attention_section(label, folder) for label, folder in runs.items() if attends(folder)),
         Section(title="Training", pictures=[(figures.data_uri(curves), caption)]),
         *settings_sections(runs),
     ]
     write_text(path, render(title, EXPLANATION, sections))
     return table
-
-
-def _attends(folder: Path) -> bool:
-    experiment = read_experiment(folder)
-    return isinstance(experiment, BrownExperiment) and experiment.model.attention == "csa"
 
 
 def _attention_section(label: str, folder: Path) -> Section:

@@ -29,7 +29,7 @@ def demo(
     from accelerate import PartialState
 
     from csametric.cli.reports import report_runs
-    from csametric.cli.tables import print_table
+    from csametric.cli.tables import print_scores
     from csametric.recipes import find_recipe
     from csametric.training.experiment import override
     from csametric.training.loop import train
@@ -41,6 +41,5 @@ def demo(
         runs[label] = out / recipe
         train(experiment, runs[label])
     if PartialState().is_main_process:
-        table = report_runs(TITLE, runs, out / "report.html")
-        print_table(TITLE, table.header, table.rows)
-        print(f"open {out / 'report.html'}")
+        report = out / "report.html"
+        print_scores(TITLE, report_runs(TITLE, runs, report), report)

@@ -7,13 +7,12 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from csametric.cli.attention_figures import attended_queries, attention_section
+from csametric.cli.attention_figures import attended_queries, attends, attention_section
 from csametric.cli.sections import settings_sections
 from csametric.data.transforms import read_image
 from csametric.report import figures
 from csametric.report.page import Section, Table, render
-from csametric.training.checkpoint import read_experiment, read_metrics, read_scores, write_text
-from csametric.training.experiment import ReidExperiment
+from csametric.training.checkpoint import read_metrics, read_scores, write_text
 
 ROWS = {
     "rank1": "rank-1",
@@ -73,17 +72,12 @@ def report_reid(title: str, runs: Mapping[str, Path], path: Path) -> Table:
     sections = [
         Section(title="How well are people found again?", text=EXPLANATION + conventions(first), table=table),
         *(_ranked_section(label, each) for label, each in scores.items()),
-        *(attention_section(label, attended_queries(folder)) for label, folder in runs.items() if _attends(folder)),
+        *(attention_section(label, attended_queries(folder)) for label, folder in runs.items() if attends(folder)),
         Section(title="Training", pictures=[curves]),
         *settings_sections(runs),
     ]
     write_text(path, render(title, conventions(first), sections))
     return table
-
-
-def _attends(folder: Path) -> bool:
-    experiment = read_experiment(folder)
-    return isinstance(experiment, ReidExperiment) and experiment.model.attention == "csa"
 
 
 def _ranked_section(label: str, scores: Mapping[str, Any]) -> Section:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from csametric.cli.attention_figures import attention_section, grey_to_colours
+from csametric.cli.attention_figures import attends, attention_section, grey_to_colours
 from csametric.cli.sections import settings_sections
 from csametric.data.photos import PhotoPatches, PhotoSettings, open_photo_patches
 from csametric.data.stereo import motorcycle
@@ -71,11 +71,10 @@ def write_report(title: str, runs: Mapping[str, Path], path: Path) -> dict[str, 
     for folder in runs.values():
         check_data(folder, {"train": patches.summary.train, "held_out": patches.summary.held_out})
     scores = {**baseline_scores(patches), **{label: run_scores(folder) for label, folder in runs.items()}}
-    attending = {label: model for label, model in models.items() if model.experiment.model.attention == "csa"}
     sections = [
         _table_section(scores),
         _curve_section(runs),
-        *(_attention_section(label, model, patches) for label, model in attending.items()),
+        *(_attention_section(label, models[label], patches) for label, folder in runs.items() if attends(folder)),
         _match_section(models),
         *settings_sections(runs),
     ]

@@ -1,5 +1,6 @@
 """reproduce: a table or figure of the paper by one command, ours beside the paper's."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -14,6 +15,7 @@ Target = Literal[
     "table1", "table2", "table3", "table4", "table5", "table6", "table7", "table8",
     "figure1", "figure2", "figure3", "figure4", "figure5", "all",
 ]  # fmt: skip
+DIAGRAMS = ("figure1", "figure2", "figure3", "figure4")
 OUT = Path("runs") / "reproduce"
 
 
@@ -59,7 +61,7 @@ def reproduce(
     from csametric.errors import UserError
     from csametric.reproduction.runs import make_plan, stand_alone
 
-    if target in ("figure1", "figure2", "figure3", "figure4"):
+    if target in DIAGRAMS:
         _draw_diagrams([target], out)
         return
     stand_alone()
@@ -75,7 +77,10 @@ def reproduce(
     if dry_run:
         _print_plan(chosen, plan, out)
         return
-    _produce(target, tables, chosen, plan, out)
+    if target == "figure5":
+        _produce_figure_5(plan, out)
+    else:
+        _produce(target, tables, chosen, plan, out)
 
 
 def _tables(target: str, paper_only: bool) -> "list[PaperTable]":
@@ -157,34 +162,51 @@ def _produce(target: str, tables: "list[PaperTable]", chosen: "list[PaperTable]"
     Raises:
         UserError: something has failed, or nothing could be run; what could be written is written.
     """
-    from csametric.cli.runs import report_run
-    from csametric.errors import UserError
     from csametric.reproduction.output import filled_table, write_table
     from csametric.reproduction.rendering import as_text
-    from csametric.reproduction.runs import carry_out
 
     failed: dict[Run, str] = {}
     for table, wanted in zip(tables, chosen, strict=True):
         if table.name == "table6":
             _measure_speed(plan, out)
         else:
-            runs = plan.for_table(wanted)[: 1 if target == "figure5" else None]
+            runs = plan.for_table(wanted)
             shown = [run for run in plan.for_table(table) if run.is_finished and run not in runs]
-            failed |= carry_out([*runs, *shown], plan.budget, lambda run: report_run(run.experiment, run.folder))
-        if target != "figure5":
-            write_table(filled_table(table, plan, out, failed), out)
-    pictures = [_draw_attention(plan, out)] if target in ("figure5", "all") else []
+            failed |= _carry_out([*runs, *shown], plan)
+        write_table(filled_table(table, plan, out, failed), out)
+    pictures = []
     if target == "all":
-        _draw_diagrams(["figure1", "figure2", "figure3", "figure4"], out)
-    filled = [filled_table(table, plan, out, failed) for table in tables if target != "figure5"]
+        pictures = [picture] if (picture := _draw_attention(plan.without(failed), out)) else []
+        _draw_diagrams(DIAGRAMS, out)
+    filled = [filled_table(table, plan, out, failed) for table in tables]
     for each in filled:
         write_table(each, out)
         print(f"\n{as_text(each)}")
-    if filled:
-        _write_report(target, filled, plan, [picture for picture in pictures if picture], out)
+    _write_report(target, filled, plan, pictures, out)
+    _check_outcome(failed, any(cell.ours for each in filled for cell in each.cells.values()), plan)
+
+
+def _produce_figure_5(plan: "Plan", out: Path) -> None:
+    """Train what the figure is drawn of, one run, and draw it; raises as `_produce`."""
+    from csametric.reproduction.paper import FIGURE5
+
+    failed = _carry_out(plan.for_table(FIGURE5)[:1], plan)
+    _check_outcome(failed, _draw_attention(plan.without(failed), out) is not None, plan)
+
+
+def _carry_out(runs: "list[Run]", plan: "Plan") -> "dict[Run, str]":
+    from csametric.cli.runs import report_run
+    from csametric.reproduction.runs import carry_out
+
+    return carry_out(runs, plan.budget, lambda run: report_run(run.experiment, run.folder))
+
+
+def _check_outcome(failed: "dict[Run, str]", any_figure: bool, plan: "Plan") -> None:
+    from csametric.errors import UserError
+
     if failed:
         raise UserError(f"{len(failed)} runs have failed, the first: {next(iter(failed.values()))}")
-    if not any(cell.ours for each in filled for cell in each.cells.values()) and not any(pictures):
+    if not any_figure:
         raise UserError(f"nothing could be run; {next(iter(plan.missing.values()), 'choose other rows')}")
 
 
@@ -218,12 +240,12 @@ def _draw_attention(plan: "Plan", out: Path) -> tuple[str, str] | None:
     return data_uri(figure), caption
 
 
-def _draw_diagrams(names: list[str], out: Path) -> None:
-    from csametric.report.diagrams import DIAGRAMS, svg
+def _draw_diagrams(names: Sequence[str], out: Path) -> None:
+    from csametric.report import diagrams
     from csametric.training.checkpoint import write_atomically
 
     for name in names:
-        drawn = svg(DIAGRAMS[name]())
+        drawn = diagrams.svg(diagrams.DIAGRAMS[name]())
         write_atomically(out / f"{name}.svg", lambda file, drawn=drawn: file.write(drawn))  # type: ignore[misc]
         print(f"written: {out / f'{name}.svg'}")
 

@@ -39,7 +39,7 @@ def train(
     """
     from accelerate import PartialState
 
-    from csametric.cli.tables import print_table
+    from csametric.cli.tables import print_scores
     from csametric.training.experiment import override
     from csametric.training.loop import train as train_experiment
 
@@ -49,9 +49,7 @@ def train(
     folder = RUNS / (name or experiment.recipe)
     train_experiment(experiment, folder)
     if PartialState().is_main_process:
-        table = report_run(experiment, folder)
-        print_table(f"Run {folder.name}", table.header, table.rows)
-        print(f"{table.caption}\nopen {folder / 'report.html'}".lstrip())
+        print_scores(f"Run {folder.name}", report_run(experiment, folder), folder / "report.html")
 
 
 def _chosen(recipe: str, data: str | None) -> "tuple[Experiment, list[str]]":

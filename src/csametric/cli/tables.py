@@ -1,9 +1,14 @@
 """Tables in the terminal."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from csametric.report import page
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -14,3 +19,9 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[objec
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     Console().print(table)
+
+
+def print_scores(title: str, scores: "page.Table", report: Path) -> None:
+    """Print the table of a report, what has to be known of its figures, and where the report is."""
+    print_table(title, scores.header, scores.rows)
+    print(f"{scores.caption}\nopen {report}".lstrip())

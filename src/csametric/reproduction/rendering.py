@@ -168,8 +168,3 @@ def _exact(value: float | None) -> str:
 
 def _escaped(text: str) -> str:
     return text.translate(ESCAPES)
-
-
-def file_texts(filled: FilledTable) -> dict[str, str]:
-    """The files of a table by their ending."""
-    return {"txt": as_text(filled), "csv": as_csv(filled), "tex": as_latex(filled)}
