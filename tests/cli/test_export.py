@@ -26,8 +26,11 @@ def test_a_bundle_can_be_evaluated(work, called_here):
     assert done.returncode == 0, done.stderr
     assert "bundle/model.safetensors" in done.stdout
     assert not (work / "bundle" / "model.onnx").exists()
+    files = sorted((work / "bundle").iterdir())
     scored = called_here("evaluate", "bundle", "--data", "market1501:market", cwd=work)
     assert scored.returncode == 0, scored.stderr
+    assert sorted((work / "bundle").iterdir()) == files
+    assert list((work / "bundle-evaluation").glob("*.json"))
     assert f"{100 * checkpoint.read_scores(work / 'run')['map_step']:.2f}" in scored.stdout
     without = called_here("evaluate", "bundle", cwd=work)
     assert without.returncode == 2

@@ -144,7 +144,7 @@ def _evaluate_reid(run: Path, model: "ImageEmbedder", data: str | None, rerank: 
         return
     words = [dataset.name, *(["rerank"] if rerank else []), *(["flip"] if flip else [])]
     words += [] if camera_filter else ["no-camera-filter"]
-    out = _evaluation_file(run / "evaluation", "-".join(words).replace(" ", "-").lower(), path)
+    out = _evaluation_file(_evaluation_folder(run), "-".join(words).replace(" ", "-").lower(), path)
     written = {name: value for name, value in scores.items() if not isinstance(value, np.ndarray)}
     write_text(Path(f"{out}.json"), json.dumps(written | {"data": f"{kind}:{path}"}, indent=1))
     ranked_picture(scores).savefig(f"{out}.png", dpi=100)
@@ -154,6 +154,14 @@ def _evaluate_reid(run: Path, model: "ImageEmbedder", data: str | None, rerank: 
     for query in scores["queries_without_match"][:10]:
         print(f"no match in the gallery: {dataset.query[query].path}")
     print(f"{conventions(scores)}\nwritten: {out}.json and {out}.png")
+
+
+def _evaluation_folder(run: Path) -> Path:
+    """In the run; beside a bundle, which is handed on as it is."""
+    from csametric.training.checkpoint import BUNDLED_WEIGHTS, weights_of
+
+    is_bundle = weights_of(run).name == BUNDLED_WEIGHTS
+    return run.resolve().with_name(f"{run.resolve().name}-evaluation") if is_bundle else run / "evaluation"
 
 
 def _evaluation_file(folder: Path, name: str, path: str) -> str:

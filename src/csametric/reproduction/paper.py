@@ -157,11 +157,13 @@ TABLE1 = PaperTable(
             label="PCB-RPP + SA",
             recipe="rpp_sa",
             figures=(93.3, 97.5, 98.7, 83.2, 84.9, 92.8, 94.7, 72.9, 66.1, 84.0, 89.0, 64.6),
+            against="PCB-RPP",
         ),
         Row(
             label="PCB-RPP + CSA",
             recipe="rpp_csa",
             figures=(93.9, 97.8, 98.8, 83.5, 85.4, 93.1, 94.5, 73.1, 67.4, 83.6, 89.1, 65.0),
+            against="PCB-RPP",
         ),
         Row(label="PCB, supervision, no attention", recipe="pcb_supervised"),
         Row(label="PCB, random erasing, no attention", recipe="pcb_erasing"),
@@ -219,7 +221,12 @@ TABLE5 = PaperTable(
         Row(label="PCB + CSA, no supervision", recipe="pcb_csa_unsupervised", figures=(93.5, 81.3, 85.3, 72.8)),
         Row(label="PCB-RPP + CSA, no supervision", recipe="rpp_csa_unsupervised", figures=(93.6, 82.7, 84.9, 72.7)),
         Row(label="PCB + CSA, supervision", recipe="pcb_csa", figures=(93.7, 82.3, 85.5, 73.5)),
-        Row(label="PCB-RPP + CSA, supervision", recipe="rpp_csa", figures=(93.9, 83.5, 85.4, 73.1)),
+        Row(
+            label="PCB-RPP + CSA, supervision",
+            recipe="rpp_csa",
+            figures=(93.9, 83.5, 85.4, 73.1),
+            against="PCB-RPP + CSA, no supervision",
+        ),
         Row(label="PCB, supervision, no attention", recipe="pcb_supervised"),
     ],
 )
@@ -253,8 +260,15 @@ TABLE7 = PaperTable(
         Row(label="HardNet + SA", recipe="brown_hardnet_sa", figures=(1.23, 1.98, 0.40, 0.71, 1.37, 1.06, 1.13)),
         Row(label="HardNet + CSA", recipe="brown_hardnet_csa", figures=(1.23, 1.92, 0.42, 0.73, 1.39, 1.09, 1.13)),
         Row(label="RALNet", recipe="brown_ralnet", figures=(1.30, 2.39, 0.37, 0.67, 1.52, 1.31, 1.26)),
-        Row(label="RALNet + SA", recipe="brown_ralnet_sa", figures=(1.23, 1.84, 0.38, 0.66, 1.40, 1.05, 1.09)),
-        Row(label="RALNet + CSA", recipe="brown_ralnet_csa", figures=(1.16, 1.95, 0.40, 0.71, 1.38, 1.02, 1.10)),
+        Row(
+            label="RALNet + SA", recipe="brown_ralnet_sa", figures=(1.23, 1.84, 0.38, 0.66, 1.40, 1.05, 1.09), against="RALNet"
+        ),
+        Row(
+            label="RALNet + CSA",
+            recipe="brown_ralnet_csa",
+            figures=(1.16, 1.95, 0.40, 0.71, 1.38, 1.02, 1.10),
+            against="RALNet",
+        ),
     ],
 )
 TABLE8 = PaperTable(
@@ -270,8 +284,8 @@ TABLE8 = PaperTable(
         Row(label="HardNet + SA", recipe="brown_hardnet_sa", figures=(87.76, 53.17, 71.45)),
         Row(label="HardNet + CSA", recipe="brown_hardnet_csa", figures=(87.67, 52.66, 71.14)),
         Row(label="RALNet", recipe="brown_ralnet", figures=(87.43, 53.16, 69.70)),
-        Row(label="RALNet + SA", recipe="brown_ralnet_sa", figures=(87.85, 52.89, 71.75)),
-        Row(label="RALNet + CSA", recipe="brown_ralnet_csa", figures=(88.11, 52.62, 71.72)),
+        Row(label="RALNet + SA", recipe="brown_ralnet_sa", figures=(87.85, 52.89, 71.75), against="RALNet"),
+        Row(label="RALNet + CSA", recipe="brown_ralnet_csa", figures=(88.11, 52.62, 71.72), against="RALNet"),
     ],
 )
 FIGURE5 = PaperTable(
