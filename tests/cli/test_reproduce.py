@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from csametric.errors import DivergedError
+from csametric.reproduction.paper import TABLES
+from csametric.reproduction.runs import make_plan
 from csametric.training import checkpoint, loop
 from tests.data import people
 
@@ -106,3 +109,35 @@ def test_running_one_row_keeps_the_others_in_the_table(called_here, root, out):
     with (out / "tiny" / "table1.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert {row["row"] for row in rows if row["ours"]} == {"PCB", "PCB + CSA"}
+
+
+def test_what_another_process_trains_is_left_to_it(called_here, root, tmp_path):
+    plan = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "tiny", "tiny", seeds=1)
+    (run,) = plan.runs.values()
+    with checkpoint.claimed(run.folder):
+        words = ["--data-root", root, "--budget", "tiny", "--row", "PCB", "--out", tmp_path]
+        done = called_here("reproduce", "table1", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert f"left to another process: {run.folder.name}" in done.stdout
+    assert (tmp_path / "tiny" / "table1.csv").is_file()
+
+
+def test_a_failure_in_a_group_does_not_end_the_others(called_here, root, tmp_path, monkeypatch):
+    def diverge(*_):
+        raise DivergedError("training diverged at step 3")
+
+    monkeypatch.setattr(loop, "train", diverge)
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    words = ["--data-root", root, "--budget", "tiny", "--row", "PCB", "--out", tmp_path]
+    done = called_here("reproduce", "table1", *words, cwd=tmp_path)
+    assert done.returncode == 0
+    assert "1 runs have failed, the first: training diverged at step 3" in done.stderr
+
+
+def test_what_would_be_collected_takes_no_time(called_here, root, out, tmp_path):
+    words = ["--data-root", root, "--budget", "tiny", "--row", "PCB", "--collect", out, "--dry-run", "--out", tmp_path]
+    done = called_here("reproduce", "table1", *words, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "would be collected: pcb-market1501-seed0" in done.stdout
+    assert "to be collected" in done.stdout
+    assert "in all 0 s" in done.stdout

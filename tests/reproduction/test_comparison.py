@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,36 @@ def test_what_was_not_run_is_empty_but_keeps_the_papers_figure(filled):
     assert cell(filled, "PCB + SA", "rank1").difference is None
     assert cell(filled, "Mancs (Wang et al. 2018)", "rank1").paper == 65.5
     assert (filled.commits, filled.seconds) == (["abc1234"], pytest.approx(4 * 3600))
+
+
+def test_differences_are_over_the_seeds_that_both_have(tmp_path):
+    """The row is one point better in each seed; each seed has a level of its own."""
+    runs = {}
+    for seed, found in enumerate((40, 80, 120)):
+        for recipe, more in (("pcb", 0), ("pcb_csa", 2)):
+            folder = tmp_path / f"{recipe}{seed}"
+            runs[recipe, CUHK03, seed] = write_run(folder, recipe, CUHK03, seed, reid_scores(found + more, 0.5, seed))
+    del runs["pcb", CUHK03, 0], runs["pcb_csa", CUHK03, 2]
+    filled = fill(TABLES["table1"], Plan(budget="quick", seeds=3, runs=runs, missing={}))
+    rank1 = cell(filled, "PCB + CSA", "rank1")
+    assert (rank1.ours, rank1.paired) == (pytest.approx([21, 41]), 1)
+    assert rank1.difference.difference == pytest.approx(1)
+    assert rank1.difference_spread is None
+    assert rank1.difference.low <= 1 <= rank1.difference.high
+    assert "over the seeds that both have" in as_text(filled)
+
+
+def test_a_wide_table_is_not_cut(tmp_path):
+    runs = {}
+    for seed in (0, 1, 2):
+        for recipe, precision in (("pcb", 0.4), ("pcb_csa", 0.5)):
+            run = write_run(tmp_path / f"{recipe}{seed}", recipe, CUHK03, seed, reid_scores(100 + seed, precision, seed))
+            runs[recipe, CUHK03, seed] = run
+    filled = fill(TABLES["table1"], Plan(budget="quick", seeds=3, runs=runs, missing={}))
+    cells = {key: replace(each, ours=[1234567.8, 2345678.9] if each.ours else ()) for key, each in filled.cells.items()}
+    text = as_text(replace(filled, cells=cells))
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) > 220
 
 
 def test_text_has_ours_then_the_papers(filled):

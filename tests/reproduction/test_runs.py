@@ -1,23 +1,28 @@
 """Runs by their settings: experiments of each budget, digests, what is missing, collecting, sharing."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from csametric.errors import BusyError, DivergedError, FullDiskError
 from csametric.recipes import find_recipe
-from csametric.reproduction import runs
+from csametric.reproduction import execution, runs
 from csametric.reproduction.budgets import experiment_for
+from csametric.reproduction.collection import collect
+from csametric.reproduction.execution import carry_out
 from csametric.reproduction.paper import CUHK03, DUKE, LIBERTY, MARKET, TABLES
 from csametric.reproduction.places import HPATCHES, MissingDataError, find_place
-from csametric.reproduction.runs import carry_out, collect, make_plan, settings_digest
+from csametric.reproduction.runs import HPATCHES_SCORES, Run, make_plan, settings_digest
 from csametric.training import checkpoint, loop
 from csametric.training.brown_pairs import count_brown
 from csametric.training.experiment import override
 from tests.data import people
 from tests.data.brown_folder import write_subset
+from tests.reproduction.paper_data import write_hpatches
 
 
 @pytest.fixture(scope="module")
@@ -101,8 +106,8 @@ def test_runs_are_carried_out_once_and_those_made_elsewhere_collected(plan, root
     elsewhere = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "other", "tiny", seeds=1)
     (wanted,) = elsewhere.runs.values()
     (first.folder / checkpoint.EACH_SCORE).rename(tmp_path / "kept.npz")
-    assert collect([first.folder.parents[1]], [wanted]) == [wanted]
-    assert collect([first.folder.parents[1]], [wanted]) == []
+    assert collect([first.folder.parents[1]], [wanted]).found == [wanted]
+    assert collect([first.folder.parents[1]], [wanted]).found == []
     assert not wanted.is_finished, "an older version wrote no scores of each query"
     assert carry_out([wanted], "tiny", reported.append) == {}
     scores = [checkpoint.read_scores(run.folder)["map_step"] for run in (first, wanted)]
@@ -110,26 +115,91 @@ def test_runs_are_carried_out_once_and_those_made_elsewhere_collected(plan, root
     (tmp_path / "kept.npz").rename(first.folder / checkpoint.EACH_SCORE)
 
 
-def test_a_run_on_other_images_is_refused(plan, tmp_path, monkeypatch):
+def test_a_run_on_other_images_is_refused(tmp_path):
+    people.write_cuhk03_folders(tmp_path / "CUHK03-NP")
+    plan = make_plan([TABLES["table1"].of_rows(["PCB"], False)], tmp_path, tmp_path / "out", "tiny", seeds=1)
+    (run,) = plan.runs.values()
+    assert carry_out([run], "tiny", print) == {}
+    next((tmp_path / "CUHK03-NP" / "detected" / "bounding_box_train").iterdir()).unlink()
+    execution._digests.cache_clear()
+    failed = carry_out([run], "tiny", print)
+    assert "was trained on other images" in failed[run]
+    assert list(plan.without(failed).runs) == []
+    execution._digests.cache_clear()
+
+
+def test_only_a_run_on_these_images_by_one_process_is_collected(plan, root, tmp_path):
     first = next(iter(plan.runs.values()))
     carry_out([first], "tiny", print)
-    people.write_cuhk03_folders(tmp_path / "CUHK03-NP")
-    next((tmp_path / "CUHK03-NP" / "detected" / "bounding_box_train").iterdir()).unlink()
-    other = make_plan([TABLES["table1"].of_rows(["PCB"], False)], tmp_path, tmp_path / "out", "tiny", seeds=1)
-    collect([first.folder], list(other.runs.values()))
-    (wanted,) = other.runs.values()
-    failed = carry_out([wanted], "tiny", print)
-    assert "was trained on other images" in failed[wanted]
-    assert list(other.without(failed).runs) == []
+    (wanted,) = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "o", "tiny", seeds=1).runs.values()
+    for name, changes in (("a", {"processes": 8}), ("b", {"data": {"digest": "other"}}), (".c.part", {}), ("d", {}), ("e", {})):
+        shutil.copytree(first.folder, tmp_path / "made" / name)
+        environment = checkpoint.read_environment(first.folder) | changes
+        checkpoint.write_text(tmp_path / "made" / name / checkpoint.ENVIRONMENT, json.dumps(environment))
+    (tmp_path / "made" / "d" / checkpoint.EXPERIMENT).write_text("{")
+    with checkpoint.claimed(wanted.folder):
+        assert collect([tmp_path / "made"], [wanted]).found == [], "another process is at work on it"
+    found, passed_over = collect([tmp_path / "made"], [wanted])
+    assert found == [wanted]
+    assert ["8 processes" in passed_over[0], "other images" in passed_over[1], "damaged" in passed_over[2]] == [True] * 3
+    assert len(passed_over) == 3
+
+
+def test_a_run_goes_on_and_is_used_where_its_data_have_moved(tmp_path, monkeypatch):
+    people.write_cuhk03_folders(tmp_path / "old" / "CUHK03-NP")
+    table = TABLES["table1"].of_rows(["PCB"], False)
+
+    def planned(place: str) -> Run:
+        (run,) = make_plan([table], tmp_path / place, tmp_path / "out", "tiny", seeds=1).runs.values()
+        return run
+
+    def killed(folder, scores):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "write_scores", killed)
+        with pytest.raises(KeyboardInterrupt):
+            carry_out([planned("old")], "tiny", print)
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert carry_out([planned("new")], "tiny", print) == {}
+    (tmp_path / "new").rename(tmp_path / "newer")
+    run = planned("newer")
+    assert carry_out([run], "tiny", print) == {}
+    assert checkpoint.read_experiment(run.folder) == run.experiment
+    assert all("newer" in ranked["query"] for ranked in checkpoint.read_scores(run.folder)["ranked"])
+
+
+def test_hpatches_is_scored_again_when_its_task_files_come(tmp_path):
+    for name in ("liberty", "notredame", "yosemite"):
+        write_subset(tmp_path / "brown" / name, points=40, pairs=80)
+    write_hpatches(tmp_path / "hpatches-release")
+    (tmp_path / "hpatches-release" / "tasks").rename(tmp_path / "tasks")
+    table = TABLES["table8"].of_rows(["HardNet"], False)
+    (run,) = make_plan([table], tmp_path, tmp_path / "out", "tiny", seeds=1).runs.values()
+    assert carry_out([run], "tiny", print) == {}
+    before = json.loads((run.folder / HPATCHES_SCORES).read_text())
+    (tmp_path / "tasks").rename(tmp_path / "hpatches-release" / "tasks")
+    assert carry_out([run], "tiny", print) == {}
+    after = json.loads((run.folder / HPATCHES_SCORES).read_text())
+    assert before["retrieval"] is None
+    assert 0 < after["retrieval"] < 1
+    assert before["matching"] == pytest.approx(after["matching"])
+
+
+def test_nothing_is_trained_for_a_table_without_its_hpatches(tmp_path):
+    for name in ("liberty", "notredame", "yosemite"):
+        write_subset(tmp_path / "brown" / name, points=40, pairs=80)
+    plan = make_plan([TABLES["table8"]], tmp_path, tmp_path / "out", "tiny", seeds=1)
+    assert (list(plan.runs), list(plan.missing)) == ([], [HPATCHES])
+    both = make_plan([TABLES["table7"], TABLES["table8"]], tmp_path, tmp_path / "out", "tiny", seeds=1)
+    assert len(both.runs) == 18
 
 
 def test_a_descriptor_of_another_brown_is_refused(tmp_path):
-    names = ("liberty", "notredame", "yosemite")
-    for name in names:
+    for name in ("liberty", "notredame", "yosemite"):
         write_subset(tmp_path / "brown" / name, points=40, pairs=80)
-    (run,) = make_plan(
-        [TABLES["table8"].of_rows(["HardNet"], False)], tmp_path, tmp_path / "out", "tiny", seeds=1
-    ).runs.values()
+    table = TABLES["table7"].of_rows(["HardNet"], False)
+    run, *_ = make_plan([table], tmp_path, tmp_path / "out", "tiny", seeds=1).runs.values()
     assert carry_out([run, run], "tiny", print) == {}
     shutil.rmtree(tmp_path / "brown" / "yosemite")
     write_subset(tmp_path / "brown" / "yosemite", points=40, pairs=90)
@@ -163,6 +233,19 @@ def test_a_diverged_run_does_not_stop_the_others(plan, monkeypatch):
     assert fourth.is_finished
 
 
+def test_a_run_that_does_not_fit_into_memory_does_not_stop_the_others(plan, monkeypatch):
+    *_, third, fourth = plan.runs.values()
+
+    def fill_memory(run):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for run in (third, fourth):
+        (run.folder / "report.html").unlink(missing_ok=True)
+    failed = carry_out([third, fourth], "tiny", fill_memory)
+    assert list(failed) == [third, fourth]
+    assert "does not fit into the GPU's memory" in failed[third]
+
+
 def test_other_queries_are_scored_anew(tmp_path):
     """A dataset that was mended after the run: the same training images, other queries."""
     people.write_cuhk03_folders(tmp_path / "CUHK03-NP", noise=100)
@@ -170,7 +253,7 @@ def test_other_queries_are_scored_anew(tmp_path):
     (run,) = make_plan([table], tmp_path, tmp_path / "out", "tiny", seeds=1).runs.values()
     assert carry_out([run], "tiny", print) == {}
     before = checkpoint.read_scores(run.folder)
-    runs._digests.cache_clear()
+    execution._digests.cache_clear()
     queries = sorted((tmp_path / "CUHK03-NP" / "detected" / "query").iterdir())
     for query in queries[8:]:
         query.unlink()
@@ -178,7 +261,7 @@ def test_other_queries_are_scored_anew(tmp_path):
     after = checkpoint.read_scores(run.folder)
     assert (before["queries"], after["queries"]) == (16, 8)
     assert len(checkpoint.read_each_score(run.folder)["first_match"]) == 8
-    runs._digests.cache_clear()
+    execution._digests.cache_clear()
 
 
 def test_a_damaged_file_stops_its_run_alone_and_a_full_disk_all(plan, monkeypatch):
@@ -203,5 +286,5 @@ def test_looking_for_runs_copies_nothing(plan, root, tmp_path):
     first = next(iter(plan.runs.values()))
     carry_out([first], "tiny", print)
     (wanted,) = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "o", "tiny", seeds=1).runs.values()
-    assert collect([first.folder], [wanted], copy=False) == [wanted]
+    assert collect([first.folder], [wanted], copy=False).found == [wanted]
     assert not wanted.folder.exists()

@@ -64,7 +64,10 @@ def test_a_run_stopped_and_taken_up_again_ends_with_the_same_weights(brown, tmp_
     with pytest.raises(KeyboardInterrupt):
         loop.train(whole, tmp_path / "halved", cache)
     monkeypatch.undo()
+    earlier = checkpoint.read_environment(tmp_path / "halved") | {"commit": "abc1234"}
+    checkpoint.write_text(tmp_path / "halved" / checkpoint.ENVIRONMENT, json.dumps(earlier))
     loop.train(whole, tmp_path / "halved", cache)
+    assert checkpoint.read_commits(tmp_path / "halved") == ["abc1234", *checkpoint.read_commits(tmp_path / "whole")]
     one, other = (checkpoint.read_weights(tmp_path / name / checkpoint.WEIGHTS) for name in ("whole", "halved"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 

@@ -1,5 +1,6 @@
 """reproduce: a table or figure of the paper by one command, ours beside the paper's."""
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -59,12 +60,13 @@ def reproduce(
     Example: csametric reproduce table1 --data-root /data --budget quick --row PCB --row "PCB + CSA"
     """
     from csametric.errors import UserError
-    from csametric.reproduction.runs import make_plan, stand_alone
+    from csametric.reproduction.execution import stand_alone
+    from csametric.reproduction.runs import make_plan
 
     if target in DIAGRAMS:
         _draw_diagrams([target], out)
         return
-    stand_alone()
+    in_group = stand_alone()
     tables = _tables(target, paper_only)
     chosen = _chosen(target, tables, row)
     root = _root(data_root, chosen)
@@ -72,15 +74,19 @@ def reproduce(
     if weights is not None and not weights.is_file():
         raise UserError(f"there is no file {weights}; give ResNet-50's ImageNet weights, a .pth or .safetensors")
     plan = make_plan(tables, root, out, budget, seeds, weights)
-    if collect:
-        _collect(collect, plan, dry_run)
+    found = _collect(collect, plan, dry_run) if collect else []
     if dry_run:
-        _print_plan(chosen, plan, out)
+        _print_plan(chosen, plan, found, out)
         return
-    if target == "figure5":
-        _produce_figure_5(plan, out)
-    else:
-        _produce(target, tables, chosen, plan, out)
+    try:
+        if target == "figure5":
+            _produce_figure_5(plan, out)
+        else:
+            _produce(target, tables, chosen, plan, out)
+    except UserError as error:
+        if not in_group:
+            raise
+        print(f"csametric: {error}", file=sys.stderr)  # torchrun stops all processes where one exits with another status than 0
 
 
 def _tables(target: str, paper_only: bool) -> "list[PaperTable]":
@@ -119,29 +125,31 @@ def _root(data_root: Path | None, tables: "list[PaperTable]") -> Path:
     return data_root
 
 
-def _collect(folders: list[Path], plan: "Plan", dry_run: bool) -> None:
-    from csametric.reproduction.runs import collect
+def _collect(folders: list[Path], plan: "Plan", dry_run: bool) -> "list[Run]":
+    from csametric.reproduction.collection import collect
 
-    found = collect(folders, list(plan.runs.values()), copy=not dry_run)
+    found, passed_over = collect(folders, list(plan.runs.values()), copy=not dry_run)
     for run in found:
         print(f"{'would be collected' if dry_run else 'collected'}: {run.folder.name}")
+    for reason in passed_over:
+        print(f"not collected: {reason}")
     if not found:
         print("collected: nothing; no finished run there has the settings (budget and seeds too) of one that is wanted")
+    return found
 
 
-def _print_plan(tables: "list[PaperTable]", plan: "Plan", out: Path) -> None:
-    """What would run, and how long it takes."""
+def _print_plan(tables: "list[PaperTable]", plan: "Plan", found: "list[Run]", out: Path) -> None:
+    """What would run, and how long it takes, but for what is found elsewhere."""
     from csametric.cli.tables import print_table
-    from csametric.reproduction.estimate import pace_of, work_left
+    from csametric.reproduction.estimate import Work, pace_of, work_left
     from csametric.training.progress import counted
 
     rows, total = [], 0.0
     runs = [run for run in plan.runs.values() if any(run in plan.for_table(table) for table in tables)]
     for run in counted(runs, "measuring", len(runs), enabled=True):
-        work = work_left(run)
+        work = Work(0, 0) if run in found else work_left(run)
         seconds = work.seconds(pace_of(run, out / "paces.json")) if work.train or work.score else 0.0
-        state = "finished" if run.is_finished else f"begun, step {run.steps_done:,}" if run.steps_done else "to do"
-        rows.append([run.folder.name.rpartition("-")[0], state, f"{work.train:,}", _duration(seconds)])
+        rows.append([run.folder.name.rpartition("-")[0], _state(run, found), f"{work.train:,}", _duration(seconds)])
         total += seconds
     print_table("plan", ["run", "state", "images or pairs to train on", "time on this machine"], rows)
     for reason in dict.fromkeys(plan.missing.values()):
@@ -149,6 +157,12 @@ def _print_plan(tables: "list[PaperTable]", plan: "Plan", out: Path) -> None:
     if any(table.name == "table6" for table in tables):
         print("Table 6 runs the benchmarks memory and model, a few minutes, not counted here.")
     print(f"in all {_duration(total)} of training and scoring, by two measured steps of each kind, and some seconds a run more")
+
+
+def _state(run: "Run", found: "list[Run]") -> str:
+    if run in found:
+        return "to be collected"
+    return "finished" if run.is_finished else f"begun, step {run.steps_done:,}" if run.steps_done else "to do"
 
 
 def _duration(seconds: float) -> str:
@@ -162,9 +176,6 @@ def _produce(target: str, tables: "list[PaperTable]", chosen: "list[PaperTable]"
     Raises:
         UserError: something has failed, or nothing could be run; what could be written is written.
     """
-    from csametric.reproduction.output import filled_table, write_table
-    from csametric.reproduction.rendering import as_text
-
     failed: dict[Run, str] = {}
     for table, wanted in zip(tables, chosen, strict=True):
         if table.name == "table6":
@@ -173,40 +184,76 @@ def _produce(target: str, tables: "list[PaperTable]", chosen: "list[PaperTable]"
             runs = plan.for_table(wanted)
             shown = [run for run in plan.for_table(table) if run.is_finished and run not in runs]
             failed |= _carry_out([*runs, *shown], plan)
-        write_table(filled_table(table, plan, out, failed), out)
-    pictures = []
+        _write_tables([table], plan, out, failed)
     if target == "all":
-        pictures = [picture] if (picture := _draw_attention(plan.without(failed), out)) else []
         _draw_diagrams(DIAGRAMS, out)
-    filled = [filled_table(table, plan, out, failed) for table in tables]
-    for each in filled:
-        write_table(each, out)
-        print(f"\n{as_text(each)}")
-    _write_report(target, filled, plan, pictures, out)
-    _check_outcome(failed, any(cell.ours for each in filled for cell in each.cells.values()), plan)
+    filled = _write_tables(tables, plan, out, failed, target)
+    any_figure = any(cell.ours for each in filled for cell in each.cells.values())
+    _check_outcome([run for table in chosen for run in plan.for_table(table)], failed, any_figure, plan)
+
+
+def _write_tables(
+    tables: "list[PaperTable]", plan: "Plan", out: Path, failed: "dict[Run, str]", target: str = ""
+) -> "list[FilledTable]":
+    """Tables, and the report of a target; other processes that write wait meanwhile."""
+    from csametric.reproduction.output import filled_table, write_table
+    from csametric.reproduction.rendering import as_text
+    from csametric.training.checkpoint import claimed
+
+    with claimed(out, wait=True):
+        filled = [filled_table(table, plan, out, failed) for table in tables]
+        for each in filled:
+            write_table(each, out)
+        if target:
+            print("".join(f"\n{as_text(each)}" for each in filled))
+            _write_report(target, filled, plan.without(failed), _pictures(target, plan.without(failed), out), out)
+    return filled
+
+
+def _pictures(target: str, plan: "Plan", out: Path) -> list[tuple[str, str]]:
+    from csametric.errors import UserError
+
+    try:
+        picture = _draw_attention(plan, out) if target == "all" else None
+    except UserError as error:
+        print(f"left out: Figure 5, {error}")
+        return []
+    return [picture] if picture else []
 
 
 def _produce_figure_5(plan: "Plan", out: Path) -> None:
     """Train what the figure is drawn of, one run, and draw it; raises as `_produce`."""
     from csametric.reproduction.paper import FIGURE5
+    from csametric.training.checkpoint import claimed
 
-    failed = _carry_out(plan.for_table(FIGURE5)[:1], plan)
-    _check_outcome(failed, _draw_attention(plan.without(failed), out) is not None, plan)
+    runs = plan.for_table(FIGURE5)[:1]
+    failed = _carry_out(runs, plan)
+    with claimed(out, wait=True):
+        picture = _draw_attention(plan.without(failed), out)
+    _check_outcome(runs, failed, picture is not None, plan)
 
 
 def _carry_out(runs: "list[Run]", plan: "Plan") -> "dict[Run, str]":
     from csametric.cli.runs import report_run
-    from csametric.reproduction.runs import carry_out
+    from csametric.reproduction.execution import carry_out
 
     return carry_out(runs, plan.budget, lambda run: report_run(run.experiment, run.folder))
 
 
-def _check_outcome(failed: "dict[Run, str]", any_figure: bool, plan: "Plan") -> None:
+def _check_outcome(wanted: "list[Run]", failed: "dict[Run, str]", any_figure: bool, plan: "Plan") -> None:
+    """Say what other processes still work on.
+
+    Raises:
+        UserError: something has failed, or nothing could be run.
+    """
     from csametric.errors import UserError
 
+    busy = [run for run in dict.fromkeys(wanted) if not run.is_finished and run not in failed]
+    for run in busy:
+        print(f"left to another process: {run.folder.name}")
     if failed:
         raise UserError(f"{len(failed)} runs have failed, the first: {next(iter(failed.values()))}")
-    if not any_figure:
+    if not any_figure and not busy:
         raise UserError(f"nothing could be run; {next(iter(plan.missing.values()), 'choose other rows')}")
 
 

@@ -22,13 +22,14 @@ from csametric.training import checkpoint
 class Cell:
     """One figure, in the paper's unit.
 
-    paper: as printed. ours: one for each seed. difference: of their mean from that of the row they are compared with, with the
-    bounds of the paired bootstrap, NaN where the figure is not of queries or pairs. difference_spread: its standard deviation
-    over the seeds, where there are several.
+    paper: as printed. ours: one for each seed. difference: of their mean from that of the row they are compared with, over the
+    seeds that both have, `paired` of them, with the bounds of the paired bootstrap, NaN where the figure is not of queries or
+    pairs. difference_spread: its standard deviation over those seeds, where there are several.
     """
 
     paper: float | None = None
     ours: Sequence[float] = ()
+    paired: int = 0
     difference: Interval | None = None
     difference_spread: float | None = None
 
@@ -71,28 +72,34 @@ def fill(table: PaperTable, plan: Plan, notes: Sequence[str] = ()) -> FilledTabl
         for column in table.columns:
             comparison = _mean(list(compared.values())) if column.metric == MEAN else compared[column]
             cells[row.label, column] = _cell(table.paper_figure(row, column), comparison)
-    runs = {run for row in table.rows for column in table.columns for run in plan.of(row, column.data) if run.is_finished}
+    runs = {run for row in table.rows for column in table.columns for run in plan.finished(row, column.data).values()}
     return FilledTable(
         table=table,
         cells=cells,
         notes=notes,
-        commits=sorted({checkpoint.read_environment(run.folder).get("commit", "unknown") for run in runs}),
+        commits=sorted({commit for run in runs for commit in checkpoint.read_commits(run.folder)}),
         seconds=sum(seconds_trained(run.folder) for run in runs),
     )
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Comparison:
-    ours: list[float]
-    theirs: list[float]
+    """Figures by seed, and the resampled differences over the seeds that both have."""
+
+    ours: Mapping[int, float]
+    theirs: Mapping[int, float]
     resampled: NDArray | None
+
+    @property
+    def paired(self) -> list[int]:
+        return sorted(self.ours.keys() & self.theirs.keys())
 
 
 def _compare(row: Row, baseline: Row | None, column: Column, plan: Plan) -> _Comparison:
-    ours, theirs = (
-        [] if each is None else [run for run in plan.of(each, column.data) if run.is_finished] for each in (row, baseline)
-    )
-    resampled = _resampled(ours, theirs, column.metric) if ours and theirs else None
+    ours = plan.finished(row, column.data)
+    theirs = plan.finished(baseline, column.data) if baseline else {}
+    paired = sorted(ours.keys() & theirs.keys())
+    resampled = _resampled([ours[seed] for seed in paired], [theirs[seed] for seed in paired], column.metric)
     return _Comparison(
         ours=_figures(ours, column),
         theirs=_figures(theirs, column),
@@ -100,9 +107,9 @@ def _compare(row: Row, baseline: Row | None, column: Column, plan: Plan) -> _Com
     )
 
 
-def _figures(runs: Sequence[Run], column: Column) -> list[float]:
-    figures = [figure_of(run, column.metric) for run in runs]
-    return [column.scale * figure for figure in figures if figure is not None]
+def _figures(runs: Mapping[int, Run], column: Column) -> dict[int, float]:
+    figures = {seed: figure_of(run, column.metric) for seed, run in runs.items()}
+    return {seed: column.scale * figure for seed, figure in figures.items() if figure is not None}
 
 
 def figure_of(run: Run, metric: Metric) -> float | None:
@@ -119,7 +126,8 @@ def figure_of(run: Run, metric: Metric) -> float | None:
 
 
 def _resampled(ours: Sequence[Run], theirs: Sequence[Run], metric: Metric) -> NDArray | None:
-    if metric[0] == HPATCHES:
+    """Runs of the same seeds in the same order; None where there are none."""
+    if not ours or metric[0] == HPATCHES:
         return None
     ours_S, theirs_S = ([checkpoint.read_each_score(run.folder) for run in runs] for runs in (ours, theirs))
     if metric[0] == "fpr95":
@@ -140,28 +148,36 @@ def _of_queries(scores: Mapping[str, NDArray], metric: str) -> NDArray:
 
 
 def _mean(comparisons: Sequence[_Comparison]) -> _Comparison:
-    """Of columns, seed by seed; empty where one is missing."""
+    """Of columns, over the seeds that all have; resampled only where all columns pair the same seeds."""
     resampled = [each.resampled for each in comparisons if each.resampled is not None]
+    same_seeds = len({tuple(each.paired) for each in comparisons}) == 1
     return _Comparison(
         ours=_mean_of_columns([each.ours for each in comparisons]),
         theirs=_mean_of_columns([each.theirs for each in comparisons]),
-        resampled=np.mean(resampled, axis=0) if len(resampled) == len(comparisons) else None,
+        resampled=np.mean(resampled, axis=0) if same_seeds and len(resampled) == len(comparisons) else None,
     )
 
 
-def _mean_of_columns(columns: Sequence[list[float]]) -> list[float]:
-    whole = len({len(column) for column in columns}) == 1
-    return [float(np.mean(seed)) for seed in zip(*columns, strict=True)] if whole else []
+def _mean_of_columns(columns: Sequence[Mapping[int, float]]) -> dict[int, float]:
+    seeds = set.intersection(*(set(column) for column in columns))
+    return {seed: float(np.mean([column[seed] for column in columns])) for seed in sorted(seeds)}
 
 
 def _cell(paper: float | None, compared: _Comparison) -> Cell:
-    if not compared.ours or not compared.theirs:
-        return Cell(paper=paper, ours=compared.ours)
-    difference = float(np.mean(compared.ours) - np.mean(compared.theirs))
-    bounds = Interval(difference, np.nan, np.nan) if compared.resampled is None else interval(difference, compared.resampled)
-    same_seeds = len(compared.ours) == len(compared.theirs)
-    spread = _spread(np.subtract(compared.ours, compared.theirs).tolist()) if same_seeds else None
-    return Cell(paper=paper, ours=compared.ours, difference=bounds, difference_spread=spread)
+    ours = list(compared.ours.values())
+    differences = [compared.ours[seed] - compared.theirs[seed] for seed in compared.paired]
+    if not differences:
+        return Cell(paper=paper, ours=ours)
+    difference = float(np.mean(differences))
+    return Cell(
+        paper=paper,
+        ours=ours,
+        paired=len(differences),
+        difference=Interval(difference, np.nan, np.nan)
+        if compared.resampled is None
+        else interval(difference, compared.resampled),
+        difference_spread=_spread(differences),
+    )
 
 
 def _spread(values: Sequence[float]) -> float | None:

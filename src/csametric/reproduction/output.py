@@ -13,7 +13,7 @@ from csametric.reproduction.places import HPATCHES
 from csametric.reproduction.rendering import as_csv, as_latex, as_sections, as_text, title_of
 from csametric.reproduction.runs import Plan, Run, data_of, seconds_trained
 from csametric.reproduction.speed import fill_speed
-from csametric.training.checkpoint import read_environment, write_text
+from csametric.training.checkpoint import read_commits, read_environment, write_text
 
 SPEED = "speed"
 EXPLANATION = (
@@ -69,8 +69,8 @@ def _runs_section(runs: Sequence[Run]) -> Section:
     rows = []
     for run in runs:
         if run.is_finished:
-            commit = read_environment(run.folder).get("commit", "unknown")
-            rows.append([run.folder.name, "finished", f"{seconds_trained(run.folder) / 60:.1f}", commit])
+            commits = ", ".join(read_commits(run.folder))
+            rows.append([run.folder.name, "finished", f"{seconds_trained(run.folder) / 60:.1f}", commits])
         else:
             rows.append([run.folder.name, f"step {run.steps_done:,}" if run.steps_done else "to do", "", ""])
     text = "In runs/NAME: settings, metrics, weights, scores of each query, report.html."
@@ -103,7 +103,14 @@ def _notes(table: PaperTable, plan: Plan, failed: Mapping[Run, str]) -> list[str
     stopped = [f"Failed: {failed[run]}." for run in runs if run in failed]
     others = sum(not run.is_finished and run not in failed for run in runs)
     left = [f"{others} runs are not finished."] if others else []
-    return [*_setting(plan), *dict.fromkeys(absent), *dict.fromkeys(stopped), *left, *_without_tasks(table, runs)]
+    absent, stopped = list(dict.fromkeys(absent)), list(dict.fromkeys(stopped))
+    return [*_setting(plan), *absent, *stopped, *left, *_arithmetics(runs, failed), *_without_tasks(table, runs)]
+
+
+def _arithmetics(runs: Sequence[Run], failed: Mapping[Run, str]) -> list[str]:
+    finished = [run for run in runs if run.is_finished and run not in failed]
+    found = sorted({read_environment(run.folder).get("precision", "unknown") for run in finished})
+    return [f"Trained in different arithmetics: {', '.join(found)}."] if len(found) > 1 else []
 
 
 def _without_tasks(table: PaperTable, runs: Sequence[Run]) -> list[str]:

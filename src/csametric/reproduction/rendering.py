@@ -12,13 +12,13 @@ from csametric.report.page import Section, Table
 from csametric.reproduction.comparison import Cell, FilledTable
 from csametric.reproduction.paper import Column, PaperTable, Row
 
-WIDTH = 220
+WIDTH, WIDEST = 220, 10_000  # characters of a line of words, and of a table
 MARKS = {"paper": "", "cited": "cited", "ours": "ours"}
 NOTHING = "-"
 CSV_HEADER = (
     "table", "row", "source", "dataset", "figure", "paper", "ours", "spread over seeds",
     "seeds", "ours - paper", "compared with",
-    "difference", "95 % from", "95 % to", "spread of the difference", "commit", "seconds of the table",
+    "difference", "95 % from", "95 % to", "spread of the difference", "seeds of both", "commit", "seconds of the table",
 )  # fmt: skip
 ESCAPES = str.maketrans({"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r"$\pm$"})
 
@@ -26,7 +26,7 @@ ESCAPES = str.maketrans({"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r
 def as_text(filled: FilledTable) -> str:
     """As text, a table for each group of columns; ours first, the paper's in brackets."""
     out = io.StringIO()
-    console = Console(file=out, width=WIDTH, color_system=None)
+    console = Console(file=out, width=WIDEST, color_system=None)
     console.print(f"{title_of(filled.table)}: {filled.table.title}\nours (the paper's)\n", highlight=False)
     for group, table in _groups(filled):
         text = TextTable(title=group, title_justify="left", title_style="", box=box.SIMPLE_HEAD, pad_edge=False)
@@ -36,7 +36,7 @@ def as_text(filled: FilledTable) -> str:
             text.add_row(*row)
         console.print(text, highlight=False, markup=False)
     for sentence in words(filled):
-        console.print(sentence, highlight=False, markup=False)
+        console.print(sentence, highlight=False, markup=False, width=WIDTH)
     return "\n".join(line.rstrip() for line in out.getvalue().splitlines()) + "\n"
 
 
@@ -60,7 +60,7 @@ def as_csv(filled: FilledTable) -> str:
             beyond = None if cell.mean is None or cell.paper is None else cell.mean - cell.paper
             difference = cell.difference or (None, None, None)
             numbers = [cell.paper, cell.mean, cell.spread, len(cell.ours), beyond]
-            compared = [*difference, cell.difference_spread]
+            compared = [*difference, cell.difference_spread, cell.paired]
             other = filled.table.compared_with(row)
             baseline = other.label if other and cell.difference else ""
             names = [filled.table.name, row.label, row.source, column.group, column.label]
@@ -87,7 +87,7 @@ def as_latex(filled: FilledTable) -> str:
         cells = " & ".join(_escaped(_figure(row, filled.cell(row, column), column)) for column in table.columns)
         mark = r"\textsuperscript{*}" if row.source == "ours" else ""
         lines.append(rf"{_escaped(row.label)}{mark} & {cells} \\")
-    caption = "% " + " ".join(words(filled))
+    caption = "% " + " ".join(" ".join(words(filled)).split())
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", caption]) + "\n"
 
 
@@ -101,7 +101,8 @@ def words(filled: FilledTable) -> list[str]:
     seeds = max((len(cell.ours) for cell in filled.cells.values()), default=0)
     differences = [cell.difference for cell in filled.cells.values() if cell.difference is not None]
     bounded = any(not math.isnan(each.low) for each in differences)
-    reading = [f"Differences are from {filled.table.baseline}, or from the row named."] if differences else []
+    over = ", over the seeds that both have" if seeds > 1 else ""
+    reading = [f"Differences are from {filled.table.baseline}, or from the row named{over}."] if differences else []
     bounds = ["[..] is the central 95 % of a paired bootstrap over queries or pairs."] if bounded else []
     spread = ["± is the standard deviation over seeds."] if seeds > 1 else ["One seed."] if filled.commits else []
     nothing = [] if seeds else ["Nothing has been run."]

@@ -1,36 +1,22 @@
-"""The runs that tables need: which, under what name, how they are trained, resumed, shared among processes and collected."""
+"""The runs that tables need: which, under what name, and how far they are."""
 
 import hashlib
 import json
-import os
-import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from csametric.data.datasets import read_dataset
-from csametric.data.hpatches import PAIRS, splits
-from csametric.errors import BusyError, FullDiskError, UserError
-from csametric.inference import ImageEmbedder, PatchEmbedder, load
 from csametric.reproduction.budgets import Budget, experiment_for
 from csametric.reproduction.paper import LIBERTY, MEAN, PaperTable, Row
 from csametric.reproduction.places import HPATCHES, MissingDataError, find_place
-from csametric.training import checkpoint, loop
-from csametric.training.brown_pairs import count_brown
-from csametric.training.experiment import BrownExperiment, Experiment, ReidExperiment
-from csametric.training.hpatches import describe_release, score_split
-from csametric.training.machine import join_processes
-from csametric.training.reid import data_digest, score_dataset
+from csametric.training import checkpoint
+from csametric.training.experiment import Experiment
 
-HPATCHES_SCORES, REPORT = "hpatches.json", "report.html"
-TINY_PAIRS = 1000
+HPATCHES_SCORES = "hpatches.json"
 NOT_OF_THE_RESULT = ("recipe", "checkpoint_every", "evaluate_every", "attention_every")
 PLACES = ("path", "root")
-_TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,15 +61,16 @@ class Plan:
         """The plan less some runs, whose figures are not to be trusted."""
         return replace(self, runs={key: run for key, run in self.runs.items() if run not in runs})
 
-    def of(self, row: Row, data: str) -> list[Run]:
-        """The runs of a row on a dataset, one a seed; none where they cannot be had."""
-        return [run for seed in range(self.seeds) if (run := self.runs.get((row.recipe or "", data, seed)))]
+    def finished(self, row: Row, data: str) -> dict[int, Run]:
+        """The finished runs of a row on a dataset by their seeds."""
+        runs = {seed: self.runs.get((row.recipe or "", data, seed)) for seed in range(self.seeds)}
+        return {seed: run for seed, run in runs.items() if run and run.is_finished}
 
 
 def make_plan(
     tables: Sequence[PaperTable], root: Path, out: Path, budget: Budget, seeds: int, weights: Path | None = None
 ) -> Plan:
-    """The runs of tables, in their order, each once.
+    """The runs of tables, in their order, each once; none of a table that is scored on HPatches where that is missing.
 
     Args:
         root: the folder of datasets. out: where runs go. weights: as in `budgets.experiment_for`.
@@ -95,6 +82,7 @@ def make_plan(
             places[data] = find_place(root, data)
         except MissingDataError as error:
             missing[data] = str(error)
+    tables = [table for table in tables if not (HPATCHES in missing and HPATCHES in data_of(table))]
     with_hpatches = {row.recipe for table in tables if HPATCHES in data_of(table) for row in table.rows}
     runs: dict[tuple[str, str, int], Run] = {}
     for recipe, data in dict.fromkeys(pair for table in tables for pair in trainings(table)):
@@ -128,142 +116,6 @@ def settings_digest(experiment: Experiment) -> str:
     if values["model"].get("pretrained", "none") not in ("none", "wheel"):
         values["model"] = {**values["model"], "pretrained": "imagenet"}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def carry_out(runs: Sequence[Run], budget: Budget, report: Callable[[Run], object]) -> dict[Run, str]:
-    """Train, score and report what is not finished; a run that another process holds is left to it.
-
-    Args:
-        report: called for each run that has no report.html yet.
-
-    Returns:
-        Why some have failed: they diverged, a file is damaged, they were trained on other images.
-
-    Raises:
-        FullDiskError: nothing more can be written.
-    """
-    failed = {}
-    for run in runs:
-        try:
-            _carry_out(run, budget)
-            if not (run.folder / REPORT).is_file():
-                report(run)
-        except FullDiskError:
-            raise
-        except BusyError:
-            continue
-        except UserError as error:
-            failed[run] = str(error)
-    return failed
-
-
-def _carry_out(run: Run, budget: Budget) -> None:
-    if not (run.folder / checkpoint.SCORES).is_file():
-        loop.train(run.experiment, run.folder)
-    with checkpoint.claimed(run.folder):
-        if not _is_scored_here(run):
-            score_again(run)
-        if run.hpatches and not (run.folder / HPATCHES_SCORES).is_file():
-            score_hpatches(run, run.hpatches, TINY_PAIRS if budget == "tiny" else None)
-
-
-def _is_scored_here(run: Run) -> bool:
-    """Whether every query has its score, and queries and gallery were those that are here now.
-
-    Raises:
-        UserError: it was trained on other images than those that are here, or a file is damaged.
-    """
-    scores, each = checkpoint.read_scores(run.folder), checkpoint.read_each_score(run.folder)
-    trained_on, experiment = checkpoint.read_environment(run.folder)["data"], run.experiment
-    if isinstance(experiment, ReidExperiment):
-        place = experiment.data.path
-        train, test = _digests(experiment.data.kind, place)
-        same_training, same_test = trained_on["digest"] == train, scores.get("digest") == test
-    else:
-        assert isinstance(experiment, BrownExperiment)
-        place = experiment.data.root
-        same_training, same_test = trained_on == count_brown(experiment.data), True
-    if not same_training:
-        raise UserError(f"{run.folder} was trained on other images than {place} has; remove it, or give another --out")
-    return bool(each) and same_test
-
-
-@cache
-def _digests(kind: str, path: str) -> tuple[str, str]:
-    """Of the images to train on, and of queries and gallery."""
-    dataset = read_dataset(kind, path)
-    return data_digest(dataset.train), data_digest([*dataset.query, *dataset.gallery])
-
-
-def score_again(run: Run) -> None:
-    """Score the weights of a run on the queries and gallery that are here.
-
-    Raises:
-        UserError: it is a descriptor, whose scores come from training alone.
-    """
-    model, experiment = load(run.folder), run.experiment
-    if not isinstance(model, ImageEmbedder) or not isinstance(experiment, ReidExperiment):
-        raise UserError(f"{run.folder} has no {checkpoint.EACH_SCORE}; remove the folder and it is trained again")
-    dataset = read_dataset(experiment.data.kind, experiment.data.path)
-    machine = join_processes(experiment.precision)
-    checkpoint.write_scores(run.folder, score_dataset(model.model, dataset, experiment.data, machine))
-
-
-def score_hpatches(run: Run, release: Path, pairs: int | None) -> None:
-    """Write the published figure of each task on the split full, in [0, 1], null where its files are missing."""
-    model = load(run.folder)
-    assert isinstance(model, PatchEmbedder)
-    names = splits()["full"]
-    described = describe_release(release, names, model.describe)
-    scores = score_split([described[name] for name in names], names, "full", release, pairs or PAIRS)
-    means = {task: getattr(scores, f"{task}_mean") for task in ("verification", "matching", "retrieval")}
-    checkpoint.write_text(run.folder / HPATCHES_SCORES, json.dumps(means, indent=1))
-
-
-def collect(folders: Sequence[Path], runs: Sequence[Run], copy: bool = True) -> list[Run]:
-    """Copy finished runs that were made elsewhere, found by their settings, to where they are wanted; which those were.
-
-    Args:
-        copy: whether to; otherwise they are only found.
-    """
-    wanted = {settings_digest(run.experiment): run for run in runs if not (run.folder / checkpoint.SCORES).is_file()}
-    found = []
-    for folder in _finished_runs(folders):
-        run = wanted.pop(settings_digest(checkpoint.read_experiment(folder)), None)
-        if run is not None:
-            if copy:
-                _copy(folder, run.folder)
-            found.append(run)
-    return found
-
-
-def _finished_runs(folders: Sequence[Path]) -> Iterator[Path]:
-    for folder in folders:
-        if not folder.is_dir():
-            raise UserError(f"there is no folder {folder} to collect runs from; correct the path")
-        for path in sorted(folder.rglob(checkpoint.EXPERIMENT)):
-            if (path.parent / checkpoint.SCORES).is_file() and (path.parent / checkpoint.WEIGHTS).is_file():
-                yield path.parent
-
-
-def _copy(source: Path, target: Path) -> None:
-    aside = target.with_name(f".{target.name}.part")
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(source, aside, ignore=shutil.ignore_patterns("state"))
-    shutil.rmtree(target, ignore_errors=True)
-    aside.rename(target)
-
-
-def stand_alone() -> None:
-    """Leave torchrun's group, so that each process trains runs of its own on a GPU of its own.
-
-    Which runs those are is settled by `training.checkpoint.claimed`: whoever comes first.
-    """
-    local = os.environ.get("LOCAL_RANK")
-    for name in _TORCHRUN:
-        os.environ.pop(name, None)
-    if local is not None and torch.cuda.device_count():
-        torch.cuda.set_device(int(local) % torch.cuda.device_count())
 
 
 def seconds_trained(folder: Path) -> float:

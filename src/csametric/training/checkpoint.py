@@ -86,8 +86,11 @@ def check_run_folder(folder: Path, experiment: Experiment) -> None:
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def claimed(folder: Path, wait: bool = False) -> Iterator[None]:
     """Hold the folder for this process as long as the context, or the process, lasts.
+
+    Args:
+        wait: whether to wait for another process that holds it.
 
     Raises:
         BusyError: another process of this machine holds it.
@@ -95,7 +98,7 @@ def claimed(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     except BlockingIOError:
         raise BusyError(f"another process is training {folder}; wait for it, or {RENAME}") from None
@@ -271,15 +274,26 @@ def read_each_score(folder: Path) -> dict[str, NDArray]:
 
 
 def read_environment(folder: Path) -> dict[str, Any]:
-    """The machine, the versions and the photographs a run began with."""
+    """The machine, the versions and the images a run was trained with; its commits, where it went on with another one.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
     return _read_json(folder / ENVIRONMENT)
 
 
+def read_commits(folder: Path) -> list[str]:
+    """Of the code that trained and scored a run; "unknown" where an older version did."""
+    return read_environment(folder).get("commit", "unknown").split(", ")
+
+
 def _read_json(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"{path} is missing; remove {path.parent} and train again")
     try:
         return json.loads(path.read_text())
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); remove it and train again") from error
+        raise UserError(f"{path} is damaged ({error}); remove {path.parent} and train again") from error
 
 
 def _differences(present: Experiment, wanted: Experiment) -> str:

@@ -73,6 +73,9 @@ def _train(experiment: Experiment, task: Task, folder: Path, machine: Machine) -
     network, optimizer = machine.accelerator.prepare(model, optimizer)
     environment = describe_environment(machine.device, machine.precision)
     environment |= {"processes": machine.world_size, "data": task.describe_data()}
+    if first and machine.is_main:
+        commits = [*checkpoint.read_commits(folder), environment["commit"]]
+        environment["commit"] = ", ".join(dict.fromkeys(commits))
     writing = RunLog(folder, first, environment) if machine.is_main else nullcontext()
     announcement = f"{task.announce()}\narithmetic: {machine.precision.name}, {machine.precision.reason}"
     announcement += f"\ngoing on from step {first} of {task.steps}" if 0 < first < task.steps else ""

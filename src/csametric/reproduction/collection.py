@@ -1,0 +1,73 @@
+"""Finished runs that were made elsewhere, found by their settings and their data."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from csametric.errors import BusyError, UserError
+from csametric.reproduction.execution import is_trained_on_data_of
+from csametric.reproduction.runs import Run, settings_digest
+from csametric.training import checkpoint
+
+
+class Collected(NamedTuple):
+    """found: runs that were wanted. passed_over: why runs of wanted settings were not taken, a sentence each."""
+
+    found: list[Run]
+    passed_over: list[str]
+
+
+def collect(folders: Sequence[Path], runs: Sequence[Run], copy: bool = True) -> Collected:
+    """Copy finished runs that were made elsewhere, found by their settings, to where they are wanted.
+
+    Args:
+        copy: whether to; otherwise they are only found.
+
+    Raises:
+        UserError: one of the folders is not there.
+    """
+    wanted = {settings_digest(run.experiment): run for run in runs if not (run.folder / checkpoint.SCORES).is_file()}
+    found, passed_over = [], []
+    for folder in _finished_runs(folders):
+        try:
+            digest = settings_digest(checkpoint.read_experiment(folder))
+            if digest in wanted:
+                _check(folder, wanted[digest])
+                if copy:
+                    _copy(folder, wanted[digest].folder)
+                found.append(wanted.pop(digest))
+        except BusyError:
+            wanted.pop(digest)
+        except UserError as error:
+            passed_over.append(f"{folder}: {error}")
+    return Collected(found, passed_over)
+
+
+def _finished_runs(folders: Sequence[Path]) -> Iterator[Path]:
+    for folder in folders:
+        if not folder.is_dir():
+            raise UserError(f"there is no folder {folder} to collect runs from; correct the path")
+        for path in sorted(folder.rglob(checkpoint.EXPERIMENT)):
+            is_whole = (path.parent / checkpoint.SCORES).is_file() and (path.parent / checkpoint.WEIGHTS).is_file()
+            if is_whole and not path.parent.name.startswith("."):
+                yield path.parent
+
+
+def _check(folder: Path, run: Run) -> None:
+    """See that a run of the same settings was trained as this one would be."""
+    processes = checkpoint.read_environment(folder).get("processes", 1)
+    if processes != 1:
+        raise UserError(f"it was trained by {processes} processes together, with batches {processes} times as large")
+    if not is_trained_on_data_of(folder, run.experiment):
+        raise UserError("it was trained on other images than are here")
+
+
+def _copy(source: Path, target: Path) -> None:
+    """Aside, then in the place of what is there, unless another process is at work on that."""
+    with checkpoint.claimed(target):
+        aside = target.with_name(f".{target.name}.part")
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.copytree(source, aside, ignore=shutil.ignore_patterns("state"))
+        shutil.rmtree(target)
+        aside.rename(target)
