@@ -106,6 +106,14 @@ def test_saved_again_it_is_the_same(bundled, tmp_path):
     }
 
 
+def test_saved_into_a_folder_of_something_else_it_removes_nothing(of_people, tmp_path):
+    write_bundle(of_people, tmp_path / "bundle", scores_table(of_people), onnx=False)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / ONNX).write_text("my own")
+    Bundle(tmp_path / "bundle").save_pretrained(tmp_path / "other")
+    assert (tmp_path / "other" / ONNX).read_text() == "my own"
+
+
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_can_be_told_without_paths(recipe):
     experiment = find_recipe(recipe)
@@ -231,8 +239,11 @@ def test_a_file_a_bundle_and_the_folder_one_is_in(of_people, tmp_path, monkeypat
     with pytest.raises(UserError, match="is no folder"):
         write_bundle(of_people, tmp_path / "file", scores_table(of_people), onnx=False)
     (tmp_path / "here").mkdir()
-    monkeypatch.chdir(tmp_path / "here")
-    write_bundle(of_people, Path(), scores_table(of_people), onnx=False)
+    with monkeypatch.context() as there:
+        there.chdir(tmp_path / "here")
+        with pytest.raises(UserError, match="name a folder in it"):
+            write_bundle(of_people, Path(), scores_table(of_people), onnx=False)
+    write_bundle(of_people, tmp_path / "here", scores_table(of_people), onnx=False)
     assert (tmp_path / "here" / CARD).read_text().count('load("here")') == 1
     with pytest.raises(UserError, match="is a bundle already"):
         write_bundle(tmp_path / "here", tmp_path / "again", scores_table(of_people), onnx=False)
@@ -290,6 +301,11 @@ def test_a_file_of_weights_keeps_its_name_alone(of_people):
 
 def test_another_models_bundle_is_not_replaced(of_people, of_patches, tmp_path):
     write_bundle(of_people, tmp_path / "bundle", scores_table(of_people), onnx=False)
-    with pytest.raises(UserError, match=r"is the bundle of another model \(pcb_csa\)"):
+    with pytest.raises(UserError, match=r"is a bundle of other weights or data \(pcb_csa\)"):
         write_bundle(of_patches, tmp_path / "bundle", scores_table(of_patches), onnx=False)
+    shutil.copytree(of_people, tmp_path / "run")
+    environment = checkpoint.read_environment(of_people) | {"data": {"train": 64, "identities": 8, "digest": "other"}}
+    checkpoint.write_text(tmp_path / "run" / checkpoint.ENVIRONMENT, json.dumps(environment))
+    with pytest.raises(UserError, match="is a bundle of other weights or data"):
+        write_bundle(tmp_path / "run", tmp_path / "bundle", scores_table(of_people), onnx=False)
     assert load(tmp_path / "bundle").embed(inputs_of(load(of_people))).shape[0] == 5

@@ -4,6 +4,7 @@ config.json      experiment.json   environment.json   scores.json   nothing in t
 model.safetensors                  README.md, the card               model.onnx, where it was asked for
 """
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -81,10 +82,12 @@ class Bundle(ModelHubMixin, library_name="csametric", license="apache-2.0", tags
     def _save_pretrained(self, save_directory: Path) -> None:
         """All files; `save_pretrained` has removed config.json before, also where the bundle is saved onto itself."""
         write_text(save_directory / CONFIG, json.dumps(self._hub_mixin_config, indent=1))
+        is_ours = (save_directory / EXPERIMENT).is_file() and (save_directory / BUNDLED_WEIGHTS).is_file()
         for name in set(FILES) - {CONFIG}:
             source, target = self.folder / name, save_directory / name
             if not source.is_file():
-                target.unlink(missing_ok=True)
+                if is_ours:
+                    target.unlink(missing_ok=True)
             elif not (target.exists() and target.samefile(source)):
                 shutil.copyfile(source, target)
 
@@ -133,7 +136,7 @@ def write_bundle(run: Path, folder: Path, figures: Table | None, onnx: bool = Tr
     if onnx:
         _need_onnx()
     model = load(run, device="cpu")
-    _check_same_model(folder, model.experiment)
+    _check_same_model(folder, model.experiment, _data_digest(run, figures))
     with _put_in_place(folder) as aside:
         _write(folder.name, run, model, aside, figures, onnx)
 
@@ -142,6 +145,8 @@ def _check_free(folder: Path) -> None:
     """Nothing but a bundle is ever replaced: no other files, a clone's .git neither."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is no folder; name another")
+    if folder.is_mount() or folder == Path.cwd():
+        raise UserError(f"{folder} cannot be put in place as a whole; name a folder in it")
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not _is_bundle(folder):
@@ -151,13 +156,23 @@ def _check_free(folder: Path) -> None:
         raise UserError(f"{folder} holds {', '.join(others[:3])} beside the bundle; move that away, or name another folder")
 
 
-def _check_same_model(folder: Path, experiment: Experiment) -> None:
-    """A bundle is replaced by one of the same experiment alone."""
+def _check_same_model(folder: Path, experiment: Experiment, data_digest: str) -> None:
+    """A bundle is replaced by one of the same experiment on the same data alone."""
     if not _is_bundle(folder):
         return
-    present = json.loads((folder / CONFIG).read_text()).get("experiment", {})
-    if present != json.loads(to_json(without_paths(experiment))):
-        raise UserError(f"{folder} is the bundle of another model ({present.get('recipe')}); name another folder")
+    config = json.loads((folder / CONFIG).read_text())
+    present, digest = config.get("experiment", {}), config.get("data_digest", "")
+    if present != json.loads(to_json(without_paths(experiment))) or not digest == data_digest != "":
+        raise UserError(
+            f"{folder} is a bundle of other weights or data ({present.get('recipe')}); remove it, or name another folder"
+        )
+
+
+def _data_digest(run: Path, figures: Table | None) -> str:
+    """Of what a run was trained on; "" for converted weights."""
+    if figures is None:
+        return ""
+    return hashlib.sha256(json.dumps(read_environment(run)["data"], sort_keys=True).encode()).hexdigest()[:16]
 
 
 @contextmanager
@@ -188,7 +203,8 @@ def _write(name: str, run: Path, model: Embedder, folder: Path, figures: Table |
     ids = model.model.classifiers[0].out_features if isinstance(model.model, PCB) else None
     save_weights(folder / BUNDLED_WEIGHTS, model.model)
     write_text(folder / EXPERIMENT, json.dumps(experiment, indent=1))
-    write_text(folder / CONFIG, json.dumps({"library_name": "csametric", "num_ids": ids, "experiment": experiment}, indent=1))
+    config = {"library_name": "csametric", "num_ids": ids, "data_digest": _data_digest(run, figures), "experiment": experiment}
+    write_text(folder / CONFIG, json.dumps(config, indent=1))
     commit, trained_on = "unknown", None
     if figures is not None:
         environment, scores = read_environment(run), read_scores(run)

@@ -51,7 +51,7 @@ class PatchEmbedder:
     def embed(self, images: ArrayLike | Tensor) -> Tensor:
         """Grey patches (N, 32, 32) or (N, 1, 32, 32) -> unit vectors (N, 128), fp32 on the CPU.
 
-        Any real type that NumPy has, any range: each patch is normalised by its own mean and deviation.
+        Whole or floating numbers in any range: each patch is normalised by its own mean and deviation.
 
         Raises:
             UserError: another shape.
@@ -145,17 +145,22 @@ def load(run: str | Path, device: str | torch.device | None = None) -> PatchEmbe
 
 
 def _attended(image: NDArray, found: Iterable[Attended], places: Sequence[str], recipe: str) -> AttendedImage:
-    layers = dict(zip(places, found, strict=False))
+    layers = list(found)
     if not layers:
         raise UserError(f"{recipe} has no compressed self-attention to look at; train a recipe with csa in its name")
-    return AttendedImage(image=image, layers=layers)
+    return AttendedImage(image=image, layers=dict(zip(places, layers, strict=True)))
 
 
 def _array(images: Images) -> NDArray:
+    if isinstance(images, Tensor):
+        images = images.detach().cpu()
+        images = images.float() if images.is_floating_point() else images
     try:
-        return np.asarray(images.detach().cpu() if isinstance(images, Tensor) else images)
+        array = np.asarray(images)
     except ValueError as error:
         raise UserError("the images differ in shape; give paths of files, or embed one shape after the other") from error
+    is_floating = np.issubdtype(array.dtype, np.floating)
+    return array.astype(np.float32 if is_floating else array.dtype.newbyteorder("="), copy=False)
 
 
 def _colour_images(images: NDArray) -> NDArray:

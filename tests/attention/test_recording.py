@@ -1,5 +1,7 @@
 """What is recorded is what the layer says of its input, and recording leaves the network as it was."""
 
+from threading import Thread
+
 import torch
 from torch import nn
 
@@ -35,3 +37,14 @@ def test_a_network_without_the_layer_records_nothing():
     with torch.inference_mode(), recorded_attention(network) as found:
         network(torch.randn(2, 1, 32, 32))
     assert found == {}
+
+
+def test_forwards_of_other_threads_are_not_recorded():
+    network = L2Net(attention="csa").eval()
+    with torch.inference_mode(), recorded_attention(network) as found:
+        other = Thread(target=lambda: network(torch.randn(2, 1, 32, 32)))
+        other.start()
+        other.join()
+        assert found == {}
+        network(torch.randn(2, 1, 32, 32))
+    assert len(found) == 1

@@ -247,6 +247,7 @@ def test_a_mistake_is_shown_and_the_picture_stays(page, model):
 
 
 def test_a_file_too_large_is_not_even_sent(page):
+    page.evaluate("document.querySelector('.busy').textContent = 'Looking at the picture before'")
     large = "Object.defineProperty(new File(['x'], 'p.png'), 'size', { value: 21 * 2 ** 20 })"
     page.evaluate(
         f"""() => {{
@@ -256,6 +257,7 @@ def test_a_file_too_large_is_not_even_sent(page):
         }}"""
     )
     expect(page.get_by_role("alert")).to_contain_text("larger than 20 MiB")
+    expect(page.locator(".busy")).to_be_empty()
 
 
 @pytest.mark.parametrize(("status", "words"), [(200, "reload the page"), (503, "again in a moment")])

@@ -11,7 +11,7 @@ from PIL import Image
 from csametric.data.loading import image_batch, made_ahead
 from csametric.data.records import Record
 from csametric.data.sampling import identity_batch, image_steps_per_epoch, shuffled_batch
-from csametric.data.transforms import Augmentation, augment, read_image
+from csametric.data.transforms import Augmentation, augment, read_colours, read_image
 from csametric.errors import UserError
 
 GRADIENT = np.arange(40 * 20 * 3, dtype=np.uint32).reshape(40, 20, 3).astype(np.uint8)
@@ -131,3 +131,11 @@ def test_stopping_early_leaves_no_thread_behind():
     assert next(stream) == 0
     stream.close()
     assert threading.active_count() <= before
+
+
+def test_an_image_is_turned_as_its_camera_says(tmp_path):
+    upright = np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned clockwise
+    Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(read_colours(tmp_path / "turned.png"), upright)

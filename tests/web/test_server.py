@@ -8,6 +8,7 @@ import threading
 import time
 import zlib
 
+import anyio
 import numpy as np
 import pytest
 from PIL import Image
@@ -93,6 +94,16 @@ def test_a_picture_is_turned_as_the_camera_says():
     exif[0x0112] = 6  # to be turned clockwise
     turned = file_of(Image.fromarray(np.rot90(upright).copy()), exif=exif)
     np.testing.assert_array_equal(read_picture(turned), upright)
+
+
+def test_a_jpeg_of_endless_scans_is_refused_before_it_is_decoded(client, monkeypatch):
+    """A progressive JPEG whose last scan is repeated: a few bytes each, a pass over the whole picture each."""
+    data = file_of(picture(0, 64, 64), "jpeg", progressive=True)
+    last = data.rindex(b"\xff\xda")
+    bomb = data[:-2] + data[last:-2] * 200 + data[-2:]
+    assert read_picture(data).shape == (64, 64, 3)
+    monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
+    refused(client, bomb, 413, "takes too long to decode")
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1"])
@@ -184,6 +195,21 @@ def test_the_host_asked_for_is_answered(model, host, asked, status):
 def test_another_site_may_not_send_pictures(client, site):
     refused(client, file_of(picture()), 403, "another site", **{"sec-fetch-site": site})
     assert client.post("/attention", content=file_of(picture()), headers={"sec-fetch-site": "same-origin"}).is_success
+
+
+def test_another_origin_may_not_either_where_browsers_say_no_more(client):
+    refused(client, file_of(picture()), 403, "another site", origin="http://evil.example")
+    refused(client, file_of(picture()), 403, "another site", origin="null")
+    assert client.post("/attention", content=file_of(picture()), headers={"origin": SITE}).is_success
+
+
+def test_a_file_that_does_not_arrive_is_not_waited_for(client, monkeypatch):
+    async def never(request):
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr(server, "SECONDS_TO_SEND", 0.05)
+    monkeypatch.setattr(server, "_body", never)
+    refused(client, b"", 408, "did not arrive")
 
 
 def test_a_run_without_the_attention_is_explained():

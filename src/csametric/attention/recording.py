@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -19,10 +20,16 @@ class Attended(NamedTuple):
 
 @contextmanager
 def recorded_attention(network: nn.Module) -> Iterator[dict[str, Attended]]:
-    """A context whose dictionary each forward fills: the layers by their name in the network, from the first on."""
+    """A context whose dictionary each forward fills: the layers by their name in the network, from the first on.
+
+    Forwards of other threads are not recorded.
+    """
     found: dict[str, Attended] = {}
+    here = get_ident()
 
     def record(name: str, layer: CompressedSelfAttention, x_NCHW: Tensor) -> None:
+        if get_ident() != here:
+            return
         maps = layer.attention(x_NCHW)
         found[name] = Attended(AttentionMaps(*(each.detach().float().cpu() for each in maps)), layer.alpha.item())
 

@@ -40,6 +40,8 @@ def attend(
 
     if out.suffix not in (".png", ".pdf", ".svg", ".html"):
         raise UserError(f"--out {out} is no .png, .pdf, .svg or .html; choose one")
+    if len(images) > 1 and (folder := next((path for path in images if path.is_dir()), None)):
+        raise UserError(f"{folder} is a folder; name it alone, or image files")
     model = load(run)
     is_folder = len(images) == 1 and images[0].is_dir()
     files = image_files(images[0])[:SHEET_IMAGES] if is_folder else images
@@ -61,7 +63,7 @@ def attend(
         positions=[_position(text) for text in at or ()] or drawing.SIX_POSITIONS,
     )
     if out.suffix == ".html":
-        drawing.write_attention_page(out, run.name, attended, chosen)
+        drawing.write_attention_page(out, run.resolve().name, attended, chosen)
     elif is_folder:
         drawing.save_figure(drawing.contact_sheet(attended, [path.stem for path in files], chosen), out)
     else:

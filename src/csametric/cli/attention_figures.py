@@ -22,7 +22,8 @@ from csametric.training.checkpoint import read_experiment, write_atomically, wri
 from csametric.training.experiment import PatchExperiment, ReidExperiment
 from csametric.web.views import view_of
 
-BASE_SHOWN, EXPLORED = 2, 2
+BASE_SHOWN = 2
+EXPLORED, EXPLORED_ALONE = 2, 8  # images of a report, and of a page of their own
 STATISTICS_MEAN = (
     "Entropy is that of the base maps over that of a uniform map, 1: a layer whose base maps are all uniform only adds a mean. "
     "Overlap is the mean cosine of two base maps, 1: all alike. Used maps is how many base maps the weights spread over. The "
@@ -90,7 +91,9 @@ def figure_5(run: Path, count: int = 4) -> tuple[Figure, str]:
     return attention_figure(images, chosen), caption
 
 
-def attention_section(label: str, images: Sequence[AttendedImage], chosen: Chosen | None = None) -> Section:
+def attention_section(
+    label: str, images: Sequence[AttendedImage], chosen: Chosen | None = None, explored: int = EXPLORED
+) -> Section:
     """Whether the layers of a run are healthy, its maps as in the paper's Figure 5, and the same to explore."""
     chosen = chosen or Chosen(layer=heaviest_layer(images[0]))
     caption = (
@@ -102,14 +105,15 @@ def attention_section(label: str, images: Sequence[AttendedImage], chosen: Chose
         text=STATISTICS_MEAN,
         table=statistics_table(images),
         pictures=[(figures.data_uri(attention_figure(images, chosen)), caption)],
-        views=[(view_of(image), "Point at a position, or use the arrow keys") for image in images[:EXPLORED]],
+        views=[(view_of(image), "Point at a position, or use the arrow keys") for image in images[:explored]],
     )
 
 
 def write_attention_page(path: Path, label: str, images: Sequence[AttendedImage], chosen: Chosen) -> None:
     """The same section as a page of its own."""
-    section = attention_section(label, images, chosen)
-    write_text(path, render(section.title, f"Images: {len(images)}", [replace(section, title="Maps")]))
+    section = attention_section(label, images, chosen, EXPLORED_ALONE)
+    first = f", the first {EXPLORED_ALONE} to explore" if len(images) > EXPLORED_ALONE else ""
+    write_text(path, render(section.title, f"Images: {len(images)}{first}", [replace(section, title="Maps")]))
 
 
 def grey_to_colours(patch_HW: NDArray) -> NDArray:

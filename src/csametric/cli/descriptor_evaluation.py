@@ -56,7 +56,7 @@ def _on_photos(run: Path, model: PatchEmbedder, folder: str) -> None:
         patches = open_photo_patches(photos, progress=progress)
     check_held_out(patches)
     print(patches.summary)
-    table = score_table({**baseline_scores(patches), run.name: score(model.describe, patches)})
+    table = score_table({**baseline_scores(patches), run.resolve().name: score(model.describe, patches)})
     print_table(f"{run} on {photos.folder}", table.header, table.rows)
 
 
@@ -67,12 +67,12 @@ def _on_brown(run: Path, model: PatchEmbedder, root: str) -> None:
         names.remove(settings.train)
     with data_progress(True, "cutting patches", "sheets") as progress:
         tests = open_brown_tests(replace(settings, root=root), names, None, progress)
-    table = brown_table({run.name: brown_scores(model.describe, tests)})
+    table = brown_table({run.resolve().name: brown_scores(model.describe, tests)})
     print_table(f"{run} on {root}", table.header, table.rows)
 
 
 def _on_hpatches(run: Path, model: PatchEmbedder, root: str) -> None:
-    score_describe(run.name, model.describe, Path(root))
+    score_describe(run.resolve().name, model.describe, Path(root))
 
 
 EVALUATIONS: dict[str, Callable[[Path, PatchEmbedder, str], None]] = {

@@ -29,7 +29,7 @@ def contenders(label: str, model: PatchEmbedder) -> list[Descriptor]:
 
 def on_sequences(run: Path, model: PatchEmbedder, folder: str) -> None:
     """Mean matching accuracy and homography AUC over photographs of planes."""
-    descriptors = contenders(run.name, model)
+    descriptors = contenders(run.resolve().name, model)
     pairs = read_sequences(Path(folder))
     judged: dict[str, list[tuple[NDArray, float]]] = {descriptor.name: [] for descriptor in descriptors}
     described: dict[Path, list[DescribedPhoto]] = {}
@@ -64,7 +64,7 @@ def _judge(matched: MatchedPair, pair: PlanarPair) -> tuple[NDArray, float]:
 
 def on_posed_pairs(run: Path, model: PatchEmbedder, path: str) -> None:
     """Relative pose AUC over calibrated pairs."""
-    descriptors = contenders(run.name, model)
+    descriptors = contenders(run.resolve().name, model)
     pairs = read_posed_pairs(Path(path))
     errors: dict[str, list[float]] = {descriptor.name: [] for descriptor in descriptors}
     described: dict[Path, list[DescribedPhoto]] = {}

@@ -148,7 +148,7 @@ def _evaluate_reid(run: Path, model: "ImageEmbedder", data: str | None, rerank: 
     written = {name: value for name, value in scores.items() if not isinstance(value, np.ndarray)}
     write_text(Path(f"{out}.json"), json.dumps(written | {"data": f"{kind}:{path}"}, indent=1))
     ranked_picture(scores).savefig(f"{out}.png", dpi=100)
-    table = reid_table({run.name: scores})
+    table = reid_table({run.resolve().name: scores})
     print(dataset)
     print_table(f"{run} on {dataset.name}", table.header, table.rows)
     for query in scores["queries_without_match"][:10]:

@@ -61,7 +61,7 @@ def _application(run: Path, image: Path | None, host: str) -> "ASGIApp":
     first = None if image is None else read_picture(image.read_bytes())
     model = load(run)
     model.attend(np.zeros((64, 64, 3), np.uint8))
-    return make_app(model.attend, f"What {run.name} attends to", first, host)
+    return make_app(model.attend, f"What {run.resolve().name} attends to", first, host)
 
 
 def _listen(host: str, port: int) -> "socket.socket":

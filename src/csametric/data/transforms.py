@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 
 from csametric.errors import UserError
 
@@ -38,7 +38,7 @@ def read_image(path: Path, height: int, width: int) -> NDArray:
 
 
 def read_colours(path: Path) -> NDArray:
-    """An image file as RGB, uint8 (H, W, 3); grey, paletted and transparent images become RGB.
+    """An image file as RGB, uint8 (H, W, 3), turned as its camera says; grey, paletted and transparent images become RGB.
 
     Raises:
         UserError: there is no file; `UnreadableImageError`: it is truncated, no image, or has no colours in 8 bits.
@@ -49,7 +49,7 @@ def read_colours(path: Path) -> NDArray:
         with Image.open(path) as image:
             mode = image.mode
             if mode in COLOUR_MODES:
-                return np.asarray(image.convert("RGB"))
+                return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except Exception as error:
         raise UnreadableImageError(f"{path} is not a whole image ({error}); remove it or get it again") from error
     raise UnreadableImageError(f"{path} is an image of mode {mode}, not of 8-bit colours; convert it to RGB")

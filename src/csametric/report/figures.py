@@ -232,7 +232,7 @@ def contact_sheet(images: Sequence[NDArray], captions: Sequence[str], columns: i
     for axis in axes.flat:
         axis.set_axis_off()
     for axis, image, caption in zip(axes.flat, images, captions, strict=False):
-        axis.imshow(image)
+        axis.imshow(image, cmap="gray", vmin=0, vmax=255)
         axis.set_title(caption, fontsize=7)
     return figure
 

@@ -7,11 +7,13 @@ the page stays responsive, and memory holds one decoded picture.
 import base64
 import hashlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from importlib.resources import files
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
@@ -24,7 +26,7 @@ from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -39,7 +41,10 @@ if TYPE_CHECKING:
 MEBIBYTE = 2**20
 MOST_BYTES = 20 * MEBIBYTE
 MOST_PIXELS = 50_000_000
+MOST_SCANS = 100  # of a progressive JPEG; each costs a pass over the whole picture
+SECONDS_TO_SEND = 60
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
+START_OF_JPEG, START_OF_SCAN = b"\xff\xd8", b"\xff\xda"
 COLOUR_MODES = {"RGB", "L", "P", "RGBA", "LA", "CMYK", "YCbCr", "1"}
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
@@ -77,14 +82,15 @@ def make_app(attend: Attend, title: str, first: NDArray | None = None, host: str
 
     async def attention(request: Request) -> Response:
         _refuse_other_sites(request)
-        data = await _body(request)
+        with _in_time():
+            data = await _body(request)
         look = partial(_look, data, attend)
         return JSONResponse(await anyio.to_thread.run_sync(look, limiter=alone))
 
     app = Starlette(
         routes=[Route("/", explore), Route("/attention", attention, methods=["POST"])],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=_allowed_hosts(host), www_redirect=False)],
-        exception_handlers={UserError: _explain, Exception: _apologise},
+        exception_handlers={UserError: _explain, ClientDisconnect: _nobody_listens, Exception: _apologise},
     )
     return Hardened(app, policy)
 
@@ -96,6 +102,8 @@ def read_picture(data: bytes) -> NDArray:
         RefusedError: not a whole image of at most 50 million pixels, in 8-bit colours, as JPEG, PNG, WebP, BMP or TIFF.
     """
     wanted = "send a JPEG, PNG, WebP, BMP or TIFF"
+    if data.startswith(START_OF_JPEG) and data.count(START_OF_SCAN) > MOST_SCANS:
+        raise RefusedError(413, f"a JPEG of more than {MOST_SCANS} scans takes too long to decode; save it anew")
     try:
         image = Image.open(io.BytesIO(data), formats=FORMATS)
     except UnidentifiedImageError:
@@ -147,6 +155,15 @@ def _too_many_pixels(what: str) -> str:
     return f"{what} is too large to decode, at most {MOST_PIXELS // 10**6} million pixels are; make it smaller"
 
 
+@contextmanager
+def _in_time() -> Iterator[None]:
+    try:
+        with anyio.fail_after(SECONDS_TO_SEND):
+            yield
+    except TimeoutError:
+        raise RefusedError(408, f"the file did not arrive within {SECONDS_TO_SEND} seconds; send it again") from None
+
+
 async def _body(request: Request) -> bytes:
     refusal = RefusedError(413, f"the file is larger than {MOST_BYTES // MEBIBYTE} MiB; make the image smaller")
     length = request.headers.get("content-length", "0")
@@ -161,7 +178,10 @@ async def _body(request: Request) -> bytes:
 
 
 def _refuse_other_sites(request: Request) -> None:
-    if request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
+    """Browsers tell the site by Sec-Fetch-Site on trustworthy addresses (https, loopback), by Origin on all."""
+    origin, host = request.headers.get("origin"), request.headers.get("host", "")
+    is_ours = origin is None or urlsplit(origin).netloc == host
+    if not is_ours or request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         raise RefusedError(403, "another site asked for this; open the page of csametric serve itself")
 
 
@@ -197,6 +217,10 @@ def _hash(text: str) -> str:
 
 async def _explain(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, status_code=getattr(error, "status", 400))
+
+
+async def _nobody_listens(request: Request, error: Exception) -> Response:
+    return Response(status_code=400)
 
 
 async def _apologise(request: Request, error: Exception) -> Response:

@@ -421,6 +421,7 @@
     listen(panel.strip, 'click', (event) => cellUnder(event) !== NOWHERE && keep(cellUnder(event)));
     listen(panel.strip, 'focusout', leave);
     listen(panel.strip, 'keydown', (event) => {
+      if (event.ctrlKey || event.metaKey || event.altKey) return;
       const at = panel.cells.indexOf(event.target);
       if (event.key === 'Enter' || event.key === ' ') keep(at);
       else if (event.key === 'Escape') keep(panel.kept);

@@ -35,6 +35,7 @@
     request.abort();
     const mine = (request = new AbortController());
     explain('');
+    busy('');
     const most = Number(document.body.dataset.mostBytes);
     if (file.size > most) return explain(`the file is larger than ${most / 2 ** 20} MiB; make the image smaller`);
     busy('Looking at the picture …');
