@@ -83,7 +83,8 @@ def _notes(results: dict[str, Any]) -> list[str]:
     machine, row = results["machine"], results["rows"][0]
     return [
         f"Measured on {machine['device']} ({machine['processor']}), batch {row['batch']}, {len(row['seconds'])} interleaved "
-        f"rounds, commit {machine['commit']}; the paper's on its own GPU, so compare the columns of PCB."
+        f"rounds, commit {machine['commit']}; memory in fp32, speed in fp32 on a CPU and in bf16 on a GPU; the paper's on its "
+        "own GPU, so compare the columns of PCB."
     ]
 
 
