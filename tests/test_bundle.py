@@ -11,10 +11,11 @@ import torch
 from huggingface_hub import ModelCard
 from torch import nn
 
-from csametric import load
+from csametric import files, load
 from csametric.bundle import CARD, ONNX, Bundle, ExportError, without_paths, write_bundle
 from csametric.cli.runs import scores_table
 from csametric.errors import UserError
+from csametric.files import write_text
 from csametric.recipes import RECIPES, find_recipe
 from csametric.training import checkpoint, loop
 from csametric.training.checkpoint import save_weights
@@ -262,7 +263,8 @@ def test_a_failure_leaves_the_bundle_that_was_there(of_people, tmp_path, monkeyp
 def test_after_a_kill_between_the_renames_the_old_one_is_put_back(of_people, tmp_path, monkeypatch):
     write_bundle(of_people, tmp_path / "bundle", scores_table(of_people), onnx=False)
     (tmp_path / "bundle").rename(tmp_path / ".bundle.old")
-    (tmp_path / ".bundle.part").mkdir()
+    (tmp_path / ".csametric-0123456789abcdef.part").mkdir()
+    files._cleaned.clear()  # as in the process after the killed one
     monkeypatch.setattr("csametric.bundle.card", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
         write_bundle(of_people, tmp_path / "bundle", scores_table(of_people), onnx=False)
@@ -305,7 +307,7 @@ def test_another_models_bundle_is_not_replaced(of_people, of_patches, tmp_path):
         write_bundle(of_patches, tmp_path / "bundle", scores_table(of_patches), onnx=False)
     shutil.copytree(of_people, tmp_path / "run")
     environment = checkpoint.read_environment(of_people) | {"data": {"train": 64, "identities": 8, "digest": "other"}}
-    checkpoint.write_text(tmp_path / "run" / checkpoint.ENVIRONMENT, json.dumps(environment))
+    write_text(tmp_path / "run" / checkpoint.ENVIRONMENT, json.dumps(environment))
     with pytest.raises(UserError, match="is a bundle of other weights or data"):
         write_bundle(tmp_path / "run", tmp_path / "bundle", scores_table(of_people), onnx=False)
     assert load(tmp_path / "bundle").embed(inputs_of(load(of_people))).shape[0] == 5

@@ -6,10 +6,9 @@ model.safetensors                  README.md, the card               model.onnx,
 
 import hashlib
 import json
-import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -23,6 +22,7 @@ from torch import Tensor, nn
 import csametric
 from csametric.attention.layers import CompressedSelfAttention, SelfAttention
 from csametric.errors import UserError
+from csametric.files import copy_atomically, lock_folder, printable, replace_folder, write_atomically, write_text
 from csametric.inference import ImageEmbedder, Images, PatchEmbedder, load
 from csametric.models.l2net import PATCH_SIDE, for_inference
 from csametric.models.pcb import PCB
@@ -36,17 +36,14 @@ from csametric.training.checkpoint import (
     read_environment,
     read_scores,
     save_weights,
-    sync_folder,
-    write_atomically,
-    write_text,
 )
 from csametric.training.experiment import (
     BrownExperiment,
-    DescriptorExperiment,
     Experiment,
     PatchExperiment,
     ReidExperiment,
     to_json,
+    without_paths,
 )
 
 CARD, ONNX = "README.md", "model.onnx"
@@ -81,15 +78,16 @@ class Bundle(ModelHubMixin, library_name="csametric", license="apache-2.0", tags
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """All files; `save_pretrained` has removed config.json before, also where the bundle is saved onto itself."""
-        write_text(save_directory / CONFIG, json.dumps(self._hub_mixin_config, indent=1))
-        is_ours = (save_directory / EXPERIMENT).is_file() and (save_directory / BUNDLED_WEIGHTS).is_file()
-        for name in set(FILES) - {CONFIG}:
-            source, target = self.folder / name, save_directory / name
-            if not source.is_file():
-                if is_ours:
-                    target.unlink(missing_ok=True)
-            elif not (target.exists() and target.samefile(source)):
-                shutil.copyfile(source, target)
+        with lock_folder(save_directory, wait=True):
+            write_text(save_directory / CONFIG, json.dumps(self._hub_mixin_config, indent=1))
+            is_ours = (save_directory / EXPERIMENT).is_file() and (save_directory / BUNDLED_WEIGHTS).is_file()
+            for name in set(FILES) - {CONFIG}:
+                source, target = self.folder / name, save_directory / name
+                if not source.is_file():
+                    if is_ours:
+                        target.unlink(missing_ok=True)
+                elif not (target.exists() and target.samefile(source)):
+                    copy_atomically(source, target)
 
     @classmethod
     def _from_pretrained(
@@ -130,15 +128,17 @@ def write_bundle(run: Path, folder: Path, figures: Table | None, onnx: bool = Tr
         ExportError: the network cannot be exported, or the ONNX program does not give what it gives.
     """
     folder = folder.expanduser().resolve()
-    _check_free(folder)
+    _check_free(folder)  # before the work; once more when no other process can write there
     if _is_bundle(run):
         raise UserError(f"{run} is a bundle already; copy it, or name the run it was made from")
     if onnx:
         _need_onnx()
     model = load(run, device="cpu")
     _check_same_model(folder, model.experiment, _data_digest(run, figures))
-    with _put_in_place(folder) as aside:
-        _write(folder.name, run, model, aside, figures, onnx)
+    with replace_folder(folder) as new:
+        _check_free(folder)
+        _check_same_model(folder, model.experiment, _data_digest(run, figures))
+        _write(folder.name, run, model, new, figures, onnx)
 
 
 def _check_free(folder: Path) -> None:
@@ -175,29 +175,6 @@ def _data_digest(run: Path, figures: Table | None) -> str:
     return hashlib.sha256(json.dumps(read_environment(run)["data"], sort_keys=True).encode()).hexdigest()[:16]
 
 
-@contextmanager
-def _put_in_place(folder: Path) -> Iterator[Path]:
-    """A folder aside that is put in the place of `folder` when the block ends, and removed when it fails.
-
-    What a kill can leave is a hidden folder beside it: .NAME.part, not finished, or .NAME.old, put back by the next call.
-    """
-    aside, old = (folder.with_name(f".{folder.name}.{end}") for end in ("part", "old"))
-    if old.exists() and not folder.exists():
-        old.rename(folder)
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
-    try:
-        yield aside
-        if folder.exists():
-            shutil.rmtree(old, ignore_errors=True)
-            folder.rename(old)
-        aside.rename(folder)
-        sync_folder(folder.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
-
-
 def _write(name: str, run: Path, model: Embedder, folder: Path, figures: Table | None, onnx: bool) -> None:
     experiment = json.loads(to_json(without_paths(model.experiment)))
     ids = model.model.classifiers[0].out_features if isinstance(model.model, PCB) else None
@@ -223,17 +200,6 @@ def _is_bundle(folder: Path) -> bool:
     except (OSError, ValueError):
         return False
     return isinstance(config, dict) and config.get("library_name") == "csametric"
-
-
-def without_paths(experiment: Experiment) -> Experiment:
-    """The experiment with no path of the machine: empty, or the name alone of photographs and of a file of weights."""
-    if isinstance(experiment, ReidExperiment):
-        model = replace(experiment.model, start_from="", pretrained=Path(experiment.model.pretrained).name)
-        return replace(experiment, data=replace(experiment.data, path=""), model=model)
-    if isinstance(experiment, BrownExperiment):
-        return replace(experiment, data=replace(experiment.data, root=""))
-    assert isinstance(experiment, DescriptorExperiment)
-    return replace(experiment, data=replace(experiment.data, folder=Path(experiment.data.folder).name or "photographs"))
 
 
 def write_onnx(model: Embedder, path: Path) -> float:
@@ -335,6 +301,16 @@ def words_for_data(experiment: Experiment, data: Mapping[str, Any], scores: Mapp
     return f"{len(keypoints):,} photographs without labels: {sum(keypoints):,} keypoints"
 
 
+def literal(text: object) -> str:
+    """Text for Markdown, on one line, with the characters escaped that Markdown or HTML would read as marks."""
+    return re.sub(r"([\\`*_\[\]<>|&~$])", r"\\\1", printable(text))
+
+
+def code(text: object) -> str:
+    """Text as a code span of Markdown, on one line."""
+    return f"`{printable(text).replace('`', chr(39))}`"
+
+
 def card(
     name: str, model: Embedder, commit: str, trained_on: str | None, figures: Table | None, onnx_error: float | None
 ) -> str:
@@ -349,6 +325,7 @@ def card(
     page = Environment(
         loader=templates, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True
     )
+    page.filters |= {"literal": literal, "code": code}
     return page.get_template("card.md").render(
         name=name,
         experiment=experiment,

@@ -7,6 +7,7 @@ import torch
 
 from csametric import L2Net
 from csametric.bundle import ExportError
+from csametric.files import write_text
 from csametric.training import checkpoint, loop
 from csametric.training.experiment import BrownExperiment, to_json
 from tests.data import people
@@ -41,7 +42,7 @@ def test_converted_weights_tell_that_nothing_was_measured(tmp_path, called_here)
     torch.manual_seed(0)
     experiment = BrownExperiment(recipe="brown_hardnet")
     checkpoint.save_weights(tmp_path / "run" / checkpoint.WEIGHTS, L2Net())
-    checkpoint.write_text(tmp_path / "run" / checkpoint.EXPERIMENT, to_json(experiment))
+    write_text(tmp_path / "run" / checkpoint.EXPERIMENT, to_json(experiment))
     done = called_here("export", "run", "--bundle", "bundle", "--no-onnx", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     card = (tmp_path / "bundle" / "README.md").read_text()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from csametric.errors import DivergedError
+from csametric.files import lock_folder
 from csametric.reproduction.paper import TABLES
 from csametric.reproduction.runs import make_plan
 from csametric.training import checkpoint, loop
@@ -114,7 +115,7 @@ def test_running_one_row_keeps_the_others_in_the_table(called_here, root, out):
 def test_what_another_process_trains_is_left_to_it(called_here, root, tmp_path):
     plan = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "tiny", "tiny", seeds=1)
     (run,) = plan.runs.values()
-    with checkpoint.claimed(run.folder):
+    with lock_folder(run.folder):
         words = ["--data-root", root, "--budget", "tiny", "--row", "PCB", "--out", tmp_path]
         done = called_here("reproduce", "table1", *words, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

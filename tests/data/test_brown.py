@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from csametric.data.brown import read_brown, read_test_pairs
+from csametric.data.brown import read_brown, read_points, read_test_pairs
 from csametric.data.sampling import index_points, point_batch
 from csametric.errors import UserError
 from tests.data.brown_folder import write_subset
@@ -35,7 +35,7 @@ def test_points_and_pairs_are_those_of_the_files(subset, tmp_path):
     folder, _ = subset
     read = read_brown(folder, cache=tmp_path / "cache")
     np.testing.assert_array_equal(read.points, np.repeat(np.arange(120), 3))
-    pairs = read_test_pairs(folder, len(read.patches))
+    pairs = read_test_pairs(folder, read.points)
     a, b = read.points[pairs.patches].T
     np.testing.assert_array_equal(pairs.is_match, a == b)
     assert len(pairs.is_match) == 400
@@ -56,10 +56,15 @@ def test_the_cache_is_read_again_and_follows_the_files(subset, tmp_path):
     ("damage", "message"),
     [
         (lambda folder: (folder / "patches0001.bmp").unlink(), r"patches0001.bmp is missing \(1 of 2 sheets are"),
-        (lambda folder: (folder / "patches0000.bmp").write_bytes(b"BM"), "patches0000.bmp is no image"),
-        (lambda folder: cv2.imwrite(str(folder / "patches0000.bmp"), np.zeros((64, 64), np.uint8)), "is 64 x 64 pixels"),
+        (lambda folder: (folder / "patches0000.bmp").write_bytes(b"BM"), "patches0000.bmp is not a BMP, GIF"),
+        (
+            lambda folder: cv2.imwrite(str(folder / "patches0000.bmp"), np.zeros((64, 64), np.uint8)),
+            "has 64 x 64 pixels",
+        ),
         (lambda folder: (folder / "info.txt").unlink(), "info.txt is missing"),
-        (lambda folder: (folder / "info.txt").write_text("1 0\nx 0\n"), "no table of 2 whole numbers"),
+        (lambda folder: (folder / "info.txt").write_text("1 0\nx 0\n"), "must hold 2 whole numbers per line"),
+        (lambda folder: (folder / "info.txt").write_text("1\n1\n2\n2\n"), "2 whole numbers per line, got 1"),
+        (lambda folder: lose_words(folder / "info.txt"), "must hold 2 whole numbers per line .*row 8"),
     ],
 )
 def test_a_damaged_subset_says_what_is_wrong(subset, tmp_path, damage, message):
@@ -70,12 +75,37 @@ def test_a_damaged_subset_says_what_is_wrong(subset, tmp_path, damage, message):
     assert not list((tmp_path / "cache").glob("brown-*"))
 
 
+def lose_words(path):
+    """Two words lost in different lines: the number of words still fits."""
+    lines = path.read_text().splitlines()
+    lines[7], lines[99] = "2", "33"
+    path.write_text("\n".join(lines) + "\n")
+
+
 def test_a_pair_beyond_the_patches_is_refused(subset):
     folder, _ = subset
+    points = read_points(folder)
     with pytest.raises(UserError, match=r"names patch 3\d\d, but"):
-        read_test_pairs(folder, 300)
+        read_test_pairs(folder, points[:300])
     with pytest.raises(UserError, match="missing"):
-        read_test_pairs(folder, 360, "m50_1_1_0.txt")
+        read_test_pairs(folder, points, "m50_1_1_0.txt")
+
+
+def test_pairs_and_info_must_name_the_same_points(subset):
+    folder, _ = subset
+    points = read_points(folder)
+    shifted = np.roll(points, 1)
+    with pytest.raises(UserError, match=r"gives other points than info.txt in \d+ lines, first in line \d+; take both"):
+        read_test_pairs(folder, shifted)
+
+
+def test_a_cache_cut_short_is_refused(subset, tmp_path):
+    folder, _ = subset
+    read_brown(folder, cache=tmp_path)
+    (stored,) = tmp_path.glob("*/patches.u8")
+    stored.write_bytes(stored.read_bytes()[:-1024])
+    with pytest.raises(UserError, match=r"patches.u8 has 367,616 bytes instead of 368,640; remove the folder"):
+        read_brown(folder, cache=tmp_path)
 
 
 def test_no_point_twice_in_a_batch_and_two_patches_of_each():

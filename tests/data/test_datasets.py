@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 from PIL import Image
+from scipy.io import loadmat, savemat
 
 from csametric.data.datasets import READERS, read_dataset
 from csametric.data.folder import read_folder, read_manifest
@@ -88,12 +89,22 @@ def _without(folder):
     return remove
 
 
+def change_split(root, name, change):
+    (path,) = root.glob("*.mat")
+    content = {key: value for key, value in loadmat(path).items() if not key.startswith("__")}
+    savemat(path, content | {name: change(content[name].astype(float))})
+
+
 @pytest.mark.parametrize(
     ("layout", "damage", "words"),
     [
         ("market1501", _without("query"), "there is no folder .*query; name the folder that holds query"),
         ("market1501", lambda root: (root / "query" / "me.png").write_text(""), "does not begin with an identity and a camera"),
         ("cuhk03 protocol", lambda root: (root / "images_detected" / "1_001_1_01.png").unlink(), "lacks 1 of the 128 images"),
+        ("cuhk03 protocol", lambda root: change_split(root, "train_idx", lambda idx: idx - 1), r"must lie in 1\.\.128"),
+        ("cuhk03 protocol", lambda root: change_split(root, "gallery_idx", lambda idx: idx + 1), r"must lie in 1\.\.128"),
+        ("cuhk03 protocol", lambda root: change_split(root, "query_idx", lambda idx: idx + 0.5), r"must lie in 1\.\.128"),
+        ("cuhk03 protocol", lambda root: change_split(root, "query_idx", lambda idx: idx - 1), "puts an image into two splits"),
         ("cuhk03 protocol", lambda root: next(root.glob("*.mat")).unlink(), "neither the folder detected nor cuhk03_new"),
         ("msmt17", lambda root: (root / "list_val.txt").unlink(), "neither list_val.txt nor bounding_box_train"),
         ("msmt17", lambda root: next(root.glob("train/0000/*")).unlink(), "1 images that are not there"),
@@ -156,7 +167,7 @@ def test_an_inspection_finds_what_is_wrong(tmp_path):
     Image.new("I;16", (9, 9)).save(root / "bounding_box_train" / "0003_c2s1_000010_00.png")
     found = inspect(read_market1501(root))
     assert len(found.unreadable) == 2
-    assert any("is not a whole image" in problem for problem in found.unreadable.values())
+    assert any("is not a BMP, GIF" in problem for problem in found.unreadable.values())
     assert any("mode I;16" in problem for problem in found.unreadable.values())
     assert any("bounding_box_train" in first and "bounding_box_test" in second for first, second in found.duplicates)
     assert [path.rpartition("/")[2] for path in found.unmatched] == ["0044_c1s1_000000_00.png"]

@@ -1,5 +1,6 @@
 """HPatches on disk: patches, task files, the benchmark's CSV layout, and the pairs it published."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -117,6 +118,9 @@ def test_damaged_sequences_say_what_is_wrong(tmp_path):
     with pytest.raises(UserError, match=r"h2\.png is missing"):
         read_sequence(tmp_path / "v_less")
     (tmp_path / "v_less" / "ref.png").write_bytes(b"no image")
+    with pytest.raises(UserError, match="is not a BMP, GIF"):
+        read_sequence(tmp_path / "v_less")
+    cv2.imwrite(str(tmp_path / "v_less" / "ref.png"), np.zeros((65, 64), np.uint8))
     with pytest.raises(UserError, match="no column of 65 x 65"):
         read_sequence(tmp_path / "v_less")
     assert find_sequences(tmp_path) == ["v_less", "v_wall"]

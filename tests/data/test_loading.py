@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from csametric.data.decoding import decode_colours
 from csametric.data.loading import image_batch, made_ahead
 from csametric.data.records import Record
 from csametric.data.sampling import identity_batch, image_steps_per_epoch, shuffled_batch
-from csametric.data.transforms import Augmentation, augment, read_colours, read_image
+from csametric.data.transforms import Augmentation, augment, read_image
 from csametric.errors import UserError
 
 GRADIENT = np.arange(40 * 20 * 3, dtype=np.uint32).reshape(40, 20, 3).astype(np.uint8)
@@ -30,7 +31,7 @@ def test_truncated_and_deep_images_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"half.jpg is not a whole image .*; remove it or get it again"):
         read_image(tmp_path / "half.jpg", 8, 8)
     Image.new("F", (9, 9)).save(tmp_path / "deep.tif")
-    with pytest.raises(UserError, match="mode F, not of 8-bit colours; convert it to RGB"):
+    with pytest.raises(UserError, match="has mode F instead of 8-bit colours; convert it to RGB"):
         read_image(tmp_path / "deep.tif", 8, 8)
 
 
@@ -138,4 +139,4 @@ def test_an_image_is_turned_as_its_camera_says(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned clockwise
     Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "turned.png", exif=exif)
-    np.testing.assert_array_equal(read_colours(tmp_path / "turned.png"), upright)
+    np.testing.assert_array_equal(decode_colours(tmp_path / "turned.png"), upright)

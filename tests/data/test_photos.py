@@ -1,14 +1,13 @@
 """The patch cache: what it holds, what it skips, how it is keyed, what goes wrong."""
 
-import os
 import shutil
 
 import cv2
 import numpy as np
 import pytest
 
-from csametric.data import cache as cache_module
 from csametric.data import photos
+from csametric.data.decoding import UnreadableImageError
 from csametric.data.photos import BUNDLED_HELD_OUT, PhotoSettings, find_photos, open_photo_patches, read_photo
 from csametric.data.stereo import motorcycle
 from csametric.errors import UserError
@@ -71,41 +70,36 @@ def test_bad_files_are_skipped_and_named(own, tmp_path):
     assert summary.skipped["flat.png"] == "no keypoints"
     assert "smaller than 32 pixels" in summary.skipped["tiny.png"]
     assert "5 skipped" in str(summary)
-    assert "notes.jpg: not a whole image" in str(summary)
+    assert "notes.jpg: is not a BMP, GIF, JPEG" in str(summary)
 
 
 def test_a_truncated_jpeg_is_no_whole_image(own):
     image = cv2.imread(str(own / "photo0.png"))
     whole = cv2.imencode(".jpg", image)[1].tobytes()
     (own / "cut.jpg").write_bytes(whole[: len(whole) * 2 // 3])
-    with pytest.raises(photos.UnreadablePhotoError, match="not a whole image"):
+    with pytest.raises(UnreadableImageError, match="not a whole image"):
         read_photo(own / "cut.jpg", 1600)
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png"])
 def test_large_photographs_are_reduced(tmp_path, suffix):
     cv2.imwrite(str(tmp_path / f"large{suffix}"), np.random.default_rng(0).integers(0, 256, (500, 900), dtype=np.uint8))
-    assert read_photo(tmp_path / f"large{suffix}", 300).shape == (167, 300)
+    photo = read_photo(tmp_path / f"large{suffix}", 300)
+    assert photo.pixels.shape == (167, 300)
+    assert photo.file_size == (900, 500)
 
 
 def test_sixteen_bits_are_reduced_to_eight(tmp_path):
     grey = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
     cv2.imwrite(str(tmp_path / "deep.png"), grey)
-    np.testing.assert_allclose(read_photo(tmp_path / "deep.png", 100).astype(int), grey // 256, atol=1)
+    np.testing.assert_allclose(read_photo(tmp_path / "deep.png", 100).pixels.astype(int), grey // 256, atol=1)
 
 
-def test_what_a_kill_left_is_cleared_after_a_while(photo_folder, tmp_path):
-    patches = open_photo_patches(small(photo_folder), tmp_path)
-    (folder,) = tmp_path.iterdir()
-    del patches
-    shutil.rmtree(folder)
-    old, fresh = (tmp_path / f".{folder.name}-{name}" for name in ("old", "fresh"))
-    for left in (old, fresh):
-        left.mkdir()
-    os.utime(old, (0, 0))
+def test_what_a_kill_left_is_cleared_by_any_later_build(photo_folder, tmp_path):
+    left = tmp_path / ".csametric-0123456789abcdef.part"
+    left.mkdir()
     open_photo_patches(small(photo_folder), tmp_path)
-    assert not old.exists()
-    assert fresh.exists()
+    assert not left.exists()
 
 
 def test_files_of_one_name_in_two_folders_are_told_apart(own, tmp_path):
@@ -154,21 +148,25 @@ def test_many_skipped_files_are_counted_and_some_named(own, tmp_path):
 def test_a_damaged_cache_says_what_to_remove(photo_folder, tmp_path):
     open_photo_patches(small(photo_folder), tmp_path)
     (folder,) = tmp_path.iterdir()
-    (folder / "train.u8").write_bytes(b"short")
+    whole = (folder / "train.u8").read_bytes()
+    (folder / "train.u8").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=r"train.u8 has .* bytes instead of .*; remove the folder"):
+        open_photo_patches(small(photo_folder), tmp_path)
+    (folder / "train.u8").write_bytes(whole)
+    (folder / "summary.json").write_text("{")
     with pytest.raises(UserError, match="is damaged; remove that folder"):
         open_photo_patches(small(photo_folder), tmp_path)
 
 
 def test_a_full_disk_leaves_nothing_behind(photo_folder, tmp_path, monkeypatch):
     """The write itself fails, as on a real full disk (/dev/full), not a stand-in for it."""
-    real = cache_module.tempfile.mkdtemp
+    real = photos._write
 
-    def on_a_full_disk(**options):
-        folder = real(**options)
-        os.symlink("/dev/full", os.path.join(folder, photos.TRAIN_FILE))  # noqa: PTH118, PTH211
-        return folder
+    def on_a_full_disk(settings, found, others, new, progress):
+        (new / photos.TRAIN_FILE).symlink_to("/dev/full")
+        return real(settings, found, others, new, progress)
 
-    monkeypatch.setattr(cache_module.tempfile, "mkdtemp", on_a_full_disk)
+    monkeypatch.setattr(photos, "_write", on_a_full_disk)
     with pytest.raises(UserError, match="is full; free some room or set CSAMETRIC_CACHE"):
         open_photo_patches(small(photo_folder), tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -96,7 +96,7 @@ def test_mistakes_about_files(tmp_path):
     settings = MatchSettings()
     for name, message in (
         ("even.png", "has no keypoints"),
-        ("text.jpg", "not a whole image"),
+        ("text.jpg", "cannot be matched: it is not a BMP, GIF"),
         ("none.png", "there is no file"),
     ):
         with pytest.raises(UserError, match=message):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from csametric.evaluation.verification import fpr95
+from csametric.files import write_text
 from csametric.reproduction import speed
 from csametric.reproduction.budgets import experiment_for
 from csametric.reproduction.comparison import fill
@@ -26,10 +27,10 @@ FOUND = {"PCB": 100, "PCB + CSA": 150}
 
 def write_run(folder: Path, recipe: str, data: str, seed: int, scores: dict) -> Run:
     experiment = experiment_for(recipe, data, Path("/data"), seed, "quick")
-    checkpoint.write_text(folder / checkpoint.EXPERIMENT, to_json(experiment))
-    checkpoint.write_text(folder / checkpoint.ENVIRONMENT, json.dumps({"processes": 1, "commit": "abc1234"}))
+    write_text(folder / checkpoint.EXPERIMENT, to_json(experiment))
+    write_text(folder / checkpoint.ENVIRONMENT, json.dumps({"processes": 1, "commit": "abc1234"}))
     row = json.dumps({"step": 1, "loss": 1.0, "images_per_second": experiment.batch_size / 1800}) + "\n"
-    checkpoint.write_text(folder / checkpoint.METRICS, row + row.replace('"step": 1', '"step": 2'))
+    write_text(folder / checkpoint.METRICS, row + row.replace('"step": 1', '"step": 2'))
     checkpoint.write_scores(folder, scores)
     return Run(experiment=experiment, folder=folder)
 
@@ -191,7 +192,7 @@ def test_hpatches_has_differences_without_bounds(tmp_path):
     for recipe, value in (("brown_hardnet", 0.5), ("brown_hardnet_csa", 0.52)):
         run = write_run(tmp_path / recipe, recipe, LIBERTY, 0, {"fpr95": {"yosemite": 0.1}, "distances_yosemite": np.zeros(2)})
         means = {"verification": value, "matching": value, "retrieval": None}
-        checkpoint.write_text(run.folder / HPATCHES_SCORES, json.dumps(means))
+        write_text(run.folder / HPATCHES_SCORES, json.dumps(means))
         runs[recipe, LIBERTY, 0] = run
     filled = fill(TABLES["table8"], Plan(budget="quick", seeds=1, runs=runs, missing={}))
     verification, _, retrieval = (filled.cells["HardNet + CSA", column] for column in filled.table.columns)
@@ -212,7 +213,7 @@ def test_table_6_comes_from_the_benchmarks(tmp_path):
         for place, arm in enumerate(arms)
     ]
     for name, rows in (("memory", memory), ("model", rates)):
-        checkpoint.write_text(tmp_path / f"{name}.json", json.dumps({"machine": machine, "rows": rows}))
+        write_text(tmp_path / f"{name}.json", json.dumps({"machine": machine, "rows": rows}))
     filled = speed.fill_speed(tmp_path)
     ours = [filled.cells["PCB + SA", column].mean for column in filled.table.columns]
     assert ours == pytest.approx([101, 8 / 3, 101, 50, 50])

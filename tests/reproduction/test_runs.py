@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from csametric.data.datasets import dataset_root
 from csametric.errors import BusyError, DivergedError, FullDiskError
+from csametric.files import lock_folder, write_text
 from csametric.recipes import find_recipe
 from csametric.reproduction import execution, runs
 from csametric.reproduction.budgets import experiment_for
@@ -135,9 +137,9 @@ def test_only_a_run_on_these_images_by_one_process_is_collected(plan, root, tmp_
     for name, changes in (("a", {"processes": 8}), ("b", {"data": {"digest": "other"}}), (".c.part", {}), ("d", {}), ("e", {})):
         shutil.copytree(first.folder, tmp_path / "made" / name)
         environment = checkpoint.read_environment(first.folder) | changes
-        checkpoint.write_text(tmp_path / "made" / name / checkpoint.ENVIRONMENT, json.dumps(environment))
+        write_text(tmp_path / "made" / name / checkpoint.ENVIRONMENT, json.dumps(environment))
     (tmp_path / "made" / "d" / checkpoint.EXPERIMENT).write_text("{")
-    with checkpoint.claimed(wanted.folder):
+    with lock_folder(wanted.folder):
         assert collect([tmp_path / "made"], [wanted]).found == [], "another process is at work on it"
     found, passed_over = collect([tmp_path / "made"], [wanted])
     assert found == [wanted]
@@ -166,7 +168,9 @@ def test_a_run_goes_on_and_is_used_where_its_data_have_moved(tmp_path, monkeypat
     run = planned("newer")
     assert carry_out([run], "tiny", print) == {}
     assert checkpoint.read_experiment(run.folder) == run.experiment
-    assert all("newer" in ranked["query"] for ranked in checkpoint.read_scores(run.folder)["ranked"])
+    root = dataset_root(run.experiment.data.kind, run.experiment.data.path)
+    assert "newer" in root.parts
+    assert all((root / ranked["query"]).is_file() for ranked in checkpoint.read_scores(run.folder)["ranked"])
 
 
 def test_hpatches_is_scored_again_when_its_task_files_come(tmp_path):
@@ -210,12 +214,12 @@ def test_a_descriptor_of_another_brown_is_refused(tmp_path):
 
 def test_a_run_that_another_process_holds_is_left_to_it(plan):
     last = list(plan.runs.values())[-1]
-    with checkpoint.claimed(last.folder):
+    with lock_folder(last.folder):
         assert carry_out([last], "tiny", print) == {}
         assert not last.is_finished
-        with pytest.raises(BusyError, match="another process is training"), checkpoint.claimed(last.folder):
+        with pytest.raises(BusyError, match="another process is using"), lock_folder(last.folder):
             pass
-    with checkpoint.claimed(last.folder):
+    with lock_folder(last.folder):
         pass
 
 

@@ -13,6 +13,7 @@ import torch
 from csametric.data.brown import read_brown, read_test_pairs
 from csametric.errors import UserError
 from csametric.evaluation.verification import fpr95
+from csametric.files import write_text
 from csametric.inference import load
 from csametric.losses.hardnet import hardnet_loss
 from csametric.models.l2net import unit_length
@@ -65,7 +66,7 @@ def test_a_run_stopped_and_taken_up_again_ends_with_the_same_weights(brown, tmp_
         loop.train(whole, tmp_path / "halved", cache)
     monkeypatch.undo()
     earlier = checkpoint.read_environment(tmp_path / "halved") | {"commit": "abc1234"}
-    checkpoint.write_text(tmp_path / "halved" / checkpoint.ENVIRONMENT, json.dumps(earlier))
+    write_text(tmp_path / "halved" / checkpoint.ENVIRONMENT, json.dumps(earlier))
     loop.train(whole, tmp_path / "halved", cache)
     assert checkpoint.read_commits(tmp_path / "halved") == ["abc1234", *checkpoint.read_commits(tmp_path / "whole")]
     one, other = (checkpoint.read_weights(tmp_path / name / checkpoint.WEIGHTS) for name in ("whole", "halved"))

@@ -97,20 +97,6 @@ def test_a_torn_last_line_of_metrics_is_dropped(tmp_path):
     assert checkpoint.read_metrics(tmp_path) == [{"step": 1, "loss": 2}]
 
 
-def test_writes_are_atomic(tmp_path):
-    target = tmp_path / "file.txt"
-    checkpoint.write_text(target, "old")
-
-    def breaks(out):
-        out.write(b"half")
-        raise RuntimeError
-
-    with pytest.raises(RuntimeError):
-        checkpoint.write_atomically(target, breaks)
-    assert target.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [target]
-
-
 def test_another_experiment_in_the_folder_is_refused(finished, photo_folder, cache):
     with pytest.raises(UserError, match=r"other settings \(optimizer.lr=1.0 there, 5.0 here\); give this run another folder"):
         loop.train(tiny.experiment(photo_folder, "optimizer.lr=5"), finished, cache)

@@ -47,7 +47,7 @@ def test_a_run_without_the_attention_is_refused_before_listening(run, monkeypatc
         command.serve(run)
 
 
-@pytest.mark.parametrize(("content", "words"), [(None, "there is no image"), (b"text", "no image in a format")])
+@pytest.mark.parametrize(("content", "words"), [(None, "there is no image"), (b"text", "is not a BMP, JPEG")])
 def test_a_wrong_first_picture_is_explained(run, tmp_path, content, words):
     if content:
         (tmp_path / "first.png").write_bytes(content)

@@ -125,7 +125,7 @@ def test_other_modes_become_colours(mode):
     ids=["empty", "text", "path", "svg", "pdf", "gif", "ppm"],
 )
 def test_what_is_no_picture_is_refused(client, content):
-    refused(client, content, 415, "no image in a format that is read here")
+    refused(client, content, 415, "is not a BMP, JPEG, PNG, TIFF or WEBP image")
 
 
 def test_sixteen_bits_are_refused(client):

@@ -10,6 +10,7 @@ import typer
 
 from csametric.cli import attend, bench, datasets, demo, export, hpatches, matching, reproduce, runs, serve, system
 from csametric.errors import UserError, explaining_full_disk
+from csametric.files import printable
 
 app = typer.Typer(
     name="csametric",
@@ -72,4 +73,4 @@ def _failure(error: Exception) -> str:
 def _explain(message: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
-    print(f"csametric: {' '.join(message.split())}", file=sys.stderr)
+    print(f"csametric: {printable(' '.join(message.split()))}", file=sys.stderr)

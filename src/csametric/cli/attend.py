@@ -33,8 +33,8 @@ def attend(
     """
     from csametric.cli import attention_figures as drawing
     from csametric.cli.tables import print_table
-    from csametric.data.records import image_files
-    from csametric.data.transforms import UnreadableImageError, read_colours
+    from csametric.data.decoding import UnreadableImageError, decode_colours
+    from csametric.data.listing import list_images
     from csametric.errors import UserError
     from csametric.inference import load
 
@@ -44,11 +44,11 @@ def attend(
         raise UserError(f"{folder} is a folder; name it alone, or image files")
     model = load(run)
     is_folder = len(images) == 1 and images[0].is_dir()
-    files = image_files(images[0])[:SHEET_IMAGES] if is_folder else images
+    files = list_images(images[0], recursive=False).images[:SHEET_IMAGES] if is_folder else images
     attended, broken = [], []
     for path in files:
         try:
-            attended.append(model.attend(read_colours(path)))
+            attended.append(model.attend(decode_colours(path)))
         except UnreadableImageError as error:
             if not is_folder:
                 raise

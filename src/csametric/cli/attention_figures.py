@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from csametric.attention.recording import Attended
 from csametric.attention.statistics import attention_statistics, cosines_to_base_maps
 from csametric.data.datasets import read_dataset
-from csametric.data.transforms import read_colours
+from csametric.data.decoding import decode_colours
 from csametric.errors import UserError
+from csametric.files import write_atomically, write_text
 from csametric.inference import AttendedImage, ImageEmbedder, load
 from csametric.report import figures
 from csametric.report.page import Section, Table, render
-from csametric.training.checkpoint import read_experiment, write_atomically, write_text
+from csametric.training.checkpoint import read_experiment
 from csametric.training.experiment import PatchExperiment, ReidExperiment
 from csametric.web.views import view_of
 
@@ -75,7 +76,7 @@ def attended_queries(run: Path, count: int = 4) -> list[AttendedImage]:
     assert isinstance(model, ImageEmbedder)
     queries = read_dataset(model.experiment.data.kind, model.experiment.data.path).query
     shown = np.linspace(0, len(queries) - 1, min(count, len(queries))).astype(int)
-    return [model.attend(read_colours(queries[number].path)) for number in shown]
+    return [model.attend(decode_colours(queries[number].path)) for number in shown]
 
 
 def figure_5(run: Path, count: int = 4) -> tuple[Figure, str]:

@@ -8,11 +8,12 @@ import numpy as np
 from csametric.cli.attention_figures import attends, attention_section, grey_to_colours
 from csametric.cli.sections import settings_sections
 from csametric.data.brown import read_brown
+from csametric.files import write_text
 from csametric.inference import PatchEmbedder, load
 from csametric.report import figures
 from csametric.report.page import Section, Table, render
 from csametric.training.brown_pairs import brown_root
-from csametric.training.checkpoint import read_metrics, read_scores, write_text
+from csametric.training.checkpoint import read_metrics, read_scores
 from csametric.training.experiment import BrownExperiment
 
 ATTENDED_PATCHES = 4

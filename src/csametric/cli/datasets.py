@@ -72,7 +72,7 @@ def embed(
 
     Example: csametric embed runs/pcb_csa photos --out features.npy
     """
-    from csametric.data.records import SUFFIXES, is_image_file
+    from csametric.data.listing import SUFFIXES, list_images
     from csametric.errors import UserError
 
     if out.suffix not in (".npy", ".parquet"):
@@ -84,7 +84,7 @@ def embed(
     model = load(run)
     if not isinstance(model, ImageEmbedder):
         raise UserError(f"{run} describes patches, not images; use csametric.load({str(run)!r}).embed(patches)")
-    files = sorted(path for path in folder.rglob("*") if is_image_file(path))
+    files = list_images(folder).images
     if not files:
         raise UserError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}); name a folder that does")
     names, features, unreadable = _embed_files(model, files, flip)
@@ -154,6 +154,7 @@ def _print_problems(inspection: "Inspection") -> None:
 def _save_sheet(dataset: "ReidDataset", inspection: "Inspection", out: Path) -> None:
     import numpy as np
 
+    from csametric.cli.attention_figures import save_figure
     from csametric.data.transforms import read_image
     from csametric.report.figures import contact_sheet
 
@@ -167,7 +168,7 @@ def _save_sheet(dataset: "ReidDataset", inspection: "Inspection", out: Path) -> 
         [read_image(record.path, 192, 64) for record in shown],
         [f"{_name(dataset, record.identity)}, camera {record.camera}" for record in shown],
     )
-    figure.savefig(out, dpi=80)
+    save_figure(figure, out)
     print(f"contact sheet: {out}")
 
 
@@ -181,18 +182,19 @@ def _save_features(out: Path, names: list[str], features: "NDArray") -> None:
     import numpy as np
 
     from csametric.errors import UserError
-    from csametric.training.checkpoint import write_atomically, write_text
+    from csametric.files import lock_folder, printable, write_atomically, write_text
 
     if out.suffix == ".npy":
         serialised = io.BytesIO()
         np.save(serialised, features)
-        write_atomically(out, lambda file: file.write(serialised.getbuffer()))
-        write_text(out.with_suffix(".txt"), "".join(f"{name}\n" for name in names))
+        with lock_folder(out.parent, wait=True):  # both files are of one call
+            write_atomically(out, lambda file: file.write(serialised.getbuffer()))
+            write_text(out.with_suffix(".txt"), "".join(f"{printable(name)}\n" for name in names))
         return
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise UserError("writing .parquet needs pyarrow; install csametric[parquet], or write .npy") from error
-    table = pyarrow.table({"path": names, "features": list(features)})
+    table = pyarrow.table({"path": [printable(name) for name in names], "features": list(features)})
     write_atomically(out, lambda file: parquet.write_table(table, file))

@@ -107,8 +107,8 @@ def distinct_names(photos: "list[Path]") -> "dict[Path, str]":
 def _write(pair: "MatchedPair", stem: Path, draw: bool) -> None:
     import json
 
+    from csametric.files import write_atomically, write_text
     from csametric.report import figures
-    from csametric.training.checkpoint import write_atomically, write_text
 
     write_text(Path(f"{stem}.json"), json.dumps(pair.as_json(), indent=1))
     if draw:
@@ -142,7 +142,7 @@ def _write_graph(rows: list[dict[str, Any]], settings: "MatchSettings", path: Pa
     import json
 
     from csametric.cli.tables import print_table
-    from csametric.training.checkpoint import write_text
+    from csametric.files import write_text
 
     write_text(path, json.dumps({"model": settings.model, "pairs": rows}, indent=1))
     strongest = sorted(rows, key=lambda row: -row["inliers"])[:20]

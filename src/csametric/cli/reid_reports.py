@@ -9,10 +9,13 @@ from matplotlib.figure import Figure
 
 from csametric.cli.attention_figures import attended_queries, attends, attention_section
 from csametric.cli.sections import settings_sections
+from csametric.data.datasets import dataset_root
 from csametric.data.transforms import read_image
+from csametric.files import write_text
 from csametric.report import figures
 from csametric.report.page import Section, Table, render
-from csametric.training.checkpoint import read_metrics, read_scores, write_text
+from csametric.training.checkpoint import read_experiment, read_metrics, read_scores
+from csametric.training.experiment import ReidData, ReidExperiment
 
 ROWS = {
     "rank1": "rank-1",
@@ -52,11 +55,12 @@ def conventions(scores: Mapping[str, Any]) -> str:
     return "; ".join(parts) + "."
 
 
-def ranked_picture(scores: Mapping[str, Any]) -> Figure:
-    """The ranked lists of a score, read from their files."""
+def ranked_picture(scores: Mapping[str, Any], data: ReidData) -> Figure:
+    """The ranked lists of a score, read from the files of its dataset."""
+    root = dataset_root(data.kind, data.path)
 
     def image(path: str) -> Any:
-        return read_image(Path(path), HEIGHT, WIDTH)
+        return read_image(root / path, HEIGHT, WIDTH)
 
     lists = [(image(each["query"]), [image(path) for path in each["gallery"]], each["right"]) for each in scores["ranked"]]
     return figures.ranked_lists(lists)
@@ -71,7 +75,7 @@ def report_reid(title: str, runs: Mapping[str, Path], path: Path) -> Table:
     curves = (figures.data_uri(figures.training_curves(metrics)), "Training loss, and alpha of each attention layer")
     sections = [
         Section(title="How well are people found again?", text=EXPLANATION + conventions(first), table=table),
-        *(_ranked_section(label, each) for label, each in scores.items()),
+        *(_ranked_section(label, scores[label], folder) for label, folder in runs.items()),
         *(attention_section(label, attended_queries(folder)) for label, folder in runs.items() if attends(folder)),
         Section(title="Training", pictures=[curves]),
         *settings_sections(runs),
@@ -80,6 +84,9 @@ def report_reid(title: str, runs: Mapping[str, Path], path: Path) -> Table:
     return table
 
 
-def _ranked_section(label: str, scores: Mapping[str, Any]) -> Section:
+def _ranked_section(label: str, scores: Mapping[str, Any], run: Path) -> Section:
+    experiment = read_experiment(run)
+    assert isinstance(experiment, ReidExperiment)
+    picture = figures.data_uri(ranked_picture(scores, experiment.data))
     caption = f"{label}: evenly spread queries and their nearest gallery images; green: the same person, orange: another"
-    return Section(title=f"Ranked lists of {label}", pictures=[(figures.data_uri(ranked_picture(scores)), caption)])
+    return Section(title=f"Ranked lists of {label}", pictures=[(picture, caption)])

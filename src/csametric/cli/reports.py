@@ -9,12 +9,13 @@ from csametric.cli.attention_figures import attends, attention_section, grey_to_
 from csametric.cli.sections import settings_sections
 from csametric.data.photos import PhotoPatches, PhotoSettings, open_photo_patches
 from csametric.data.stereo import motorcycle
+from csametric.files import write_text
 from csametric.inference import PatchEmbedder, load
 from csametric.models.sift import sift_descriptors
 from csametric.report import figures
 from csametric.report.page import Section, Table, render
 from csametric.training import validation
-from csametric.training.checkpoint import check_data, read_metrics, read_scores, write_text
+from csametric.training.checkpoint import check_data, read_metrics, read_scores
 from csametric.training.experiment import DescriptorExperiment
 from csametric.training.validation import DescriptorScores
 

@@ -196,11 +196,11 @@ def _write_tables(
     tables: "list[PaperTable]", plan: "Plan", out: Path, failed: "dict[Run, str]", target: str = ""
 ) -> "list[FilledTable]":
     """Tables, and the report of a target; other processes that write wait meanwhile."""
+    from csametric.files import lock_folder
     from csametric.reproduction.output import filled_table, write_table
     from csametric.reproduction.rendering import as_text
-    from csametric.training.checkpoint import claimed
 
-    with claimed(out, wait=True):
+    with lock_folder(out, wait=True):
         filled = [filled_table(table, plan, out, failed) for table in tables]
         for each in filled:
             write_table(each, out)
@@ -223,12 +223,12 @@ def _pictures(target: str, plan: "Plan", out: Path) -> list[tuple[str, str]]:
 
 def _produce_figure_5(plan: "Plan", out: Path) -> None:
     """Train what the figure is drawn of, one run, and draw it; raises as `_produce`."""
+    from csametric.files import lock_folder
     from csametric.reproduction.paper import FIGURE5
-    from csametric.training.checkpoint import claimed
 
     runs = plan.for_table(FIGURE5)[:1]
     failed = _carry_out(runs, plan)
-    with claimed(out, wait=True):
+    with lock_folder(out, wait=True):
         picture = _draw_attention(plan.without(failed), out)
     _check_outcome(runs, failed, picture is not None, plan)
 
@@ -259,12 +259,12 @@ def _check_outcome(wanted: "list[Run]", failed: "dict[Run, str]", any_figure: bo
 
 def _measure_speed(plan: "Plan", out: Path) -> None:
     from csametric.errors import BusyError
+    from csametric.files import lock_folder
     from csametric.reproduction.output import SPEED
     from csametric.reproduction.speed import measure
-    from csametric.training.checkpoint import claimed
 
     try:
-        with claimed(out / SPEED):
+        with lock_folder(out / SPEED):
             measure(out / SPEED, plan.budget)
     except BusyError as error:
         print(f"left to another process: {error}")
@@ -288,8 +288,8 @@ def _draw_attention(plan: "Plan", out: Path) -> tuple[str, str] | None:
 
 
 def _draw_diagrams(names: Sequence[str], out: Path) -> None:
+    from csametric.files import write_atomically
     from csametric.report import diagrams
-    from csametric.training.checkpoint import write_atomically
 
     for name in names:
         drawn = diagrams.svg(diagrams.DIAGRAMS[name]())

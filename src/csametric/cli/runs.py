@@ -1,5 +1,6 @@
 """train, evaluate, recipes."""
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -127,16 +128,18 @@ def _evaluate_reid(run: Path, model: "ImageEmbedder", data: str | None, rerank: 
 
     import numpy as np
 
+    from csametric.cli.attention_figures import save_figure
     from csametric.cli.datasets import split_data
     from csametric.cli.reid_reports import conventions, ranked_picture, reid_table
     from csametric.cli.tables import print_table
     from csametric.data.datasets import read_dataset
-    from csametric.training.checkpoint import write_text
+    from csametric.files import write_text
     from csametric.training.machine import join_processes
     from csametric.training.reid import score_dataset
 
-    settings = replace(model.experiment.data, camera_filter=camera_filter and model.experiment.data.camera_filter)
-    kind, path = split_data(data) if data else (settings.kind, settings.path)
+    trained = model.experiment.data
+    kind, path = split_data(data) if data else (trained.kind, trained.path)
+    settings = replace(trained, kind=kind, path=path, camera_filter=camera_filter and trained.camera_filter)
     dataset = read_dataset(kind, path)
     machine = join_processes(model.experiment.precision)
     scores = score_dataset(model.model.to(machine.device), dataset, settings, machine, flip, rerank)
@@ -146,8 +149,9 @@ def _evaluate_reid(run: Path, model: "ImageEmbedder", data: str | None, rerank: 
     words += [] if camera_filter else ["no-camera-filter"]
     out = _evaluation_file(_evaluation_folder(run), "-".join(words).replace(" ", "-").lower(), path)
     written = {name: value for name, value in scores.items() if not isinstance(value, np.ndarray)}
-    write_text(Path(f"{out}.json"), json.dumps(written | {"data": f"{kind}:{path}"}, indent=1))
-    ranked_picture(scores).savefig(f"{out}.png", dpi=100)
+    named = {"data": f"{kind}:{Path(path).name}", "path_digest": _path_digest(path)}  # no path of this machine
+    write_text(Path(f"{out}.json"), json.dumps(written | named, indent=1))
+    save_figure(ranked_picture(scores, settings), Path(f"{out}.png"))
     table = reid_table({run.resolve().name: scores})
     print(dataset)
     print_table(f"{run} on {dataset.name}", table.header, table.rows)
@@ -166,12 +170,17 @@ def _evaluation_folder(run: Path) -> Path:
 
 def _evaluation_file(folder: Path, name: str, path: str) -> str:
     """Without a suffix; another dataset of the same name gets a name with a digest of its path."""
-    import hashlib
     import json
 
     present = folder / f"{name}.json"
-    taken = present.is_file() and not json.loads(present.read_text()).get("data", "").endswith(f":{path}")
-    return str(folder / (f"{name}-{hashlib.sha256(path.encode()).hexdigest()[:6]}" if taken else name))
+    taken = present.is_file() and json.loads(present.read_text()).get("path_digest") != _path_digest(path)
+    return str(folder / (f"{name}-{_path_digest(path)}" if taken else name))
+
+
+def _path_digest(path: str) -> str:
+    import hashlib
+
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:6]
 
 
 def convert(
@@ -183,8 +192,9 @@ def convert(
     Example: csametric convert checkpoint_liberty_with_aug.pth runs/hardnet_liberty
     """
     from csametric.errors import UserError
+    from csametric.files import replace_folder, write_text
     from csametric.models.weights import from_hardnet, load_strictly, read_state
-    from csametric.training.checkpoint import EXPERIMENT, WEIGHTS, save_weights, write_text
+    from csametric.training.checkpoint import EXPERIMENT, WEIGHTS, save_weights
     from csametric.training.descriptors import build_model
     from csametric.training.experiment import BrownExperiment, to_json
 
@@ -193,8 +203,9 @@ def convert(
     experiment = BrownExperiment(recipe="brown_hardnet")
     model = build_model(experiment.model)
     load_strictly(model, from_hardnet(read_state(checkpoint)), checkpoint)
-    save_weights(run / WEIGHTS, model)
-    write_text(run / EXPERIMENT, to_json(experiment))
+    with replace_folder(run) as new:
+        save_weights(new / WEIGHTS, model)
+        write_text(new / EXPERIMENT, to_json(experiment))
     print(f"made: {run}")
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 from csametric.report.page import Section, Table
 from csametric.training.checkpoint import read_environment, read_experiment
+from csametric.training.experiment import without_paths
 
 
 def settings_sections(runs: Mapping[str, Path]) -> Sequence[Section]:
     """The settings of each run, and the machine of the first."""
-    sections = [_values_section(f"Settings of {label}", asdict(read_experiment(folder))) for label, folder in runs.items()]
+    settings = {label: asdict(without_paths(read_experiment(folder))) for label, folder in runs.items()}
+    sections = [_values_section(f"Settings of {label}", values) for label, values in settings.items()]
     return [*sections, _values_section("Machine", read_environment(next(iter(runs.values()))), "what")]
 
 

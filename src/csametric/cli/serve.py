@@ -86,8 +86,11 @@ def _run(app: "ASGIApp", listener: "socket.socket") -> None:
 
     import uvicorn
 
+    from csametric.web.protocol import HeaderTimeoutProtocol
+
     config = uvicorn.Config(
         app,
+        http=HeaderTimeoutProtocol,
         log_level="warning",
         lifespan="off",
         ws="none",

@@ -7,6 +7,7 @@ first) and m50_100000_100000_0.txt (a line a pair: patch, point, 0, patch, point
 Legend: P patches, M pairs, S = 32 the side of a patch.
 """
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,10 +16,12 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from csametric.data.cache import Progress, cache_key, cached_folder, sync
+from csametric.data.cache import Progress, cache_key, cached_folder, map_cached
+from csametric.data.decoding import decode_grey
 from csametric.data.loading import made_ahead
 from csametric.data.sampling import Turn
 from csametric.errors import UserError
+from csametric.files import sync_file
 
 SUBSETS = {"liberty": 450_092, "notredame": 468_159, "yosemite": 633_587}
 TEST_PAIRS = "m50_100000_100000_0.txt"
@@ -82,7 +85,7 @@ def read_brown(
     Raises:
         UserError: the folder, info.txt or a sheet is missing or damaged, or the disk is full.
     """
-    points_P = _read_points(folder)
+    points_P = read_points(folder)
     sheets = _sheets(folder, len(points_P))
 
     def write(aside: Path) -> None:
@@ -93,34 +96,36 @@ def read_brown(
                 out.write(patches[:left].data)
                 left -= len(patches)
                 progress(done, len(sheets))
-            sync(out)
+            sync_file(out)
 
     stored = cached_folder(f"brown-{folder.name}-{cache_key([_FORMAT, resampling], sheets)}", write, cache) / "patches.u8"
-    patches = np.memmap(stored, np.uint8, "r").reshape(-1, PATCH_SIDE, PATCH_SIDE)
+    patches = map_cached(stored, (len(points_P), PATCH_SIDE, PATCH_SIDE))
     return BrownSubset(name=folder.name, patches=patches, points=points_P)
 
 
-def count_patches(folder: Path) -> int:
-    """How many patches a subset has by its info.txt; raises as `read_brown`."""
-    return len(_read_points(folder))
-
-
-def read_test_pairs(folder: Path, patches: int, name: str = TEST_PAIRS) -> LabelledPairs:
+def read_test_pairs(folder: Path, points_P: NDArray, name: str = TEST_PAIRS) -> LabelledPairs:
     """The labelled pairs of a match file.
 
     Args:
-        patches: how many patches the subset has.
+        points_P: the 3D point of each patch, as info.txt lists them.
 
     Raises:
-        UserError: the file is missing, damaged, or names a patch that is not there.
+        UserError: the file is missing or damaged, names a patch that is not there, or another point than info.txt does.
     """
     path = folder / name
     table = _read_integers(path, columns=7)
-    pairs_M2 = table[:, [0, 3]]
-    if len(pairs_M2) == 0 or pairs_M2.min() < 0 or pairs_M2.max() >= patches:
+    pairs_M2, points_M2 = table[:, [0, 3]], table[:, [1, 4]]
+    if len(pairs_M2) == 0 or pairs_M2.min() < 0 or pairs_M2.max() >= len(points_P):
         problem = f"names patch {pairs_M2.max():,}" if len(pairs_M2) else "is empty"
-        raise UserError(f"{path} {problem}, but {folder} has {patches:,} patches; take both from the same download")
-    is_match = table[:, 1] == table[:, 4]
+        raise UserError(f"{path} {problem}, but {folder} has {len(points_P):,} patches; take both from the same download")
+    differs_M = (points_P[pairs_M2] != points_M2).any(1)
+    if differs_M.any():
+        line = int(differs_M.argmax()) + 1
+        raise UserError(
+            f"{path} gives other points than info.txt in {differs_M.sum():,} lines, first in line {line:,}; "
+            "take both from the same download"
+        )
+    is_match = points_M2[:, 0] == points_M2[:, 1]
     if is_match.all() or not is_match.any():
         raise UserError(
             f"{path} holds {'only' if is_match.all() else 'no'} matches, FPR95 needs both kinds; unpack the subset again"
@@ -128,21 +133,25 @@ def read_test_pairs(folder: Path, patches: int, name: str = TEST_PAIRS) -> Label
     return LabelledPairs(patches=pairs_M2, is_match=is_match)
 
 
-def _read_points(folder: Path) -> NDArray:
+def read_points(folder: Path) -> NDArray:
+    """The 3D point of each patch of a subset, int64 (P,), from its info.txt; raises as `read_brown`."""
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; unpack the subset there (liberty, notredame or yosemite)")
     return _read_integers(folder / "info.txt", columns=2)[:, 0]
 
 
 def _read_integers(path: Path, columns: int) -> NDArray:
-    """The first columns of a text table, (lines, columns)."""
+    """A text table of whole numbers, int64 (lines, columns); a line with more or fewer is refused."""
     if not path.is_file():
         raise UserError(f"{path} is missing; unpack the subset again, it comes with the patches")
     try:
-        values = np.array(path.read_bytes().split(), dtype=np.int64)
-        return values.reshape(-1, columns)
-    except ValueError as error:
-        raise UserError(f"{path} is no table of {columns} whole numbers a line; unpack the subset again") from error
+        with warnings.catch_warnings(category=UserWarning, action="ignore"):  # an empty file; its lines are counted later
+            table = np.loadtxt(path, np.int64, comments=None, ndmin=2, encoding="ascii")
+    except (ValueError, OverflowError) as error:  # loadtxt names the line
+        raise UserError(f"{path} must hold {columns} whole numbers per line ({error}); unpack the subset again") from error
+    if table.size and table.shape[1] != columns:
+        raise UserError(f"{path} must hold {columns} whole numbers per line, got {table.shape[1]}; unpack the subset again")
+    return table.reshape(-1, columns)
 
 
 def _sheets(folder: Path, patches: int) -> list[Path]:
@@ -159,10 +168,12 @@ def _sheets(folder: Path, patches: int) -> list[Path]:
 
 def _cut(sheet: Path, resampling: Resampling) -> NDArray:
     """The patches of a sheet, uint8 (256, 32, 32)."""
-    image = cv2.imread(str(sheet), cv2.IMREAD_GRAYSCALE)
-    if image is None or image.shape != (SHEET_SIDE, SHEET_SIDE):
-        found = "no image" if image is None else f"{image.shape[1]} x {image.shape[0]} pixels"
-        raise UserError(f"{sheet} is {found} instead of {SHEET_SIDE} x {SHEET_SIDE} pixels; unpack the subset again")
+    image = decode_grey(sheet).pixels
+    if image.shape != (SHEET_SIDE, SHEET_SIDE):
+        height, width = image.shape
+        raise UserError(
+            f"{sheet} has {width} x {height} pixels instead of {SHEET_SIDE} x {SHEET_SIDE}; unpack the subset again"
+        )
     if resampling == "area":  # 2 x 2 pixels never reach into a neighbour: the whole sheet at once
         return _apart(cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), PATCH_SIDE)
     side = (PATCH_SIDE, PATCH_SIDE)

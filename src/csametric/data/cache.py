@@ -2,17 +2,17 @@
 
 import hashlib
 import json
+import math
 import os
-import shutil
-import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-from csametric.errors import explaining_full_disk
+import numpy as np
+from numpy.typing import NDArray
 
-STALE_AFTER = 3600.0  # seconds
+from csametric.errors import UserError, explaining_full_disk
+from csametric.files import aside, sync_folder
 
 Progress = Callable[[int, int], None]  # called with (items done, items in all)
 
@@ -30,7 +30,7 @@ def cached_folder(name: str, write: Callable[[Path], None], cache: Path | None =
     folder = root / name
     if not folder.is_dir():
         with explaining_full_disk(root, "free some room or set CSAMETRIC_CACHE to another folder"):
-            _make(folder, write)
+            _build(folder, write)
     return folder
 
 
@@ -40,24 +40,28 @@ def cache_key(settings: Sequence[Any], files: Sequence[Path]) -> str:
     return hashlib.sha256(json.dumps([*settings, stamps]).encode()).hexdigest()[:16]
 
 
-def sync(out: IO[Any]) -> None:
-    """Have what was written to a file on the disk."""
-    out.flush()
-    os.fsync(out.fileno())
+def map_cached(path: Path, shape: tuple[int, ...]) -> NDArray:
+    """Memory-map a uint8 array that `cached_folder` has stored.
+
+    Raises:
+        UserError: the file is missing or has another size.
+    """
+    size = path.stat().st_size if path.is_file() else 0
+    if size != math.prod(shape):
+        raise UserError(
+            f"{path} has {size:,} bytes instead of {math.prod(shape):,}; remove the folder {path.parent} and it is built again"
+        )
+    return np.memmap(path, np.uint8, "r", shape=shape)
 
 
-def _make(folder: Path, write: Callable[[Path], None]) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    for left_by_a_kill in folder.parent.glob(f".{folder.name}-*"):
-        if time.time() - left_by_a_kill.stat().st_mtime > STALE_AFTER:
-            shutil.rmtree(left_by_a_kill, ignore_errors=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    try:
-        write(aside)
+def _build(folder: Path, write: Callable[[Path], None]) -> None:
+    with aside(folder) as new:
+        new.mkdir()
+        write(new)
+        sync_folder(new)
         try:
-            aside.rename(folder)
+            new.rename(folder)
         except OSError:
             if not folder.is_dir():  # another process may have finished the same folder first
                 raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        sync_folder(folder.parent)

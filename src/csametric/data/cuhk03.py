@@ -1,9 +1,11 @@
 """CUHK03 in the new protocol (Zhong et al. 2017), detected and labeled boxes."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from csametric.data.market1501 import read_market_layout
 from csametric.data.records import Count, Record, ReidDataset
@@ -45,8 +47,17 @@ def _read_protocol(name: str, protocol: Path, images: Path, published: dict[str,
     missing = [record.path.name for record in records if not record.path.is_file()]
     if missing:
         raise UserError(f"{images} lacks {len(missing):,} of the {len(records):,} images {protocol.name} lists ({missing[0]})")
-    splits = {
-        split: sorted(records[number - 1] for number in np.atleast_1d(content[f"{split}_idx"]).astype(int))
-        for split in ("train", "query", "gallery")
-    }
+    numbers = {split: np.atleast_1d(content[f"{split}_idx"]) for split in ("train", "query", "gallery")}
+    _check_numbers(protocol, numbers, len(records))
+    splits = {split: sorted(records[number - 1] for number in own.astype(int)) for split, own in numbers.items()}
     return ReidDataset(name=name, published=published, train=splits["train"], query=splits["query"], gallery=splits["gallery"])
+
+
+def _check_numbers(protocol: Path, numbers: Mapping[str, NDArray], images: int) -> None:
+    """Raise `UserError` unless the splits hold whole numbers from 1 to `images` and no image is in two of them."""
+    everything = np.concatenate([own.ravel() for own in numbers.values()])
+    whole = np.issubdtype(everything.dtype, np.number) and bool((everything == np.floor(everything)).all())
+    if not whole or everything.min(initial=1) < 1 or everything.max(initial=1) > images:
+        raise UserError(f"the numbers of images in {protocol} must lie in 1..{images:,}; get the file again")
+    if len(np.unique(everything)) < len(everything):
+        raise UserError(f"{protocol} puts an image into two splits, or into one twice; get the file again")

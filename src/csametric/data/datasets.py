@@ -23,6 +23,12 @@ READERS: dict[str, Callable[[Path], ReidDataset]] = {
 }
 
 
+def dataset_root(kind: str, path: str | Path) -> Path:
+    """The folder that the paths of images are stored relative to, in scores."""
+    place = Path(path).expanduser()
+    return place.parent if kind == "csv" else place
+
+
 def read_dataset(kind: str, path: str | Path) -> ReidDataset:
     """The dataset of a kind at a path.
 

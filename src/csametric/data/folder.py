@@ -7,7 +7,8 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-from csametric.data.records import Record, ReidDataset, is_image_file
+from csametric.data.listing import list_folders, list_images
+from csametric.data.records import Record, ReidDataset
 from csametric.errors import UserError
 
 COLUMNS = ("path", "id", "camera", "split")
@@ -90,11 +91,10 @@ def _queries(of_identity: Sequence[Entry]) -> list[Path]:
 
 def _identities(root: Path, split: str) -> list[Entry]:
     entries = []
-    for folder in sorted(path for path in root.iterdir() if path.is_dir() and not path.name.startswith(".")):
-        for path in sorted(folder.rglob("*")):
-            if is_image_file(path):
-                camera = _CAMERA.search(path.stem)
-                entries.append((path, folder.name, int(camera[1]) if camera else 0, split))
+    for folder in list_folders(root):
+        for path in list_images(folder).images:
+            camera = _CAMERA.search(path.stem)
+            entries.append((path, folder.name, int(camera[1]) if camera else 0, split))
     return entries
 
 

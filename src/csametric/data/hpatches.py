@@ -10,7 +10,7 @@ import csv
 import json
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -18,7 +18,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from csametric.data.decoding import decode_grey
+from csametric.data.listing import list_folders
 from csametric.errors import UserError
+from csametric.files import write_atomically
 
 LEVELS = {"easy": "e", "hard": "h", "tough": "t"}
 IMAGES = 6  # the reference and five targets
@@ -46,7 +49,7 @@ def find_sequences(root: Path) -> list[str]:
     """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; name the one that holds i_ajuntament and the other sequences")
-    names = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[:2] in ("i_", "v_"))
+    names = [folder.name for folder in list_folders(root) if folder.name[:2] in ("i_", "v_")]
     if not names:
         raise UserError(f"{root} holds no sequence (i_* or v_*); name the folder of HPatches' patch release")
     return names
@@ -66,8 +69,8 @@ def read_sequence(folder: Path) -> dict[str, NDArray]:
 def _read_column(path: Path) -> NDArray:
     if not path.is_file():
         raise UserError(f"{path} is missing; unpack the sequence again")
-    column = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if column is None or column.shape[1] != RELEASED_SIDE or len(column) % RELEASED_SIDE:
+    column = decode_grey(path).pixels
+    if column.shape[1] != RELEASED_SIDE or len(column) % RELEASED_SIDE:
         raise UserError(f"{path} is no column of {RELEASED_SIDE} x {RELEASED_SIDE} patches; unpack the sequence again")
     return column.reshape(-1, RELEASED_SIDE, RELEASED_SIDE)
 
@@ -96,9 +99,9 @@ def describe_sequence(folder: Path, describe: Describe) -> dict[str, NDArray]:
 
 def write_descriptors(folder: Path, of_kinds: Mapping[str, NDArray]) -> None:
     """The descriptors of a sequence as the benchmark reads them: FOLDER/ref.csv ..., a row a patch, commas between."""
-    folder.mkdir(parents=True, exist_ok=True)
     for kind, values in of_kinds.items():
-        np.savetxt(folder / f"{kind}.csv", values, fmt="%.8g", delimiter=",")
+        table = partial(np.savetxt, X=values, fmt="%.8g", delimiter=",")
+        write_atomically(folder / f"{kind}.csv", table)
 
 
 def read_descriptors(folder: Path) -> dict[str, NDArray]:

@@ -4,7 +4,8 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from csametric.data.records import Count, Record, ReidDataset, image_files
+from csametric.data.listing import SUFFIXES, list_images
+from csametric.data.records import Count, Record, ReidDataset
 from csametric.errors import UserError
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
@@ -23,7 +24,7 @@ def read_market1501(root: Path) -> ReidDataset:
 
 def read_market_layout(name: str, root: Path, published: Mapping[str, Count] | None) -> ReidDataset:
     """A dataset in Market-1501's folders, with file names that begin IDENTITY_cCAMERA."""
-    splits = {split: [_record(path) for path in image_files(root / folder)] for split, folder in FOLDERS.items()}
+    splits = {split: [_record(path) for path in _images(root / folder)] for split, folder in FOLDERS.items()}
     return ReidDataset(
         name=name,
         published=dict(published) if published else None,
@@ -31,6 +32,15 @@ def read_market_layout(name: str, root: Path, published: Mapping[str, Count] | N
         query=splits["query"],
         gallery=splits["gallery"],
     )
+
+
+def _images(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}; name the folder that holds {folder.name}")
+    images = list_images(folder, recursive=False).images
+    if not images:
+        raise UserError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}); extract the dataset there")
+    return images
 
 
 def _record(path: Path) -> Record:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from csametric.data.listing import list_folders
 from csametric.errors import UserError
 
 SUFFIXES = (".ppm", ".png", ".jpg", ".pgm")
@@ -41,7 +42,7 @@ def read_sequences(root: Path) -> list[PlanarPair]:
     """
     if not root.is_dir():
         raise UserError(f"there is no folder {root}; name the one that holds the sequences (i_*, v_*)")
-    pairs = [pair for folder in sorted(root.iterdir()) if folder.is_dir() for pair in _read_sequence(folder)]
+    pairs = [pair for folder in list_folders(root) for pair in _read_sequence(folder)]
     if not pairs:
         raise UserError(f"{root} holds no sequence; each is a folder of 1.ppm ... 6.ppm and H_1_2 ... H_1_6")
     return pairs

@@ -16,10 +16,13 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from csametric.data.cache import Progress, cache_key, cached_folder, sync
+from csametric.data.cache import Progress, cache_key, cached_folder, map_cached
+from csametric.data.decoding import DecodedPhoto, UnreadableImageError, decode_grey
 from csametric.data.keypoints import CONTRAST_THRESHOLD, SEPARATION, SUPPORT, Keypoints, detect_keypoints
+from csametric.data.listing import SUFFIXES, list_images
 from csametric.data.views import LEVELS, PATCH_SIDE, pyramid, random_views, sample_patches
 from csametric.errors import UserError
+from csametric.files import sync_file
 
 BUNDLED = "bundled"
 BUNDLED_TRAIN = (
@@ -36,7 +39,6 @@ BUNDLED_TRAIN = (
     "rocket.jpg",
 )
 BUNDLED_HELD_OUT = ("camera.png", "chelsea.png", "coffee.png", "motorcycle_left.png")
-SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
 HELD_OUT_COLUMNS = ("upright", *LEVELS)
 TRAIN_FILE, HELD_OUT_FILE, SUMMARY_FILE = "train.u8", "held_out.u8", "summary.json"
 NAMED = 20  # skipped files named in a summary; the cache's summary.json has all
@@ -117,10 +119,6 @@ class PhotoSummary:
         return text
 
 
-class UnreadablePhotoError(Exception):
-    """A file that is no whole photograph; the message says why."""
-
-
 def photo_root(settings: PhotoSettings) -> Path:
     """The folder that holds the photographs."""
     return Path(str(files("skimage") / "data")) if settings.folder == BUNDLED else Path(settings.folder)
@@ -137,38 +135,25 @@ def find_photos(settings: PhotoSettings) -> tuple[list[Path], list[Path]]:
         return [folder / name for name in (*BUNDLED_TRAIN, *BUNDLED_HELD_OUT)], []
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; name one that holds photographs")
-    visible = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    photos = [path for path in visible if path.suffix.lower() in SUFFIXES]
+    photos, others, _ = list_images(folder)
     if len(photos) < 2:
         raise UserError(
             f"{folder} holds {len(photos)} photographs, one to train on and one to hold out are the least; add some "
             f"({', '.join(sorted(SUFFIXES))})"
         )
-    return photos, [path for path in visible if path.suffix.lower() not in SUFFIXES]
+    return photos, others
 
 
-def read_photo(path: Path, max_side: int) -> NDArray:
-    """A photograph as grey uint8 (H, W), reduced so that no side is above `max_side`.
+def read_photo(path: Path, max_side: int) -> DecodedPhoto:
+    """A photograph as grey values, reduced so that no side is longer than `max_side` pixels.
 
     Raises:
-        UnreadablePhotoError: the file is truncated, no image, or smaller than a patch.
+        UserError: as `decode_grey`, also where it is smaller than a patch.
     """
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            image.draft("L", (max_side, max_side))
-            sixteen_bits = image.mode.startswith("I;16")
-            grey = (image.convert("I").point(lambda value: value / 256) if sixteen_bits else image).convert("L")
-    except Image.DecompressionBombError as error:
-        raise UnreadablePhotoError("more than 178 million pixels, too large to read at once: reduce it first") from error
-    except Exception as error:
-        raise UnreadablePhotoError(f"not a whole image ({error})") from error
-    if max(grey.size) > max_side:
-        grey.thumbnail((max_side, max_side), Image.Resampling.BOX)
-    if min(grey.size) < PATCH_SIDE:
-        raise UnreadablePhotoError(f"smaller than {PATCH_SIDE} pixels")
-    return np.asarray(grey)
+    photo = decode_grey(path, max_side)
+    if min(photo.pixels.shape) < PATCH_SIDE:
+        raise UnreadableImageError(path, f"is smaller than {PATCH_SIDE} pixels; use a larger image", "size")
+    return photo
 
 
 def open_photo_patches(settings: PhotoSettings, cache: Path | None = None, progress: Progress | None = None) -> PhotoPatches:
@@ -187,10 +172,10 @@ def open_photo_patches(settings: PhotoSettings, cache: Path | None = None, progr
         summary = _write(settings, photos, others, aside, progress or (lambda done, total: None))
         with (aside / SUMMARY_FILE).open("w") as out:
             json.dump(asdict(summary), out, indent=1)
-            sync(out)
+            sync_file(out)
 
     described = [_FORMAT, asdict(settings), {name: asdict(level) for name, level in LEVELS.items()}]
-    return _open(cached_folder(f"photos-{cache_key(described, [*photos, *others])}", write, cache))
+    return _open(cached_folder(f"photos-{cache_key(described, [*photos, *others])}", write, cache), settings.views)
 
 
 def _write(settings: PhotoSettings, photos: list[Path], others: list[Path], aside: Path, progress: Progress) -> PhotoSummary:
@@ -206,8 +191,8 @@ def _write(settings: PhotoSettings, photos: list[Path], others: list[Path], asid
                 counts[is_held_out][name] = len(patches)
                 (held_out if is_held_out else train).write(patches.data)
             progress(done, len(photos))
-        sync(train)
-        sync(held_out)
+        sync_file(train)
+        sync_file(held_out)
     if not counts[False] or not counts[True]:
         reason = next(reversed(skipped.values()), "only one is there")
         usable = len(counts[False]) + len(counts[True])
@@ -237,9 +222,9 @@ def _in_order(photos: list[Path], settings: PhotoSettings) -> Iterator[tuple[Pat
 
     def read(photo: Path) -> tuple[NDArray, Keypoints] | str:
         try:
-            image_HW = read_photo(photo, settings.max_side)
-        except UnreadablePhotoError as reason:
-            return str(reason)
+            image_HW = read_photo(photo, settings.max_side).pixels
+        except UnreadableImageError as error:
+            return error.problem
         keypoints = detect_keypoints(
             image_HW,
             max(share, settings.held_out_keypoints),
@@ -285,20 +270,16 @@ def _held_out_views(image_HW: NDArray, corners_K42: NDArray, settings: PhotoSett
     return np.concatenate([upright_K1SS, *(random_views(levels, corners_K42, 1, view, rng) for view in LEVELS.values())], 1)
 
 
-def _open(folder: Path) -> PhotoPatches:
+def _open(folder: Path, views: int) -> PhotoPatches:
     try:
         summary = PhotoSummary(**json.loads((folder / SUMMARY_FILE).read_text()))
         counts = np.array(list(summary.held_out.values()))
-        return PhotoPatches(
-            train=_map(folder / TRAIN_FILE, sum(summary.train.values())),
-            held_out=_map(folder / HELD_OUT_FILE, int(counts.sum())),
-            held_out_photos=np.repeat(np.arange(len(counts)), counts),
-            summary=summary,
-        )
+        keypoints = sum(summary.train.values())
     except (ValueError, TypeError, FileNotFoundError) as error:
-        raise UserError(f"the cache {folder} is damaged; remove that folder, it is built anew") from error
-
-
-def _map(path: Path, keypoints: int) -> NDArray:
-    patches = np.memmap(path, np.uint8, "r")
-    return patches.reshape(keypoints, -1, PATCH_SIDE, PATCH_SIDE)
+        raise UserError(f"the cache {folder} is damaged; remove that folder and it is built again") from error
+    return PhotoPatches(
+        train=map_cached(folder / TRAIN_FILE, (keypoints, views, PATCH_SIDE, PATCH_SIDE)),
+        held_out=map_cached(folder / HELD_OUT_FILE, (int(counts.sum()), len(HELD_OUT_COLUMNS), PATCH_SIDE, PATCH_SIDE)),
+        held_out_photos=np.repeat(np.arange(len(counts)), counts),
+        summary=summary,
+    )

@@ -5,10 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from csametric.errors import UserError
-
 JUNK = -1  # the identity of what is dropped in evaluation; identity 0 is a distractor and stays
-SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 class Record(NamedTuple):
@@ -92,22 +89,3 @@ def queries_without_match(dataset: ReidDataset, camera_filter: bool) -> list[Rec
 def number_identities(records: Sequence[Record]) -> dict[int, int]:
     """Identity -> class from 0 on, in the order of the identities: the same in every process."""
     return {identity: number for number, identity in enumerate(sorted({record.identity for record in records}))}
-
-
-def is_image_file(path: Path) -> bool:
-    """By its suffix; hidden files are none."""
-    return path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-
-
-def image_files(folder: Path) -> list[Path]:
-    """The image files directly in a folder, sorted.
-
-    Raises:
-        UserError: no such folder, or no image in it.
-    """
-    if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}; name the folder that holds {folder.name}")
-    files = sorted(path for path in folder.iterdir() if is_image_file(path))
-    if not files:
-        raise UserError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}); extract the dataset there")
-    return files

@@ -24,6 +24,6 @@ class StereoPair(NamedTuple):
 def motorcycle() -> StereoPair:
     """The pair in 741 x 500 pixels; it is never trained on."""
     folder = Path(str(files("skimage") / "data"))
-    left, right = (read_photo(folder / f"motorcycle_{side}.png", max_side=741) for side in ("left", "right"))
+    left, right = (read_photo(folder / f"motorcycle_{side}.png", max_side=741).pixels for side in ("left", "right"))
     with np.load(folder / "motorcycle_disp.npz") as archive:
         return StereoPair(left, right, archive["arr_0"])

@@ -6,15 +6,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 
-from csametric.errors import UserError
-
-COLOUR_MODES = {"RGB", "L", "P", "RGBA", "LA", "CMYK", "YCbCr", "1"}
-
-
-class UnreadableImageError(UserError):
-    """A file that is no whole image of 8-bit colours."""
+from csametric.data.decoding import decode_colours
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,26 +27,8 @@ class Augmentation:
 
 
 def read_image(path: Path, height: int, width: int) -> NDArray:
-    """An image file as RGB, resized bilinearly to (height, width, 3), uint8; raises as `read_colours`."""
-    return resize(read_colours(path), height, width)
-
-
-def read_colours(path: Path) -> NDArray:
-    """An image file as RGB, uint8 (H, W, 3), turned as its camera says; grey, paletted and transparent images become RGB.
-
-    Raises:
-        UserError: there is no file; `UnreadableImageError`: it is truncated, no image, or has no colours in 8 bits.
-    """
-    if not path.is_file():
-        raise UserError(f"there is no image {path}; correct the path")
-    try:
-        with Image.open(path) as image:
-            mode = image.mode
-            if mode in COLOUR_MODES:
-                return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except Exception as error:
-        raise UnreadableImageError(f"{path} is not a whole image ({error}); remove it or get it again") from error
-    raise UnreadableImageError(f"{path} is an image of mode {mode}, not of 8-bit colours; convert it to RGB")
+    """An image file as RGB, resized bilinearly to (height, width, 3), uint8; raises as `decode_colours`."""
+    return resize(decode_colours(path), height, width)
 
 
 def resize(image_HW3: NDArray, height: int, width: int) -> NDArray:

@@ -6,12 +6,14 @@ side, as COLMAP guesses it. Pixels of COLMAP begin at the corner of the first pi
 
 import sqlite3
 from collections.abc import Collection, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from csametric.errors import UserError
+from csametric.files import aside
 from csametric.matching.photographs import DescribedPhoto, MatchedPair
 
 SIMPLE_RADIAL = 2
@@ -52,21 +54,16 @@ def write_colmap_database(path: Path, pairs: Sequence[MatchedPair]) -> None:
     """
     photos = {photo.path: photo for pair in pairs for photo in (pair.first, pair.second)}
     check_colmap(path, photos)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
-    aside.unlink(missing_ok=True)
     try:
-        with sqlite3.connect(aside) as database:
-            database.executescript(TABLES)
-            numbers = {photo.path: _add_photo(database, photo) for photo in photos.values()}
-            for pair in pairs:
-                _add_pair(database, numbers[pair.first.path], numbers[pair.second.path], pair)
-        database.close()
-        aside.replace(path)
+        with aside(path) as new:
+            with closing(sqlite3.connect(new)) as database, database:
+                database.executescript(TABLES)
+                numbers = {photo.path: _add_photo(database, photo) for photo in photos.values()}
+                for pair in pairs:
+                    _add_pair(database, numbers[pair.first.path], numbers[pair.second.path], pair)
+            new.replace(path)
     except sqlite3.Error as error:
         raise UserError(f"{path} cannot be written ({error}); name another file, and each pair once") from error
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _add_photo(database: sqlite3.Connection, photo: DescribedPhoto) -> int:

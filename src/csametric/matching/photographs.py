@@ -2,7 +2,6 @@
 
 import math
 import shlex
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csametric.data.photos import SUFFIXES, UnreadablePhotoError, read_photo
+from csametric.data.decoding import UnreadableImageError
+from csametric.data.listing import SUFFIXES, list_images
+from csametric.data.photos import read_photo
 from csametric.errors import UserError
 from csametric.matching.descriptors import Descriptor
 from csametric.matching.geometry import LEAST_AGREEING, Geometry, Model, agreeing_by_chance, estimate_geometry
@@ -134,17 +135,13 @@ def describe_photos(path: Path, descriptors: Sequence[Descriptor], settings: Mat
 
 
 def _read(path: Path, max_side: int) -> tuple[NDArray, tuple[float, float]]:
-    from PIL import Image
-
     if not path.is_file():
         raise UserError(f"there is no file {path}; name a photograph")
-    with warnings.catch_warnings(category=Image.DecompressionBombWarning, action="ignore"):
-        try:
-            image = read_photo(path, max_side)
-        except UnreadablePhotoError as error:
-            raise UserError(f"{path} cannot be matched: {error}; name another photograph") from error
-        with Image.open(path) as original:
-            return image, (original.size[0] / image.shape[1], original.size[1] / image.shape[0])
+    try:
+        image, (width, height) = read_photo(path, max_side)
+    except UnreadableImageError as error:
+        raise UserError(f"{path} cannot be matched: it {error.problem}") from error
+    return image, (width / image.shape[1], height / image.shape[0])
 
 
 def match_photos(first: DescribedPhoto, second: DescribedPhoto, settings: MatchSettings) -> MatchedPair:
@@ -196,7 +193,7 @@ def find_photographs(folder: Path) -> list[Path]:
     Raises:
         UserError: fewer than two.
     """
-    photos = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES and not path.name.startswith("."))
+    photos = list_images(folder, recursive=False).images
     if len(photos) < 2:
         kinds = ", ".join(sorted(SUFFIXES))
         raise UserError(f"{folder} holds {len(photos)} photographs, two are the least; add some ({kinds})")

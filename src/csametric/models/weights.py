@@ -3,10 +3,12 @@
 Every converter is strict: what it returns loads with `strict=True` or it raises, with the tensors that do not fit.
 """
 
+import io
 import re
+import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -50,17 +52,50 @@ def read_state(path: Path) -> State:
     if not path.is_file():
         raise UserError(f"there is no file {path}; name a .pth or .safetensors file")
     try:
-        with torch.serialization.safe_globals(_NUMPY_NUMBERS):
-            state = (
-                load_file(path) if path.suffix == ".safetensors" else torch.load(path, map_location="cpu", weights_only=True)
-            )
+        state = load_file(path) if path.suffix == ".safetensors" else _load_pickled(path)
     except Exception as error:  # a damaged file can raise anything
         raise UserError(f"{path} holds no plain tensors ({type(error).__name__}); save a state dict") from error
     for wrapper in ("state_dict", "model"):
         state = state.get(wrapper, state) if isinstance(state, dict) else state
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} holds no tensors by name; save a state dict")
+    try:
+        check_tensors(state)
+    except ValueError as error:
+        raise UserError(f"{path} is damaged ({error}); get it again") from error
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+
+
+def _load_pickled(path: Path) -> Any:
+    """A file that `torch.save` wrote, in its old or its new format (a zip archive)."""
+    content = io.BytesIO(path.read_bytes())
+    if zipfile.is_zipfile(content):
+        check_archive(content)
+    content.seek(0)
+    with torch.serialization.safe_globals(_NUMPY_NUMBERS):
+        return torch.load(content, map_location="cpu", weights_only=True)
+
+
+def check_archive(content: BinaryIO) -> None:
+    """Check the checksums in a file that `torch.save` wrote, which `torch.load` does not; rewinds it.
+
+    Raises:
+        zipfile.BadZipFile: the file is damaged.
+    """
+    with zipfile.ZipFile(content) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"the checksum of {damaged} is wrong")
+    content.seek(0)
+
+
+def check_tensors(state: Mapping[str, Tensor]) -> None:
+    """Raise `ValueError` if a tensor holds NaN, infinite or complex numbers."""
+    for name, tensor in state.items():
+        if tensor.is_complex():
+            raise ValueError(f"{name} holds complex numbers")
+        if not tensor.isfinite().all():
+            raise ValueError(f"{name} holds NaN or infinite numbers")
 
 
 def load_strictly(module: nn.Module, state: State, source: object) -> None:

@@ -22,6 +22,11 @@ def data_uri(figure: Figure) -> str:
     return "data:image/png;base64," + base64.b64encode(out.getvalue()).decode()
 
 
+def literal(text: str) -> str:
+    """Text for a figure, with dollar signs escaped: matplotlib reads what stands between two of them as mathematics."""
+    return text.replace("$", r"\$")
+
+
 def curves(metrics: Mapping[str, Sequence[Mapping[str, float]]], tested_on: str = "held-out photographs, hard views") -> Figure:
     """Loss (mean of ten steps) and FPR95 over steps, one line a run.
 
@@ -35,7 +40,7 @@ def curves(metrics: Mapping[str, Sequence[Mapping[str, float]]], tested_on: str 
         _draw_loss(loss, label, rows)
         points = [(row["step"], 100 * row["fpr95"]) for row in rows if "fpr95" in row]
         if points:
-            rate.plot(*zip(*points, strict=True), marker="o", label=label)
+            rate.plot(*zip(*points, strict=True), marker="o", label=literal(label))
     _decorate(loss, "training loss", "step", "loss")
     _decorate(rate, tested_on, "step", "FPR95, %")
     rate.set_ylim(bottom=0)
@@ -125,7 +130,7 @@ def matches(
     lines_M22 = np.stack([from_M2[shown], to_M2[shown] + np.array([width, 0])], 1)
     correct = is_correct_M[shown]
     for chosen, colour, label in ((correct, RIGHT, words[0]), (~correct, WRONG, words[1])):
-        axis.add_collection(LineCollection(list(lines_M22[chosen]), colors=colour, linewidths=0.8, label=label))
+        axis.add_collection(LineCollection(list(lines_M22[chosen]), colors=colour, linewidths=0.8, label=literal(label)))
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     axis.set_axis_off()
     return figure
@@ -156,7 +161,7 @@ def _draw_entropies(axis: Axes, metrics: Mapping[str, Sequence[Mapping[str, floa
     for label, rows in metrics.items():
         seen = [row for row in rows if any(name.startswith("attention") for name in row)]
         for name in sorted(name for name in (seen[0] if seen else {}) if name.endswith(("_entropy", "_overlap"))):
-            axis.plot([row["step"] for row in seen], [row[name] for row in seen], label=f"{label} {name}")
+            axis.plot([row["step"] for row in seen], [row[name] for row in seen], label=literal(f"{label} {name}"))
     _decorate(axis, "base maps: entropy, overlap", "step", "1: uniform, alike")
     axis.set_ylim(0, 1.02)
 
@@ -164,7 +169,7 @@ def _draw_entropies(axis: Axes, metrics: Mapping[str, Sequence[Mapping[str, floa
 def _draw_alphas(axis: Axes, metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
     for label, rows in metrics.items():
         for name in sorted(name for name in rows[0] if name.startswith("alpha")):
-            axis.plot([row["step"] for row in rows], [row[name] for row in rows], label=f"{label} {name}")
+            axis.plot([row["step"] for row in rows], [row[name] for row in rows], label=literal(f"{label} {name}"))
     _decorate(axis, "attention layers", "step", "alpha")
 
 
@@ -172,7 +177,7 @@ def _draw_rank(axis: Axes, metrics: Mapping[str, Sequence[Mapping[str, float]]])
     for label, rows in metrics.items():
         points = [(row["step"], 100 * row["rank1"]) for row in rows if "rank1" in row]
         if points:
-            axis.plot(*zip(*points, strict=True), marker="o", label=label)
+            axis.plot(*zip(*points, strict=True), marker="o", label=literal(label))
     _decorate(axis, "query and gallery", "step", "rank-1, %")
 
 
@@ -218,7 +223,7 @@ def differences(labels: Sequence[str], intervals: Sequence[tuple[float, float, f
     bounds = np.nan_to_num(np.stack([middle - low, high - middle]))
     axis.errorbar(middle, places, xerr=bounds, fmt="o", color="#1b7f60", ecolor="#7fbfa9", elinewidth=3, capsize=0)
     axis.axvline(0, color="#5c6577", linewidth=1)
-    axis.set_yticks(places, labels)
+    axis.set_yticks(places, [literal(label) for label in labels])
     axis.set(title=title, xlabel=unit, ylim=(-0.7, len(labels) - 0.3))
     axis.grid(axis="x", alpha=0.3)
     return figure
@@ -233,14 +238,14 @@ def contact_sheet(images: Sequence[NDArray], captions: Sequence[str], columns: i
         axis.set_axis_off()
     for axis, image, caption in zip(axes.flat, images, captions, strict=False):
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
-        axis.set_title(caption, fontsize=7)
+        axis.set_title(literal(caption), fontsize=7)
     return figure
 
 
 def _draw_loss(axis: Axes, label: str, rows: Sequence[Mapping[str, float]]) -> None:
     steps, losses = np.array([(row["step"], row["loss"]) for row in rows]).T
     window = min(10, max(1, len(losses) // 10))
-    axis.plot(steps[window - 1 :], np.convolve(losses, np.ones(window) / window, "valid"), label=label)
+    axis.plot(steps[window - 1 :], np.convolve(losses, np.ones(window) / window, "valid"), label=literal(label))
 
 
 def _decorate(axis: Axes, title: str, x: str, y: str) -> None:

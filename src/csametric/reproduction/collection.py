@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from csametric.errors import BusyError, UserError
+from csametric.files import lock_folder, replace_folder
 from csametric.reproduction.execution import is_trained_on_data_of
 from csametric.reproduction.runs import Run, settings_digest
 from csametric.training import checkpoint
@@ -65,9 +66,5 @@ def _check(folder: Path, run: Run) -> None:
 
 def _copy(source: Path, target: Path) -> None:
     """Aside, then in the place of what is there, unless another process is at work on that."""
-    with checkpoint.claimed(target):
-        aside = target.with_name(f".{target.name}.part")
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.copytree(source, aside, ignore=shutil.ignore_patterns("state"))
-        shutil.rmtree(target)
-        aside.rename(target)
+    with lock_folder(target), replace_folder(target) as new:
+        shutil.copytree(source, new, ignore=shutil.ignore_patterns("state"), dirs_exist_ok=True)

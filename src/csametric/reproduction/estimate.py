@@ -11,11 +11,11 @@ import torch
 
 from csametric.data.datasets import read_dataset
 from csametric.data.sampling import PairBatch, image_steps_per_epoch
+from csametric.files import write_text
 from csametric.models.pcb import PCB
 from csametric.reproduction.runs import Run
 from csametric.training import descriptors, reid
 from csametric.training.brown_pairs import count_brown
-from csametric.training.checkpoint import write_text
 from csametric.training.experiment import BrownExperiment, Experiment, ReidExperiment
 from csametric.training.machine import Machine, join_processes
 from csametric.training.optimizer import descriptor_optimizer

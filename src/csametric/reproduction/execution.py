@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
-from csametric.data.datasets import read_dataset
+from csametric.data.datasets import dataset_root, read_dataset
 from csametric.data.hpatches import PAIRS, RETRIEVAL_FILES, VERIFICATION_FILES, find_task_file, splits
 from csametric.errors import BusyError, FullDiskError, UserError
+from csametric.files import lock_folder, write_text
 from csametric.inference import ImageEmbedder, PatchEmbedder, load
 from csametric.reproduction.budgets import Budget
 from csametric.reproduction.runs import HPATCHES_SCORES, Run, settings_digest
@@ -56,11 +57,11 @@ def carry_out(runs: Sequence[Run], budget: Budget, report: Callable[[Run], objec
 
 
 def _carry_out(run: Run, budget: Budget, report: Callable[[Run], object]) -> None:
-    with checkpoint.claimed(run.folder):
+    with lock_folder(run.folder):
         _adopt(run)
     if not (run.folder / checkpoint.SCORES).is_file():
         loop.train(run.experiment, run.folder)
-    with checkpoint.claimed(run.folder):
+    with lock_folder(run.folder):
         if not _is_scored_here(run):
             score_again(run)
         if run.hpatches and not _is_scored_on(run.hpatches, run.folder / HPATCHES_SCORES):
@@ -79,7 +80,7 @@ def _adopt(run: Run) -> None:
     is_finished = (run.folder / checkpoint.SCORES).is_file()
     wanted = with_data_of(present, run.experiment) if is_finished else run.experiment
     if wanted != present:
-        checkpoint.write_text(run.folder / checkpoint.EXPERIMENT, to_json(wanted))
+        write_text(run.folder / checkpoint.EXPERIMENT, to_json(wanted))
 
 
 def with_data_of(experiment: Experiment, other: Experiment) -> Experiment:
@@ -104,7 +105,8 @@ def _is_scored_here(run: Run) -> bool:
     if not isinstance(run.experiment, ReidExperiment):
         return bool(each)
     _, test = _digests(run.experiment.data.kind, run.experiment.data.path)
-    shown = all(Path(ranked["query"]).is_file() for ranked in scores.get("ranked", ()))
+    root = dataset_root(run.experiment.data.kind, run.experiment.data.path)
+    shown = all((root / ranked["query"]).is_file() for ranked in scores.get("ranked", ()))
     return bool(each) and shown and scores.get("digest") == test
 
 
@@ -160,13 +162,13 @@ def score_hpatches(run: Run, release: Path, pairs: int | None) -> None:
     described = describe_release(release, names, model.describe)
     scores = score_split([described[name] for name in names], names, "full", release, pairs or PAIRS)
     means = {task: getattr(scores, f"{task}_mean") for task in ("verification", "matching", "retrieval")}
-    checkpoint.write_text(run.folder / HPATCHES_SCORES, json.dumps(means | {"task_files": _task_files(release)}, indent=1))
+    write_text(run.folder / HPATCHES_SCORES, json.dumps(means | {"task_files": _task_files(release)}, indent=1))
 
 
 def stand_alone() -> bool:
     """Leave torchrun's group, so that each process trains runs of its own on a GPU of its own; whether there was a group.
 
-    Which runs those are is settled by `training.checkpoint.claimed`: whoever comes first.
+    Which runs those are is settled by `files.lock_folder`: whoever comes first.
     """
     local = os.environ.get("LOCAL_RANK")
     for name in _TORCHRUN:

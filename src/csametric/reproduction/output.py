@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from csametric.files import write_text
 from csametric.report import figures
 from csametric.report.page import Section, Table, render
 from csametric.reproduction.budgets import MEANINGS
@@ -13,7 +14,7 @@ from csametric.reproduction.places import HPATCHES
 from csametric.reproduction.rendering import as_csv, as_latex, as_sections, as_text, title_of
 from csametric.reproduction.runs import Plan, Run, data_of, seconds_trained
 from csametric.reproduction.speed import fill_speed
-from csametric.training.checkpoint import read_commits, read_environment, write_text
+from csametric.training.checkpoint import read_commits, read_environment
 
 SPEED = "speed"
 EXPLANATION = (

@@ -1,7 +1,6 @@
 """Table 6: speed and memory, by the benchmarks of the source checkout, each in a process of its own."""
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import csametric
 from csametric.errors import UserError
+from csametric.files import aside
 from csametric.reproduction.budgets import Budget
 from csametric.reproduction.comparison import Cell, FilledTable
 from csametric.reproduction.paper import TABLE6, Column, Row
@@ -33,13 +33,11 @@ def measure(folder: Path, budget: Budget) -> None:
             continue
         if not (checkout / "bench" / f"{name}.py").is_file():
             raise UserError("the benchmarks are not installed with the package; clone the repository for Table 6")
-        aside = folder.with_name(f".{folder.name}.part").absolute()
-        words = [sys.executable, "-m", f"bench.{name}", *options, "--results", str(aside)]
-        if subprocess.run(words, cwd=checkout, check=False).returncode:
-            raise UserError(f"the benchmark {name} failed; run `csametric bench {name}` and see")
-        folder.mkdir(parents=True, exist_ok=True)
-        (aside / f"{name}.json").replace(folder / f"{name}.json")
-        shutil.rmtree(aside)
+        with aside(folder / f"{name}.json") as result:
+            words = [sys.executable, "-m", f"bench.{name}", *options, "--results", str(result.parent.absolute())]
+            if subprocess.run(words, cwd=checkout, check=False).returncode:
+                raise UserError(f"the benchmark {name} failed; run `csametric bench {name}` and see")
+            result.replace(folder / f"{name}.json")
 
 
 def fill_speed(folder: Path) -> FilledTable:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from csametric.data.brown import SUBSETS, BrownSettings, BrownSubset, LabelledPairs, count_patches, read_brown, read_test_pairs
+from csametric.data.brown import SUBSETS, BrownSettings, BrownSubset, LabelledPairs, read_brown, read_points, read_test_pairs
 from csametric.data.cache import Progress
 from csametric.data.loading import in_batches
 from csametric.data.sampling import PairBatch, index_points, point_batch
@@ -66,7 +66,7 @@ def open_brown_tests(settings: BrownSettings, names: list[str], cache: Path | No
     if not present:
         raise UserError(f"{root} holds none of {', '.join(names)} to test on; unpack one there")
     subsets = {name: read_brown(root / name, settings.resampling, cache, progress) for name in present}
-    return {name: (subset, read_test_pairs(root / name, len(subset.patches))) for name, subset in subsets.items()}
+    return {name: (subset, read_test_pairs(root / name, subset.points)) for name, subset in subsets.items()}
 
 
 @functools.cache
@@ -79,8 +79,8 @@ def count_brown(settings: BrownSettings) -> dict[str, Any]:
     root = brown_root(settings)
     tests = [root / name for name in SUBSETS if name != settings.train and (root / name).is_dir()]
     return {
-        "train": count_patches(root / settings.train),
-        "tests": {folder.name: len(read_test_pairs(folder, count_patches(folder)).is_match) for folder in tests},
+        "train": len(read_points(root / settings.train)),
+        "tests": {folder.name: len(read_test_pairs(folder, read_points(folder)).is_match) for folder in tests},
     }
 
 

@@ -6,17 +6,14 @@ state/checkpoint.pt    weights, optimizer and the number of steps done; random s
 weights.safetensors, scores.npz, scores.json    when the run is done, in this order
 """
 
-import fcntl
 import io
 import json
-import os
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +22,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn, optim
 
-from csametric.errors import BusyError, UserError
+from csametric.errors import UserError
+from csametric.files import write_atomically, write_text
+from csametric.models.weights import check_archive, check_tensors
 from csametric.training.experiment import Experiment, from_json
 
 EXPERIMENT = "experiment.json"
@@ -36,36 +35,6 @@ WEIGHTS, BUNDLED_WEIGHTS = "weights.safetensors", "model.safetensors"
 SCORES, EACH_SCORE = "scores.json", "scores.npz"
 CONFIG = "config.json"  # in bundles only
 RENAME = "give this run another folder (--name, or --out for the demo)"
-
-
-def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
-    """Write aside, fsync, rename: a reader or a kill sees the old file or the new one, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    aside = path.with_name(f".{path.name}.part")
-    try:
-        with aside.open("wb") as out:
-            write(out)
-            out.flush()
-            os.fsync(out.fileno())
-        aside.replace(path)
-        sync_folder(path.parent)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Have what was renamed in a folder on the disk."""
-    if os.name == "posix":
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
-def write_text(path: Path, text: str) -> None:
-    """`write_atomically` for text, UTF-8."""
-    write_atomically(path, lambda out: out.write(text.encode()))
 
 
 def check_run_folder(folder: Path, experiment: Experiment) -> None:
@@ -83,27 +52,6 @@ def check_run_folder(folder: Path, experiment: Experiment) -> None:
             raise UserError(f"{folder} holds a run with other settings ({differences}); {RENAME}, or remove that folder")
     elif folder.is_dir() and any(not entry.name.startswith(".") for entry in folder.iterdir()):
         raise UserError(f"{folder} holds files but no {EXPERIMENT}; {RENAME}")
-
-
-@contextmanager
-def claimed(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Hold the folder for this process as long as the context, or the process, lasts.
-
-    Args:
-        wait: whether to wait for another process that holds it.
-
-    Raises:
-        BusyError: another process of this machine holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError:
-        raise BusyError(f"another process is training {folder}; wait for it, or {RENAME}") from None
-    finally:
-        os.close(descriptor)
 
 
 def check_data(folder: Path, data: dict[str, Any]) -> None:
@@ -160,10 +108,12 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: optim.Optimizer) 
         return 0
     serialised = io.BytesIO(path.read_bytes())
     try:
+        check_archive(serialised)
         state = torch.load(serialised, map_location="cpu", weights_only=True)
+        check_tensors(state["model"])
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, EOFError, KeyError, pickle.UnpicklingError) as error:
+    except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
         raise UserError(f"{path} is damaged or another version's; remove it to train from the start") from error
     return int(state["step"])
 
@@ -185,8 +135,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         mend = "get the bundle again" if bundled else "the run is not finished; run its `csametric train` again"
         raise UserError(f"{path.parent} has no {path.name}: {mend}")
     try:
-        return load_file(path)
-    except SafetensorError as error:
+        tensors = load_file(path)
+        check_tensors(tensors)
+        return tensors
+    except (SafetensorError, ValueError) as error:
         mend = "get the bundle again" if bundled else "remove it and train again"
         raise UserError(f"{path} is damaged ({error}); {mend}") from error
 

@@ -3,7 +3,8 @@
 import difflib
 import json
 import math
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from csametric.data.brown import BrownSettings
@@ -276,6 +277,17 @@ def _check_probabilities(settings: Any, prefix: str, *names: str, highest: float
     for name in names:
         if not 0 <= getattr(settings, name) <= highest:
             raise UserError(f"{prefix}{name}={getattr(settings, name)} is no probability; use one, for example 0.3")
+
+
+def without_paths(experiment: Experiment) -> Experiment:
+    """The experiment without the paths of this machine; of photographs and files of weights the name stays."""
+    if isinstance(experiment, ReidExperiment):
+        model = replace(experiment.model, start_from="", pretrained=Path(experiment.model.pretrained).name)
+        return replace(experiment, data=replace(experiment.data, path=""), model=model)
+    if isinstance(experiment, BrownExperiment):
+        return replace(experiment, data=replace(experiment.data, root=""))
+    assert isinstance(experiment, DescriptorExperiment)
+    return replace(experiment, data=replace(experiment.data, folder=Path(experiment.data.folder).name or "photographs"))
 
 
 def to_json(experiment: Experiment) -> str:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from torch.utils.tensorboard import SummaryWriter
 
+from csametric.files import write_text
 from csametric.training import checkpoint
 from csametric.training.looking import Look
 
@@ -15,7 +16,7 @@ class RunLog:
     """A context that writes rows of metrics after step `first`; what a killed run wrote beyond it is dropped."""
 
     def __init__(self, folder: Path, first: int, environment: dict[str, Any]) -> None:
-        checkpoint.write_text(folder / checkpoint.ENVIRONMENT, json.dumps(environment, indent=1))
+        write_text(folder / checkpoint.ENVIRONMENT, json.dumps(environment, indent=1))
         checkpoint.keep_metrics_until(folder, first)
         self.lines = (folder / checkpoint.METRICS).open("a")
         self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1)

@@ -10,6 +10,7 @@ from torch import nn
 
 from csametric.data.loading import made_ahead
 from csametric.errors import DivergedError, explaining_full_disk
+from csametric.files import lock_folder, write_text
 from csametric.training import checkpoint
 from csametric.training.descriptors import open_descriptors
 from csametric.training.environment import describe_environment
@@ -40,7 +41,7 @@ def train(experiment: Experiment, folder: Path, cache: Path | None = None) -> No
         checkpoint.check_run_folder(folder, experiment)
         task = open_task(experiment, machine, cache)
         checkpoint.check_data(folder, task.describe_data())
-        with checkpoint.claimed(folder) if machine.is_main else nullcontext():
+        with lock_folder(folder) if machine.is_main else nullcontext():
             if not (folder / checkpoint.SCORES).exists():
                 checkpoint.check_processes(folder, machine.world_size)
                 _train(experiment, task, folder, machine)
@@ -66,7 +67,7 @@ def _train(experiment: Experiment, task: Task, folder: Path, machine: Machine) -
     model = task.build_model()
     optimizer = task.build_optimizer(model)
     if machine.is_main:
-        checkpoint.write_text(folder / checkpoint.EXPERIMENT, to_json(experiment))
+        write_text(folder / checkpoint.EXPERIMENT, to_json(experiment))
     first = checkpoint.load_checkpoint(folder, model, optimizer)
     if first == 0 and machine.is_main:
         task.check_files()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn, optim
 
-from csametric.data.datasets import read_dataset
+from csametric.data.datasets import dataset_root, read_dataset
 from csametric.data.inspection import unreadable
 from csametric.data.loading import ImageBatch, image_batch, in_batches, made_ahead, read_images
 from csametric.data.records import Record, ReidDataset, number_identities, queries_without_match
@@ -250,7 +251,11 @@ def embed_records(
 def score_dataset(
     model: PCB, dataset: ReidDataset, data: ReidData, machine: Machine, flip: bool = False, rerank: bool = False
 ) -> dict[str, Any]:
-    """Metrics of a model on query and gallery, and the ranked lists of some queries; arrays aside, ready for JSON."""
+    """Metrics of a model on query and gallery, and the ranked lists of some queries; arrays aside, ready for JSON.
+
+    Args:
+        data: the size of images, the camera filter, and where the dataset lies.
+    """
     height, width = data.height, data.width
     query, gallery = (embed_records(model, split, height, width, machine, flip) for split in (dataset.query, dataset.gallery))
     camera_filter = filters_cameras(dataset, data)
@@ -272,7 +277,13 @@ def score_dataset(
         "rerank": rerank,
         **{f"rank{k}": metrics.rank(k) for k in (1, 5, 10)},
         **{name: value for name, value in asdict(metrics).items() if name != "cmc"},
-        "ranked": _ranked_lists([dataset.query[number] for number in chosen], dataset.gallery, shown, camera_filter),
+        "ranked": _ranked_lists(
+            [dataset.query[number] for number in chosen],
+            dataset.gallery,
+            shown,
+            camera_filter,
+            dataset_root(data.kind, data.path),
+        ),
     }
 
 
@@ -286,14 +297,14 @@ def _labels(records: Sequence[Record]) -> tuple[list[int], list[int]]:
 
 
 def _ranked_lists(
-    queries: Sequence[Record], gallery: Sequence[Record], distances_QG: NDArray, camera_filter: bool
+    queries: Sequence[Record], gallery: Sequence[Record], distances_QG: NDArray, camera_filter: bool, root: Path
 ) -> list[dict[str, Any]]:
-    """The nearest gallery images of queries: paths, and which show the query's identity."""
+    """The nearest gallery images of queries: paths relative to the dataset, and which show the query's identity."""
     nearest = nearest_entries(distances_QG, *_labels(queries), *_labels(gallery), RANKED_LENGTH, camera_filter)
     return [
         {
-            "query": str(record.path),
-            "gallery": [str(gallery[entry].path) for entry in entries],
+            "query": os.path.relpath(record.path, root),
+            "gallery": [os.path.relpath(gallery[entry].path, root) for entry in entries],
             "right": [gallery[entry].identity == record.identity for entry in entries],
         }
         for record, entries in zip(queries, nearest, strict=True)

@@ -6,7 +6,6 @@ the page stays responsive, and memory holds one decoded picture.
 
 import base64
 import hashlib
-import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -17,11 +16,9 @@ from urllib.parse import urlsplit
 
 import anyio
 import anyio.to_thread
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.middleware import Middleware
@@ -31,6 +28,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from csametric.data.decoding import Reason, UnreadableImageError, decode_colours
 from csametric.errors import UserError
 from csametric.report.explorer import explorer_assets
 from csametric.web.views import view_of
@@ -41,11 +39,9 @@ if TYPE_CHECKING:
 MEBIBYTE = 2**20
 MOST_BYTES = 20 * MEBIBYTE
 MOST_PIXELS = 50_000_000
-MOST_SCANS = 100  # of a progressive JPEG; each costs a pass over the whole picture
 SECONDS_TO_SEND = 60
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF")
-START_OF_JPEG, START_OF_SCAN = b"\xff\xd8", b"\xff\xda"
-COLOUR_MODES = {"RGB", "L", "P", "RGBA", "LA", "CMYK", "YCbCr", "1"}
+FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
+STATUS: dict[Reason, int] = {"format": 415, "mode": 415, "size": 413, "damage": 400}  # of HTTP, for what cannot be decoded
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 Attend = Callable[[NDArray], "AttendedImage"]
@@ -96,31 +92,15 @@ def make_app(attend: Attend, title: str, first: NDArray | None = None, host: str
 
 
 def read_picture(data: bytes) -> NDArray:
-    """The bytes of an image file as RGB, uint8 (H, W, 3), turned as its camera says.
+    """Decode the bytes of an image file as RGB, uint8 (H, W, 3), turned as its camera says.
 
     Raises:
-        RefusedError: not a whole image of at most 50 million pixels, in 8-bit colours, as JPEG, PNG, WebP, BMP or TIFF.
+        RefusedError: not a whole image with at most 50 million pixels, in 8-bit colours and one of the formats we decode.
     """
-    wanted = "send a JPEG, PNG, WebP, BMP or TIFF"
-    if data.startswith(START_OF_JPEG) and data.count(START_OF_SCAN) > MOST_SCANS:
-        raise RefusedError(413, f"a JPEG of more than {MOST_SCANS} scans takes too long to decode; save it anew")
     try:
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-    except UnidentifiedImageError:
-        raise RefusedError(415, f"this is no image in a format that is read here; {wanted}") from None
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise RefusedError(413, _too_many_pixels("the image")) from None
-    except Exception as error:
-        raise RefusedError(400, f"the image is damaged ({error}); get it again") from error
-    with image:
-        if image.width * image.height > MOST_PIXELS:
-            raise RefusedError(413, _too_many_pixels(f"an image of {image.width:,} x {image.height:,} pixels"))
-        if image.mode not in COLOUR_MODES:
-            raise RefusedError(415, f"an image of mode {image.mode} has no 8-bit colours; convert it to RGB")
-        try:
-            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
-        except Exception as error:
-            raise RefusedError(400, f"the image is truncated or damaged ({error}); get it again") from error
+        return decode_colours(data, MOST_PIXELS, FORMATS)
+    except UnreadableImageError as error:
+        raise RefusedError(STATUS[error.reason], str(error)) from error
 
 
 class Hardened:
@@ -151,10 +131,6 @@ def _look(data: bytes, attend: Attend) -> dict[str, Any]:
     return view_of(attend(read_picture(data)))
 
 
-def _too_many_pixels(what: str) -> str:
-    return f"{what} is too large to decode, at most {MOST_PIXELS // 10**6} million pixels are; make it smaller"
-
-
 @contextmanager
 def _in_time() -> Iterator[None]:
     try:
@@ -180,9 +156,16 @@ async def _body(request: Request) -> bytes:
 def _refuse_other_sites(request: Request) -> None:
     """Browsers tell the site by Sec-Fetch-Site on trustworthy addresses (https, loopback), by Origin on all."""
     origin, host = request.headers.get("origin"), request.headers.get("host", "")
-    is_ours = origin is None or urlsplit(origin).netloc == host
+    is_ours = origin is None or _host_of(origin) == host
     if not is_ours or request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
         raise RefusedError(403, "another site asked for this; open the page of csametric serve itself")
+
+
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:  # malformed, so not our page's
+        return None
 
 
 def _allowed_hosts(host: str) -> Sequence[str]:

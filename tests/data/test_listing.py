@@ -1,0 +1,72 @@
+"""Folders are searched for images in one place: visible files only, and nothing vanishes silently."""
+
+import os
+
+import pytest
+
+from csametric.data.folder import read_folder
+from csametric.data.listing import list_folders, list_images
+from csametric.errors import UserError
+from tests.data import people
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in (
+        "b.PNG",
+        "a.jpg",
+        "notes.txt",
+        "deep/c.webp",
+        ".hidden.png",
+        ".ipynb_checkpoints/a.jpg",
+        "@eaDir/a.jpg",
+        "__MACOSX/a.jpg",
+    ):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "a folder.png").mkdir()
+    return tmp_path
+
+
+def test_images_others_and_what_was_skipped(folder):
+    found = [[path.relative_to(folder).as_posix() for path in kind] for kind in list_images(folder)]
+    assert found[0] == ["a.jpg", "b.PNG", "deep/c.webp"]
+    assert found[1] == ["notes.txt"]
+    assert found[2] == [".hidden.png", ".ipynb_checkpoints", "@eaDir", "__MACOSX"]
+    assert [path.name for path in list_images(folder, recursive=False).images] == ["a.jpg", "b.PNG"]
+    assert [path.name for path in list_folders(folder)] == ["a folder.png", "deep"]
+
+
+def test_a_hidden_folder_above_is_no_matter(tmp_path):
+    (tmp_path / ".data" / "mine").mkdir(parents=True)
+    (tmp_path / ".data" / "mine" / "a.png").touch()
+    assert len(list_images(tmp_path / ".data" / "mine").images) == 1
+
+
+@pytest.mark.parametrize("system", [".ipynb_checkpoints", "@eaDir", "__MACOSX"])
+def test_copies_in_system_folders_are_no_gallery(tmp_path, system):
+    for identity in range(4):
+        (tmp_path / f"p{identity}" / system).mkdir(parents=True)
+        for number in range(3):
+            people.person(identity, 0, number).save(tmp_path / f"p{identity}" / f"{number}.png")
+        people.person(identity, 0, 0).save(tmp_path / f"p{identity}" / system / "0-checkpoint.png")
+    dataset = read_folder(tmp_path)
+    assert not [record.path for split in dataset.splits.values() for record in split if system in record.path.parts]
+
+
+def test_an_unreadable_folder_is_refused(folder, monkeypatch):
+    real = os.scandir
+
+    def scan(path):
+        if str(path).endswith("deep"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return real(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    with pytest.raises(UserError, match=r"cannot read the folder .*deep \(Permission denied\); change its permissions"):
+        list_images(folder)
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"there is no folder .*none"):
+        list_images(tmp_path / "none")
