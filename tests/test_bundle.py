@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -257,6 +258,35 @@ def test_a_failure_leaves_the_bundle_that_was_there(of_people, tmp_path, monkeyp
     with pytest.raises(KeyboardInterrupt):
         write_bundle(of_people, tmp_path / "bundle", scores_table(of_people), onnx=False)
     assert {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_name_is_no_markup_in_the_card(of_people, tmp_path):
+    folder = tmp_path / "<img onerror=x> [a](b) | `c`"
+    write_bundle(of_people, folder, scores_table(of_people), onnx=False)
+    title = next(line for line in (folder / CARD).read_text().splitlines() if line.startswith("# "))
+    assert title == r"# \<img onerror=x\> \[a\](b) \| \`c\`"
+
+
+def test_two_at_once_leave_one_whole_bundle(of_people, of_patches, tmp_path):
+    """The second to come finds the first's bundle, of other weights, and is refused; whichever wins, it is whole."""
+    outcomes = []
+
+    def write(run):
+        try:
+            write_bundle(run, tmp_path / "bundle", scores_table(run), onnx=False)
+            outcomes.append("made")
+        except UserError as error:
+            outcomes.append(str(error))
+
+    threads = [threading.Thread(target=write, args=(run,)) for run in (of_people, of_patches)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted("is a bundle of other weights" in outcome for outcome in outcomes) == [False, True]
+    assert "made" in outcomes
+    load(tmp_path / "bundle")
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 

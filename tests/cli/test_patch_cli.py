@@ -46,6 +46,18 @@ def test_weights_from_elsewhere_become_a_run(work, run, called_here):
     assert "already there" in again.stderr
 
 
+def test_a_killed_conversion_is_made_again(tmp_path, work, run, called_here, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("csametric.training.experiment.to_json", killed)
+        called_here("convert", work / "hardnet.pth", "made", cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    done = called_here("convert", work / "hardnet.pth", "made", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_recipe_on_brown_is_its_brown_twin(work, called_here):
     words = [word for setting in TINY for word in ("--set", setting)]
     done = called_here("train", "hardnet_csa", "--data", "brown:brown", *words, cwd=work)

@@ -102,6 +102,38 @@ def test_a_broken_image_is_skipped_and_named(trained, tmp_path, called_here):
     assert (tmp_path / "x.txt").read_text() == "a.png\n"
 
 
+def test_a_name_of_two_lines_keeps_the_rows_of_features_and_names_together(trained, tmp_path, called_here):
+    folder, _ = trained
+    (tmp_path / "images").mkdir()
+    for number, name in enumerate(("a.png", "b\nc.png", "d.png")):
+        people.person(number, 1, 1).save(tmp_path / "images" / name)
+    done = called_here("embed", "runs/mine", str(tmp_path / "images"), "--out", str(tmp_path / "x.npy"), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "x.txt").read_text().splitlines() == ["a.png", r"b\nc.png", "d.png"]
+    assert len(np.load(tmp_path / "x.npy")) == 3
+
+
+def test_names_that_matplotlib_would_read_as_mathematics(tmp_path, called_here):
+    for number in range(4):
+        (tmp_path / "people" / rf"$\frac{number}$").mkdir(parents=True)
+        for image in range(2):
+            people.person(number, 1, image).save(tmp_path / "people" / rf"$\frac{number}$" / f"{image}.png")
+    done = called_here("data", "check", "folder:people", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "contact_sheet.png").stat().st_size > 10_000
+
+
+def test_scores_and_reports_hold_no_path_of_this_machine(trained, called_here):
+    folder, _ = trained
+    done = called_here("evaluate", "runs/mine", "--data", "folder:people", "--no-camera-filter", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    written = [folder / "runs/mine/scores.json", folder / "runs/mine/report.html"]
+    written += sorted((folder / "runs/mine/evaluation").glob("*.json"))
+    assert len(written) > 2
+    for path in written:
+        assert str(folder) not in path.read_text(), path
+
+
 def test_check_a_dataset(trained, called_here):
     folder, _ = trained
     (folder / "market" / "query" / "0009_c1s1_000088_00.png").write_bytes(b"no image")

@@ -10,6 +10,19 @@ from csametric.report import figures
 from csametric.report.page import Section, Table, render
 
 
+def test_run_names_are_no_mathematics():
+    """Two dollar signs around a command that matplotlib does not know would end in a ParseException."""
+    name = r"$\frac$ $\nothing{$"
+    rows = [{"step": step, "loss": 1.0, "alpha": 0.1, "rank1": 0.5, "fpr95": 0.1} for step in range(1, 4)]
+    for figure in (
+        figures.curves({name: rows}),
+        figures.training_curves({name: rows}),
+        figures.differences([name], [(0.1, 0.0, 0.2)], "title", "unit"),
+        figures.contact_sheet([np.zeros((4, 4), np.uint8)], [name]),
+    ):
+        assert figures.data_uri(figure).startswith("data:image/png")
+
+
 def test_curves_have_a_line_a_run():
     rows = [{"step": step, "loss": 1 / step} | ({"fpr95": 0.1} if step % 5 == 0 else {}) for step in range(1, 31)]
     figure = figures.curves({"plain": rows, "csa": rows[:3]})

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from csametric import load
 from csametric.errors import UserError
+from csametric.models.weights import read_state
 from csametric.recipes import find_recipe
 from csametric.training import checkpoint, descriptors, loop
 from csametric.training.experiment import override
@@ -179,6 +180,31 @@ def test_divergence_names_step_and_batch_and_keeps_the_checkpoint(tmp_path, phot
     model = descriptors.build_model(tiny.experiment(photo_folder).model)
     optimizer = descriptor_optimizer(model, tiny.experiment(photo_folder).optimizer)
     assert checkpoint.load_checkpoint(tmp_path / "run", model, optimizer) == 4
+
+
+def test_a_flipped_bit_in_a_checkpoint_is_found(tmp_path, photo_folder):
+    model = descriptors.build_model(tiny.experiment(photo_folder).model)
+    optimizer = descriptor_optimizer(model, tiny.experiment(photo_folder).optimizer)
+    checkpoint.save_checkpoint(tmp_path, 4, model, optimizer)
+    path = tmp_path / checkpoint.CHECKPOINT
+    whole = path.read_bytes()
+    for place in np.linspace(len(whole) // 4, 3 * len(whole) // 4, 9).astype(int):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(UserError, match=r"checkpoint.pt is damaged"):
+            checkpoint.load_checkpoint(tmp_path, model, optimizer)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1j])
+def test_weights_that_are_no_finite_real_numbers_are_refused(tmp_path, value):
+    tensors = {"layer.weight": torch.full((2, 2), value)}
+    save_file(tensors, tmp_path / "weights.safetensors")
+    torch.save(tensors, tmp_path / "weights.pth")
+    words = r"is damaged \(layer.weight holds (NaN or infinite|complex) numbers\)"
+    with pytest.raises(UserError, match=words):
+        checkpoint.read_weights(tmp_path / "weights.safetensors")
+    for name in ("weights.safetensors", "weights.pth"):
+        with pytest.raises(UserError, match=words):
+            read_state(tmp_path / name)
 
 
 def test_a_full_disk_while_training_keeps_the_checkpoint(tmp_path, photo_folder, cache, monkeypatch):

@@ -89,3 +89,34 @@ def test_it_serves_until_it_is_interrupted(run, tmp_path, capsys):
     thread.join()
     assert "What tiny attends to" in seen[0]
     assert f"http://127.0.0.1:{port}/" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
+def test_headers_that_never_end_are_given_up(run, monkeypatch, sent):
+    """Silent clients would otherwise hold every connection; a client with whole headers is answered meanwhile."""
+    monkeypatch.setattr("csametric.web.protocol.SECONDS_FOR_HEADERS", 0.3)
+    port, closed = free_port(), []
+
+    def ask():
+        for _ in range(100):
+            try:
+                silent = socket.create_connection(("127.0.0.1", port), timeout=10)
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.05)
+        silent.sendall(sent)
+        patient = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        patient.request("GET", "/")
+        closed.append(patient.getresponse().status)
+        started = time.monotonic()
+        closed.append(silent.recv(1))
+        closed.append(time.monotonic() - started < 5)
+        patient.close()
+        silent.close()
+        os.kill(os.getpid(), signal.SIGINT)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    command.serve(run, host="127.0.0.1", port=port)
+    thread.join()
+    assert closed == [200, b"", True]

@@ -170,6 +170,11 @@ def test_another_host_is_refused(client):
             assert "tiny" not in answer.text
 
 
+@pytest.mark.parametrize("origin", ["http://[", "http://[::1", "http://127.0.0.1:8765]", "//[x"])
+def test_a_malformed_origin_is_another_site(client, origin):
+    refused(client, file_of(picture()), 403, "another site", origin=origin)
+
+
 @pytest.mark.parametrize("host", ["localhost", "localhost:8765", "127.0.0.1:9", "[::1]:8765"])
 def test_the_loopback_is_answered(client, host):
     assert client.get("/", headers={"host": host}).status_code == 200
