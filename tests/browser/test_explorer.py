@@ -235,7 +235,7 @@ def test_a_dropped_or_pasted_file_is_shown(page, model, kind):
 
 def test_a_mistake_is_shown_and_the_picture_stays(page, model):
     assert send(page, b"no picture").status == 415
-    expect(page.get_by_role("alert")).to_contain_text("this is no image in a format that is read here")
+    expect(page.get_by_role("alert")).to_contain_text("the image is not a BMP, JPEG, PNG, TIFF or WEBP image")
     select(page, 20, 7)
     expect_maps(page, model.attend(picture(0)), 20, 7)
     page.get_by_label("Dismiss the message").click()

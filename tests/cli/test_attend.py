@@ -37,7 +37,7 @@ def test_maps_of_positions_of_ones_choice(called_here, work, out):
 def test_a_folder_gives_a_sheet_without_its_broken_file(called_here, work):
     done = called_here("attend", "run", "mixed", "--out", "sheet.png", cwd=work)
     assert done.returncode == 0, done.stderr
-    assert "skipped: mixed/broken.png is not a whole image" in done.stdout
+    assert "skipped: mixed/broken.png is not a BMP, GIF, JPEG" in done.stdout
     assert "images: 3" in done.stdout
     assert np.ptp(cv2.imread(str(work / "sheet.png"))) > 100
 
@@ -45,7 +45,7 @@ def test_a_folder_gives_a_sheet_without_its_broken_file(called_here, work):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["mixed/broken.png"], "is not a whole image"),
+        (["mixed/broken.png"], "is not a BMP, GIF, JPEG"),
         (["mixed/none.png"], "there is no image mixed/none.png"),
         (["mixed", "mixed/0.png"], "mixed is a folder; name it alone"),
         (["mixed/0.png", "--layer", "stage 9"], "there is no attention at stage 9; it is at stage 1, stage 2, stage 3"),

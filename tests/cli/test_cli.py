@@ -33,10 +33,10 @@ def test_train_on_own_photographs(trained):
     assert done.returncode == 0, done.stderr
     assert "open runs/mine/report.html" in done.stdout
     assert "RootSIFT" in done.stdout
-    assert "1 skipped (broken.jpg: not a whole image" in done.stdout
+    assert "1 skipped (broken.jpg: is not a BMP, GIF, JPEG" in done.stdout
     assert "arithmetic: " in done.stdout
     report = (folder / "runs" / "mine" / "report.html").read_text()
-    for words in ("How good are the descriptors?", "What hardnet_csa looks at", "broken.jpg: not a whole image", "precision"):
+    for words in ("How good are the descriptors?", "What hardnet_csa looks at", "broken.jpg: is not a BMP, GIF, JPEG", "precision"):
         assert words in report
     assert report.count("data:image/png") == 5
 

@@ -75,7 +75,7 @@ def test_a_run_stopped_and_taken_up_again_ends_with_the_same_weights(brown, tmp_
 
 def test_the_rate_is_that_of_the_pairs_one_by_one(brown, cache):
     subset = read_brown(brown / "liberty", cache=cache)
-    pairs = read_test_pairs(brown / "liberty", len(subset.patches))
+    pairs = read_test_pairs(brown / "liberty", subset.points)
 
     def describe(patches):
         flat = patches.reshape(len(patches), -1)[:, ::7].astype(np.float32)
