@@ -7,7 +7,7 @@ PostScript (EPS) it would run the file as a program.
 import io
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -54,7 +54,7 @@ class DecodedPhoto(NamedTuple):
     file_size: tuple[int, int]
 
 
-def decode_colours(source: Path | bytes, max_pixels: int = MAX_PIXELS, formats: Sequence[str] = FORMATS) -> NDArray:
+def decode_colours(source: Path | bytes, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = FORMATS) -> NDArray:
     """Decode an image file as RGB, uint8 (H, W, 3), turned as its camera says.
 
     Grey, paletted and transparent images become RGB.
@@ -95,7 +95,7 @@ def decode_grey(source: Path | bytes, max_side: int | None = None) -> DecodedPho
 
 
 @contextmanager
-def _open(source: Path | bytes, max_pixels: int, formats: Sequence[str]) -> Iterator[Image.Image]:
+def _open(source: Path | bytes, max_pixels: int, formats: tuple[str, ...]) -> Iterator[Image.Image]:
     """Yield the image, not yet decoded; whatever goes wrong in the block while decoding becomes an `UnreadableImageError`."""
     data = _read(source)
     if data.startswith(_JPEG_START) and data.count(_JPEG_SCAN) > MAX_JPEG_SCANS:
