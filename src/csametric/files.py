@@ -141,8 +141,8 @@ def _remove_abandoned(folder: Path) -> None:
     for left in folder.glob(_ASIDE):
         try:
             descriptor = os.open(left, os.O_RDONLY)
-        except FileNotFoundError:
-            continue  # another process was faster
+        except OSError:
+            continue  # another process was faster, or it is another user's
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(left, ignore_errors=True)

@@ -64,6 +64,7 @@ def test_the_cache_is_read_again_and_follows_the_files(subset, tmp_path):
         (lambda folder: (folder / "info.txt").unlink(), "info.txt is missing"),
         (lambda folder: (folder / "info.txt").write_text("1 0\nx 0\n"), "must hold 2 whole numbers per line"),
         (lambda folder: (folder / "info.txt").write_text("1\n1\n2\n2\n"), "2 whole numbers per line, got 1"),
+        (lambda folder: (folder / "info.txt").write_text("1 0\n\n2 0\n"), "info.txt has empty lines"),
         (lambda folder: lose_words(folder / "info.txt"), "must hold 2 whole numbers per line .*row 8"),
     ],
 )

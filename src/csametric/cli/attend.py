@@ -45,6 +45,8 @@ def attend(
     model = load(run)
     is_folder = len(images) == 1 and images[0].is_dir()
     files = list_images(images[0], recursive=False).images[:SHEET_IMAGES] if is_folder else images
+    if not files:
+        raise UserError(f"{images[0]} holds no images; name a folder that does")
     attended, broken = [], []
     for path in files:
         try:

@@ -151,6 +151,9 @@ def _read_integers(path: Path, columns: int) -> NDArray:
         raise UserError(f"{path} must hold {columns} whole numbers per line ({error}); unpack the subset again") from error
     if table.size and table.shape[1] != columns:
         raise UserError(f"{path} must hold {columns} whole numbers per line, got {table.shape[1]}; unpack the subset again")
+    lines = path.read_bytes().rstrip().count(b"\n") + 1
+    if len(table) and lines != len(table):  # loadtxt passes over empty lines, whose patches would be lost
+        raise UserError(f"{path} has empty lines; unpack the subset again")
     return table.reshape(-1, columns)
 
 

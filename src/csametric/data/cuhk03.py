@@ -50,6 +50,9 @@ def _read_protocol(name: str, protocol: Path, images: Path, published: dict[str,
     numbers = {split: np.atleast_1d(content[f"{split}_idx"]) for split in ("train", "query", "gallery")}
     _check_numbers(protocol, numbers, len(records))
     splits = {split: sorted(records[number - 1] for number in own.astype(int)) for split, own in numbers.items()}
+    people = {split: {record.identity for record in own} for split, own in splits.items()}
+    if people["train"] & (people["query"] | people["gallery"]):
+        raise UserError(f"{protocol} has people in both train and test; get the file again")
     return ReidDataset(name=name, published=published, train=splits["train"], query=splits["query"], gallery=splits["gallery"])
 
 
