@@ -10,13 +10,12 @@ import torch
 
 from bench.measure import best_device, interleaved, ratio, write_results
 from csametric.cli.tables import print_table
+from csametric.inference.patches import Describe, build_descriptor, embedder
 from csametric.models.l2net import for_inference
 from csametric.recipes import find_recipe
-from csametric.training.descriptors import build_model, embedder
-from csametric.training.experiment import PatchExperiment
+from csametric.runs.experiment import PatchExperiment
+from csametric.runs.precision import Precision, choose_precision
 from csametric.training.memory import keep_freed_memory
-from csametric.training.precision import Precision, choose_precision
-from csametric.training.validation import Describe
 
 KORNIA = "kornia HardNet, eager fp32"
 
@@ -24,7 +23,7 @@ KORNIA = "kornia HardNet, eager fp32"
 def _describe(recipe: str, device: torch.device, precision: Precision) -> Describe:
     experiment = find_recipe(recipe)
     assert isinstance(experiment, PatchExperiment)
-    return embedder(for_inference(build_model(experiment.model)).to(device), device, precision)
+    return embedder(for_inference(build_descriptor(experiment.model)).to(device), device, precision)
 
 
 def main() -> None:

@@ -25,9 +25,9 @@ from starlette.types import ASGIApp
 from bench.measure import best_device, write_results
 from csametric import PCB
 from csametric.cli.tables import print_table
-from csametric.inference import ImageEmbedder
+from csametric.inference.images import ImageEmbedder
 from csametric.recipes import find_recipe
-from csametric.training.experiment import ReidExperiment
+from csametric.runs.experiment import ReidExperiment
 from csametric.web.server import make_app
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")

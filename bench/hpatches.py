@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bench.measure import write_results
 from csametric.cli.tables import print_table
 from csametric.data.hpatches import KINDS, verification_pairs
-from csametric.evaluation.hpatches import evaluate_matching, evaluate_retrieval, evaluate_verification
+from csametric.evaluation.hpatches_tasks import evaluate_matching, evaluate_retrieval, evaluate_verification
 
 SEQUENCES, DIMENSIONS, QUERIES, DISTRACTORS = 40, 128, 10_000, 20_000
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from csametric.training.environment import describe_environment
-from csametric.training.precision import choose_precision
+from csametric.runs.environment import describe_environment
+from csametric.runs.precision import choose_precision
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bench.measure import write_results
 from csametric.cli.tables import print_table
-from csametric.data.photos import PhotoSettings, open_photo_patches
+from csametric.data.photo_patches import PhotoSettings, open_photo_patches
 
 
 def main() -> None:

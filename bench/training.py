@@ -14,11 +14,12 @@ import torch
 from bench.measure import interleaved, ratio, write_results
 from csametric.cli.tables import print_table
 from csametric.data.sampling import PairBatch
+from csametric.inference.patches import build_descriptor
 from csametric.losses.hardnet import hardnet_loss
-from csametric.training.descriptors import batch_loss, build_model
-from csametric.training.experiment import DescriptorSettings
+from csametric.runs.experiment import DescriptorSettings
+from csametric.runs.precision import Precision, choose_precision
+from csametric.training.descriptor_task import batch_loss
 from csametric.training.memory import keep_freed_memory
-from csametric.training.precision import Precision, choose_precision
 
 CPU = torch.device("cpu")
 
@@ -35,7 +36,7 @@ def training_step(model: torch.nn.Module, batch: PairBatch, precision: Precision
 
 def contenders(attention: str, batch: PairBatch, chosen: Precision) -> dict[str, Callable[[], None]]:
     """The same network, in plain fp32 NCHW and as the loop trains it."""
-    model = build_model(DescriptorSettings(attention=attention))  # type: ignore[arg-type]
+    model = build_descriptor(DescriptorSettings(attention=attention))  # type: ignore[arg-type]
     plain = copy.deepcopy(model).to(memory_format=torch.contiguous_format)
     return {
         "plain": training_step(plain, batch, Precision("fp32", "asked for")),

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from csametric.evaluation.reid import evaluate_distances, evaluate_reid
     from csametric.evaluation.rerank import k_reciprocal_distances
     from csametric.evaluation.verification import fpr95
-    from csametric.inference import load
+    from csametric.inference.bundle import Bundle
+    from csametric.inference.load import load
     from csametric.losses.hardnet import hardnet_loss
     from csametric.losses.ralnet import ral_loss
     from csametric.models.l2net import L2Net
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = [
     "PCB",
+    "Bundle",
     "CompressedSelfAttention",
     "L2Net",
     "SelfAttention",
@@ -47,7 +49,8 @@ _ROOMS = {
     "evaluate_reid": "evaluation.reid",
     "k_reciprocal_distances": "evaluation.rerank",
     "fpr95": "evaluation.verification",
-    "load": "inference",
+    "Bundle": "inference.bundle",
+    "load": "inference.load",
 }
 
 

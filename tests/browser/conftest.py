@@ -9,7 +9,7 @@ import pytest
 import uvicorn
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
-from csametric.inference import ImageEmbedder
+from csametric.inference.images import ImageEmbedder
 from csametric.web.server import make_app
 from tests.web.tiny import embedder, picture
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import expect
 
-from csametric.report.explorer import LayerView, encode_view
+from csametric.visualization.explorer import LayerView, encode_view
 from tests.web.tiny import HEIGHT, WIDTH, file_of, picture
 
 EXPLORER = "document.getElementById('explorer').explorer"

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from csametric import load
-from csametric.cli.attention_figures import attended_queries
-from csametric.cli.reid_reports import report_reid
+from csametric.reports.attention_report import attended_queries
+from csametric.reports.reid_report import report_reid
 from csametric.reproduction.comparison import fill
 from csametric.reproduction.execution import carry_out
 from csametric.reproduction.output import write_report
 from csametric.reproduction.paper import TABLES
-from csametric.reproduction.runs import make_plan
+from csametric.reproduction.plan import make_plan
 from csametric.training import loop
 from tests.data import people
 from tests.training import tiny_reid

@@ -6,10 +6,11 @@ import pytest
 import torch
 
 from csametric import L2Net
-from csametric.bundle import ExportError
 from csametric.files import write_text
-from csametric.training import checkpoint, loop
-from csametric.training.experiment import BrownExperiment, to_json
+from csametric.inference.bundle import ExportError
+from csametric.runs.experiment import BrownExperiment, to_json
+from csametric.runs.folder import EXPERIMENT, SCORES, WEIGHTS, read_scores, save_weights
+from csametric.training import loop
 from tests.data import people
 from tests.training import tiny_reid
 
@@ -32,7 +33,7 @@ def test_a_bundle_can_be_evaluated(work, called_here):
     assert scored.returncode == 0, scored.stderr
     assert sorted((work / "bundle").iterdir()) == files
     assert list((work / "bundle-evaluation").glob("*.json"))
-    assert f"{100 * checkpoint.read_scores(work / 'run')['map_step']:.2f}" in scored.stdout
+    assert f"{100 * read_scores(work / 'run')['map_step']:.2f}" in scored.stdout
     without = called_here("evaluate", "bundle", cwd=work)
     assert without.returncode == 2
     assert "give --data KIND:PATH" in without.stderr
@@ -41,14 +42,14 @@ def test_a_bundle_can_be_evaluated(work, called_here):
 def test_converted_weights_tell_that_nothing_was_measured(tmp_path, called_here):
     torch.manual_seed(0)
     experiment = BrownExperiment(recipe="brown_hardnet")
-    checkpoint.save_weights(tmp_path / "run" / checkpoint.WEIGHTS, L2Net())
-    write_text(tmp_path / "run" / checkpoint.EXPERIMENT, to_json(experiment))
+    save_weights(tmp_path / "run" / WEIGHTS, L2Net())
+    write_text(tmp_path / "run" / EXPERIMENT, to_json(experiment))
     done = called_here("export", "run", "--bundle", "bundle", "--no-onnx", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     card = (tmp_path / "bundle" / "README.md").read_text()
     assert "Nothing was measured" in card
     assert "liberty" not in card
-    assert not (tmp_path / "bundle" / checkpoint.SCORES).exists()
+    assert not (tmp_path / "bundle" / SCORES).exists()
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_mistakes_are_one_sentence_and_status_two(work, called_here, words, mess
 
 
 def test_without_the_packages_of_onnx(work, called_here, monkeypatch):
-    monkeypatch.setattr("csametric.bundle.find_spec", lambda name: None if name == "onnxscript" else object())
+    monkeypatch.setattr("csametric.inference.bundle.find_spec", lambda name: None if name == "onnxscript" else object())
     done = called_here("export", "run", "--bundle", "other", cwd=work)
     assert done.returncode == 2
     assert "model.onnx needs onnxscript; pip install 'csametric[onnx]', or give --no-onnx" in done.stderr
@@ -78,7 +79,7 @@ def test_an_onnx_program_that_differs_is_status_one(work, called_here, monkeypat
     def differ(*_):
         raise ExportError("the ONNX program is 1.0 from the model; give --no-onnx")
 
-    monkeypatch.setattr("csametric.bundle.write_onnx", differ)
+    monkeypatch.setattr("csametric.inference.bundle.write_onnx", differ)
     done = called_here("export", "run", "--bundle", "other", cwd=work)
     assert done.returncode == 1
     assert "1.0 from the model; give --no-onnx" in done.stderr

@@ -8,8 +8,9 @@ import pytest
 from csametric.errors import DivergedError
 from csametric.files import lock_folder
 from csametric.reproduction.paper import TABLES
-from csametric.reproduction.runs import make_plan
-from csametric.training import checkpoint, loop
+from csametric.reproduction.plan import make_plan
+from csametric.runs.folder import read_scores
+from csametric.training import loop
 from tests.data import people
 
 ROWS = ["--row", "PCB", "--row", "PCB + CSA"]
@@ -36,7 +37,7 @@ def test_a_table_with_the_datasets_that_are_there(called_here, root, out):
     with (folder / "table1.csv").open() as file:
         rows = {(row["row"], row["dataset"], row["figure"]): row for row in csv.DictReader(file)}
     ours = rows["PCB + CSA", "Market-1501", "R-1"]["ours"]
-    assert float(ours) == pytest.approx(100 * checkpoint.read_scores(run)["rank1"], abs=1e-3)
+    assert float(ours) == pytest.approx(100 * read_scores(run)["rank1"], abs=1e-3)
     assert rows["PCB + CSA", "CUHK03-NP", "R-1"]["ours"] == ""
     assert rows["PCB + CSA", "CUHK03-NP", "R-1"]["paper"] == "67.2"
     page = (folder / "table1.html").read_text()

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from csametric.data.views import pyramid, sample_patches
+from csametric.data.patch_views import pyramid, sample_patches
 from csametric.matching.keypoints import DetectorSettings, LocalFrames, detect
 from tests.matching.scenes import photograph
 

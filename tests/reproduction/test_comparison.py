@@ -16,10 +16,10 @@ from csametric.reproduction import speed
 from csametric.reproduction.budgets import experiment_for
 from csametric.reproduction.comparison import fill
 from csametric.reproduction.paper import CUHK03, LIBERTY, MARKET, NOTREDAME, TABLES, YOSEMITE
+from csametric.reproduction.plan import HPATCHES_SCORES, Plan, Run
 from csametric.reproduction.rendering import as_csv, as_latex, as_sections, as_text
-from csametric.reproduction.runs import HPATCHES_SCORES, Plan, Run
-from csametric.training import checkpoint
-from csametric.training.experiment import to_json
+from csametric.runs.experiment import to_json
+from csametric.runs.folder import ENVIRONMENT, EXPERIMENT, METRICS, write_scores
 
 QUERIES = 200
 FOUND = {"PCB": 100, "PCB + CSA": 150}
@@ -27,11 +27,11 @@ FOUND = {"PCB": 100, "PCB + CSA": 150}
 
 def write_run(folder: Path, recipe: str, data: str, seed: int, scores: dict) -> Run:
     experiment = experiment_for(recipe, data, Path("/data"), seed, "quick")
-    write_text(folder / checkpoint.EXPERIMENT, to_json(experiment))
-    write_text(folder / checkpoint.ENVIRONMENT, json.dumps({"processes": 1, "commit": "abc1234"}))
+    write_text(folder / EXPERIMENT, to_json(experiment))
+    write_text(folder / ENVIRONMENT, json.dumps({"processes": 1, "commit": "abc1234"}))
     row = json.dumps({"step": 1, "loss": 1.0, "images_per_second": experiment.batch_size / 1800}) + "\n"
-    write_text(folder / checkpoint.METRICS, row + row.replace('"step": 1', '"step": 2'))
-    checkpoint.write_scores(folder, scores)
+    write_text(folder / METRICS, row + row.replace('"step": 1', '"step": 2'))
+    write_scores(folder, scores)
     return Run(experiment=experiment, folder=folder)
 
 

@@ -10,17 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from csametric.data.brown import read_brown, read_test_pairs
+from csametric.data.brown import count_brown, read_brown, read_test_pairs
 from csametric.errors import UserError
-from csametric.evaluation.verification import fpr95
+from csametric.evaluation.verification import fpr95, pair_distances
 from csametric.files import write_text
-from csametric.inference import load
+from csametric.inference.load import load
 from csametric.losses.hardnet import hardnet_loss
 from csametric.models.l2net import unit_length
 from csametric.recipes import find_recipe
-from csametric.training import checkpoint, loop
-from csametric.training.brown_pairs import brown_fpr95, count_brown
-from csametric.training.experiment import override
+from csametric.runs.experiment import override
+from csametric.runs.folder import ENVIRONMENT, WEIGHTS, read_commits, read_environment, read_metrics, read_scores, read_weights
+from csametric.training import loop
+from csametric.training.checkpoint import save_checkpoint
 from tests.data.brown_folder import write_subset
 from tests.training.gathering import problem
 
@@ -42,34 +43,34 @@ def experiment(root: Path, *settings: str):
 
 def test_trains_on_one_and_is_tested_on_the_others(brown, tmp_path, cache):
     loop.train(experiment(brown, "data.train=notredame"), tmp_path / "run", cache)
-    scores = checkpoint.read_scores(tmp_path / "run")["fpr95"]
+    scores = read_scores(tmp_path / "run")["fpr95"]
     assert list(scores) == ["liberty", "yosemite"]
     settings = experiment(brown, "data.train=notredame").data
-    assert checkpoint.read_environment(tmp_path / "run")["data"] == count_brown(settings)
+    assert read_environment(tmp_path / "run")["data"] == count_brown(settings)
     assert all(0 <= rate < 0.9 for rate in scores.values())
-    assert len(checkpoint.read_metrics(tmp_path / "run")) == 12
+    assert len(read_metrics(tmp_path / "run")) == 12
     assert load(tmp_path / "run").embed(np.zeros((3, 32, 32), np.uint8)).shape == (3, 128)
 
 
 def test_a_run_stopped_and_taken_up_again_ends_with_the_same_weights(brown, tmp_path, cache, monkeypatch):
     whole = experiment(brown)
     loop.train(whole, tmp_path / "whole", cache)
-    real = checkpoint.save_checkpoint
+    real = save_checkpoint
 
     def killed(folder, step, *rest):
         real(folder, step, *rest)
         if step == 6:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "save_checkpoint", killed)
+    monkeypatch.setattr(loop, "save_checkpoint", killed)
     with pytest.raises(KeyboardInterrupt):
         loop.train(whole, tmp_path / "halved", cache)
     monkeypatch.undo()
-    earlier = checkpoint.read_environment(tmp_path / "halved") | {"commit": "abc1234"}
-    write_text(tmp_path / "halved" / checkpoint.ENVIRONMENT, json.dumps(earlier))
+    earlier = read_environment(tmp_path / "halved") | {"commit": "abc1234"}
+    write_text(tmp_path / "halved" / ENVIRONMENT, json.dumps(earlier))
     loop.train(whole, tmp_path / "halved", cache)
-    assert checkpoint.read_commits(tmp_path / "halved") == ["abc1234", *checkpoint.read_commits(tmp_path / "whole")]
-    one, other = (checkpoint.read_weights(tmp_path / name / checkpoint.WEIGHTS) for name in ("whole", "halved"))
+    assert read_commits(tmp_path / "halved") == ["abc1234", *read_commits(tmp_path / "whole")]
+    one, other = (read_weights(tmp_path / name / WEIGHTS) for name in ("whole", "halved"))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
@@ -82,7 +83,8 @@ def test_the_rate_is_that_of_the_pairs_one_by_one(brown, cache):
         return flat / np.linalg.norm(flat, axis=1, keepdims=True)
 
     distances = [np.linalg.norm(np.subtract(*describe(subset.patches[pair]))) for pair in pairs.patches]
-    assert brown_fpr95(describe, subset, pairs) == fpr95(distances, pairs.is_match)
+    found = fpr95(pair_distances(describe, subset.patches, pairs.patches), pairs.is_match)
+    assert found == fpr95(distances, pairs.is_match)
 
 
 @pytest.mark.parametrize(

@@ -14,10 +14,11 @@ import pytest
 import torch
 
 from csametric.data.sampling import pair_batch
+from csametric.inference.patches import build_descriptor
 from csametric.recipes import find_recipe
-from csametric.training.descriptors import LOSSES, batch_loss, build_model
+from csametric.runs.precision import Precision
+from csametric.training.descriptor_task import LOSSES, batch_loss
 from csametric.training.optimizer import descriptor_optimizer, linear_decay, scale_learning_rates
-from csametric.training.precision import Precision
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses.json"
 STEPS = 6
@@ -48,7 +49,7 @@ def losses(recipe: str) -> list[float]:
     torch.manual_seed(0)
     torch.set_default_dtype(torch.float64)  # also for the initial weights
     try:
-        model = build_model(experiment.model)
+        model = build_descriptor(experiment.model)
     finally:
         torch.set_default_dtype(torch.float32)
     optimizer = descriptor_optimizer(model, experiment.optimizer)

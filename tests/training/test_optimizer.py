@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from csametric import PCB, L2Net
-from csametric.training.experiment import DescriptorOptimizer, ReidOptimizer
+from csametric.runs.experiment import DescriptorOptimizer, ReidOptimizer
 from csametric.training.optimizer import descriptor_optimizer, linear_decay, reid_optimizer, scale_learning_rates, scheduled
 
 SETTINGS = DescriptorOptimizer(lr=10, attention_lr=0.5, alpha_lr=0.25)

@@ -17,11 +17,14 @@ from safetensors.torch import load_file
 from csametric import load
 from csametric.data.datasets import read_dataset
 from csametric.errors import UserError
+from csametric.inference.images import build_model
 from csametric.recipes import find_recipe
-from csametric.training import checkpoint, loop
-from csametric.training.experiment import override
+from csametric.runs.experiment import override
+from csametric.runs.folder import from_json, read_environment, read_metrics, read_scores
+from csametric.training import loop
 from csametric.training.machine import join_processes
-from csametric.training.reid import build_model, embed_records, train_only_parts
+from csametric.training.reid_scoring import embed_records
+from csametric.training.reid_task import train_only_parts
 from tests.data import people
 from tests.training import tiny_reid
 from tests.training.killing import kill_after
@@ -45,7 +48,7 @@ def finished(tmp_path_factory, market) -> Path:
 def test_every_layout_trains_to_rank_one_of_nine_tenths(tmp_path, layout):
     kind, write = people.LAYOUTS[layout]
     loop.train(tiny_reid.experiment(kind, write(tmp_path / "set")), tmp_path / "run")
-    scores = checkpoint.read_scores(tmp_path / "run")
+    scores = read_scores(tmp_path / "run")
     assert scores["rank1"] >= 0.9
     assert scores["queries"] == 16
     assert scores["queries_without_match"] == []
@@ -53,12 +56,12 @@ def test_every_layout_trains_to_rank_one_of_nine_tenths(tmp_path, layout):
 
 
 def test_the_run_tells_its_data_and_alphas(finished):
-    environment = checkpoint.read_environment(finished)
+    environment = read_environment(finished)
     assert environment["data"].items() >= {"train": 64, "identities": 8}.items()
-    rows = checkpoint.read_metrics(finished)
+    rows = read_metrics(finished)
     assert {"loss", "alpha1", "alpha2", "alpha3", "images_per_second"} <= set(rows[0])
     assert rows[-1]["loss"] < rows[0]["loss"]
-    lists = checkpoint.read_scores(finished)["ranked"]
+    lists = read_scores(finished)["ranked"]
     assert len(lists) == 8
     assert all(len(each["gallery"]) == len(each["right"]) == 10 for each in lists)
 
@@ -82,7 +85,7 @@ def test_two_processes_train_and_score_as_one_would(tmp_path, market):
     words = ["tests.training.tiny_reid", str(folder), "market1501", str(market), "batch_size=8", "epochs=2"]
     done = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    scores = checkpoint.read_scores(folder)
+    scores = read_scores(folder)
     model = load(folder)
     dataset = read_dataset("market1501", market)
     features = [model.embed([record.path for record in split]) for split in (dataset.query, dataset.gallery)]
@@ -152,7 +155,7 @@ def test_triplets_label_smoothing_and_erasing_train(tmp_path, market):
         "evaluate_every=1",
     ]
     loop.train(tiny_reid.experiment("market1501", market, *settings, *schedule), tmp_path / "run")
-    evaluated = [row["step"] for row in checkpoint.read_metrics(tmp_path / "run") if "rank1" in row]
+    evaluated = [row["step"] for row in read_metrics(tmp_path / "run") if "rank1" in row]
     assert evaluated == [4, 8]
     assert load(tmp_path / "run").embed(np.zeros((1, 48, 16, 3), np.uint8)).shape == (1, 3 * 32)
 
@@ -262,7 +265,7 @@ def test_people_of_one_camera_are_refused_before_training(tmp_path):
     with pytest.raises(UserError, match=r"no query has a match in the gallery; .*camera_filter=false"):
         loop.train(tiny_reid.experiment("market1501", root), tmp_path / "run")
     loop.train(tiny_reid.experiment("market1501", root, "data.camera_filter=false", "epochs=1"), tmp_path / "run")
-    assert checkpoint.read_scores(tmp_path / "run")["camera_filter"] is False
+    assert read_scores(tmp_path / "run")["camera_filter"] is False
 
 
 def test_a_cold_start_of_refined_parts_is_announced(market):
@@ -289,14 +292,14 @@ def test_every_recipe_of_the_paper_has_its_settings():
 def test_settings_travel_through_json_and_words():
     changed = override(find_recipe("pcb_csa"), ["model.stages=2,3", "model.refined=True", "model.alpha=0.5"])
     assert (changed.model.stages, changed.model.refined, changed.model.alpha) == ((2, 3), True, 0.5)
-    assert checkpoint.from_json(json.dumps(json.loads(loop.to_json(changed)))) == changed
+    assert from_json(json.dumps(json.loads(loop.to_json(changed)))) == changed
 
 
 def test_looking_at_the_attention_changes_nothing_and_is_logged(finished, tmp_path, market):
     loop.train(tiny_reid.experiment("market1501", market, "attention_every=5"), tmp_path / "run")
     plain, seen = (load_file(folder / "weights.safetensors") for folder in (finished, tmp_path / "run"))
     assert all(torch.equal(plain[name], seen[name]) for name in plain)
-    rows = checkpoint.read_metrics(tmp_path / "run")
+    rows = read_metrics(tmp_path / "run")
     looked = [row for row in rows if "attention1_entropy" in row]
     assert [row["step"] for row in looked] == [*range(5, len(rows), 5), len(rows)]
     last = looked[-1]

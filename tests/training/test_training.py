@@ -16,13 +16,25 @@ from safetensors.torch import load_file, save_file
 
 from csametric import load
 from csametric.errors import UserError
+from csametric.inference.patches import build_descriptor
 from csametric.models.weights import read_state
 from csametric.recipes import find_recipe
-from csametric.training import checkpoint, descriptors, loop
-from csametric.training.experiment import override
+from csametric.runs.experiment import override
+from csametric.runs.folder import (
+    CHECKPOINT,
+    keep_metrics_until,
+    read_environment,
+    read_experiment,
+    read_metrics,
+    read_scores,
+    read_weights,
+    save_weights,
+)
+from csametric.runs.precision import choose_precision
+from csametric.training import descriptor_task, loop
+from csametric.training.checkpoint import load_checkpoint, save_checkpoint
 from csametric.training.memory import keep_freed_memory
 from csametric.training.optimizer import descriptor_optimizer
-from csametric.training.precision import choose_precision
 from tests.training import tiny
 from tests.training.killing import kill_after
 
@@ -51,7 +63,7 @@ def test_a_run_folder_is_complete(finished):
         "tensorboard",
         "weights.safetensors",
     }
-    rows = checkpoint.read_metrics(finished)
+    rows = read_metrics(finished)
     assert [row["step"] for row in rows] == list(range(1, 13))
     assert {row["step"] for row in rows if "fpr95" in row} == {5, 10, 12}
     assert all(np.isfinite(row["loss"]) and "alpha" in row for row in rows)
@@ -64,7 +76,7 @@ def test_a_run_folder_is_complete(finished):
 
 
 def test_training_moves_the_attention(finished):
-    assert checkpoint.read_metrics(finished)[-1]["alpha"] != 0
+    assert read_metrics(finished)[-1]["alpha"] != 0
 
 
 def test_a_finished_run_is_left_alone(finished, photo_folder, cache):
@@ -86,7 +98,7 @@ def test_killed_anywhere_and_resumed_the_weights_are_bit_identical(finished, tmp
     whole, resumed = load_file(finished / "weights.safetensors"), load_file(folder / "weights.safetensors")
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    losses = [[row["loss"] for row in checkpoint.read_metrics(each)] for each in (finished, folder)]
+    losses = [[row["loss"] for row in read_metrics(each)] for each in (finished, folder)]
     assert losses[0] == losses[1]
     scores = [(each / "scores.json").read_text() for each in (finished, folder)]
     assert scores[0] == scores[1]
@@ -94,8 +106,8 @@ def test_killed_anywhere_and_resumed_the_weights_are_bit_identical(finished, tmp
 
 def test_a_torn_last_line_of_metrics_is_dropped(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2}\n{"step": 2, "loss": 1}\n{"step": 3, "lo')
-    checkpoint.keep_metrics_until(tmp_path, 1)
-    assert checkpoint.read_metrics(tmp_path) == [{"step": 1, "loss": 2}]
+    keep_metrics_until(tmp_path, 1)
+    assert read_metrics(tmp_path) == [{"step": 1, "loss": 2}]
 
 
 def test_another_experiment_in_the_folder_is_refused(finished, photo_folder, cache):
@@ -125,7 +137,7 @@ def test_changed_photographs_are_noticed(tmp_path, photo_folder, finished):
 def test_another_number_of_processes_is_refused(tmp_path, finished, photo_folder, cache):
     folder = shutil.copytree(finished, tmp_path / "run")
     (folder / "scores.json").unlink()
-    environment = checkpoint.read_environment(folder) | {"processes": 2}
+    environment = read_environment(folder) | {"processes": 2}
     (folder / "environment.json").write_text(json.dumps(environment))
     with pytest.raises(UserError, match="began with 2 processes and has 1 now; go on with torchrun --nproc-per-node 2"):
         loop.train(tiny.experiment(photo_folder), folder, cache)
@@ -135,13 +147,13 @@ def test_another_number_of_processes_is_refused(tmp_path, finished, photo_folder
 def test_damaged_files_are_named(tmp_path, finished, name):
     folder = shutil.copytree(finished, tmp_path / "run")
     (folder / name).write_text("{broken\n")
-    model = descriptors.build_model(checkpoint.read_experiment(finished).model)
-    optimizer = descriptor_optimizer(model, checkpoint.read_experiment(finished).optimizer)
+    model = build_descriptor(read_experiment(finished).model)
+    optimizer = descriptor_optimizer(model, read_experiment(finished).optimizer)
     readers = {
-        "experiment.json": checkpoint.read_experiment,
-        "metrics.jsonl": checkpoint.read_metrics,
-        "scores.json": checkpoint.read_scores,
-        "state/checkpoint.pt": lambda folder: checkpoint.load_checkpoint(folder, model, optimizer),
+        "experiment.json": read_experiment,
+        "metrics.jsonl": read_metrics,
+        "scores.json": read_scores,
+        "state/checkpoint.pt": lambda folder: load_checkpoint(folder, model, optimizer),
     }
     with pytest.raises(UserError, match=rf"{name} is damaged.*remove"):
         readers[name](folder)
@@ -154,7 +166,7 @@ def test_two_processes_train_and_score_once(tmp_path, photo_folder, cache):
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "scores.json").is_file()
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["processes"] == 2
-    assert [row["step"] for row in checkpoint.read_metrics(tmp_path / "run")] == [1, 2, 3]
+    assert [row["step"] for row in read_metrics(tmp_path / "run")] == [1, 2, 3]
 
 
 def test_a_folder_of_other_things_is_refused(tmp_path, photo_folder, cache):
@@ -165,33 +177,33 @@ def test_a_folder_of_other_things_is_refused(tmp_path, photo_folder, cache):
 
 
 def test_divergence_names_step_and_batch_and_keeps_the_checkpoint(tmp_path, photo_folder, cache, monkeypatch):
-    real = descriptors.batch_loss
+    real = descriptor_task.batch_loss
     calls = []
 
     def breaks_at_step_five(*arguments):
         calls.append(1)
         return real(*arguments) * (float("nan") if len(calls) == 6 else 1)
 
-    monkeypatch.setattr(descriptors, "batch_loss", breaks_at_step_five)
+    monkeypatch.setattr(descriptor_task, "batch_loss", breaks_at_step_five)
     with pytest.raises(
         UserError, match=r"diverged at step 5: the gradient of .* \(batch of 16 keypoints .* lower optimizer.lr"
     ):
         loop.train(tiny.experiment(photo_folder), tmp_path / "run", cache)
-    model = descriptors.build_model(tiny.experiment(photo_folder).model)
+    model = build_descriptor(tiny.experiment(photo_folder).model)
     optimizer = descriptor_optimizer(model, tiny.experiment(photo_folder).optimizer)
-    assert checkpoint.load_checkpoint(tmp_path / "run", model, optimizer) == 4
+    assert load_checkpoint(tmp_path / "run", model, optimizer) == 4
 
 
 def test_a_flipped_bit_in_a_checkpoint_is_found(tmp_path, photo_folder):
-    model = descriptors.build_model(tiny.experiment(photo_folder).model)
+    model = build_descriptor(tiny.experiment(photo_folder).model)
     optimizer = descriptor_optimizer(model, tiny.experiment(photo_folder).optimizer)
-    checkpoint.save_checkpoint(tmp_path, 4, model, optimizer)
-    path = tmp_path / checkpoint.CHECKPOINT
+    save_checkpoint(tmp_path, 4, model, optimizer)
+    path = tmp_path / CHECKPOINT
     whole = path.read_bytes()
     for place in np.linspace(len(whole) // 4, 3 * len(whole) // 4, 9).astype(int):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
         with pytest.raises(UserError, match=r"checkpoint.pt is damaged"):
-            checkpoint.load_checkpoint(tmp_path, model, optimizer)
+            load_checkpoint(tmp_path, model, optimizer)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1j])
@@ -201,27 +213,27 @@ def test_weights_that_are_no_finite_real_numbers_are_refused(tmp_path, value):
     torch.save(tensors, tmp_path / "weights.pth")
     words = r"is damaged \(layer.weight holds (NaN or infinite|complex) numbers\)"
     with pytest.raises(UserError, match=words):
-        checkpoint.read_weights(tmp_path / "weights.safetensors")
+        read_weights(tmp_path / "weights.safetensors")
     for name in ("weights.safetensors", "weights.pth"):
         with pytest.raises(UserError, match=words):
             read_state(tmp_path / name)
 
 
 def test_a_full_disk_while_training_keeps_the_checkpoint(tmp_path, photo_folder, cache, monkeypatch):
-    real = checkpoint.save_checkpoint
+    real = save_checkpoint
 
     def full_at_six(folder, step, *rest):
         if step == 6:
             monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
         real(folder, step, *rest)
 
-    monkeypatch.setattr(checkpoint, "save_checkpoint", full_at_six)
+    monkeypatch.setattr(loop, "save_checkpoint", full_at_six)
     folder = tmp_path / "run"
     with pytest.raises(UserError, match="is full; free some room and give the same command again"):
         loop.train(tiny.experiment(photo_folder), folder, cache)
     monkeypatch.undo()
-    model = descriptors.build_model(tiny.experiment(photo_folder).model)
-    assert checkpoint.load_checkpoint(folder, model, descriptor_optimizer(model, tiny.experiment(photo_folder).optimizer)) == 4
+    model = build_descriptor(tiny.experiment(photo_folder).model)
+    assert load_checkpoint(folder, model, descriptor_optimizer(model, tiny.experiment(photo_folder).optimizer)) == 4
     assert not [path for path in folder.rglob(".*") if path.is_file()]
 
 
@@ -251,7 +263,7 @@ def test_loading_what_is_no_finished_run(tmp_path, finished):
     (tmp_path / "experiment.json").write_text((finished / "experiment.json").read_text())
     with pytest.raises(UserError, match="the run is not finished"):
         load(tmp_path)
-    checkpoint.save_weights(tmp_path / "weights.safetensors", torch.nn.Linear(2, 2))
+    save_weights(tmp_path / "weights.safetensors", torch.nn.Linear(2, 2))
     with pytest.raises(UserError, match="does not fit the model"):
         load(tmp_path)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import torch
 
 from csametric.recipes import find_recipe
-from csametric.training.experiment import Experiment, override
+from csametric.runs.experiment import Experiment, override
 
 SETTINGS = [
     "steps=12",

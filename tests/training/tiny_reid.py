@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from csametric.recipes import find_recipe
-from csametric.training.experiment import Experiment, override
+from csametric.runs.experiment import Experiment, override
 
 SETTINGS = [
     "precision=fp32",
@@ -31,20 +31,20 @@ def experiment(kind: str, path: Path, *settings: str) -> Experiment:
 
 
 def main() -> None:
-    from csametric.training import loop, reid
+    from csametric.training import loop, reid_scoring
 
     torch.set_num_threads(2)
     folder, kind, path, *settings = sys.argv[1:]
     small = os.environ.get("CSAMETRIC_TEST_EMBED_BATCH")
     if small:
-        reid.EMBED_BATCH = int(small)
-        keep_gallery_features(Path(folder), reid)
+        reid_scoring.EMBED_BATCH = int(small)
+        keep_gallery_features(Path(folder), reid_scoring)
     loop.train(experiment(kind, Path(path), *settings), Path(folder))
 
 
-def keep_gallery_features(folder: Path, reid: ModuleType) -> None:
+def keep_gallery_features(folder: Path, scoring: ModuleType) -> None:
     """Save what the scores are computed from, as the main process has it."""
-    embed = reid.embed_records
+    embed = scoring.embed_records
 
     def embed_and_save(model, records, height, width, machine, flip=False):
         features = embed(model, records, height, width, machine, flip)
@@ -52,7 +52,7 @@ def keep_gallery_features(folder: Path, reid: ModuleType) -> None:
             np.save(folder / "features.npy", features)
         return features
 
-    reid.embed_records = embed_and_save
+    scoring.embed_records = embed_and_save
 
 
 if __name__ == "__main__":

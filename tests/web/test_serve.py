@@ -10,7 +10,6 @@ import time
 import numpy as np
 import pytest
 
-from csametric import inference
 from csametric.cli import serve as command
 from csametric.errors import UserError
 from tests.web.tiny import embedder, file_of, picture
@@ -18,7 +17,7 @@ from tests.web.tiny import embedder, file_of, picture
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setattr(inference, "load", lambda folder: embedder())
+    monkeypatch.setattr("csametric.inference.load.load", lambda folder: embedder())
     return tmp_path / "tiny"
 
 
@@ -41,7 +40,7 @@ def test_a_wrong_host_is_explained(run, host, words):
 
 
 def test_a_run_without_the_attention_is_refused_before_listening(run, monkeypatch):
-    monkeypatch.setattr(inference, "load", lambda folder: embedder(attention=None))
+    monkeypatch.setattr("csametric.inference.load.load", lambda folder: embedder(attention=None))
     monkeypatch.setattr(command, "_listen", lambda *where: pytest.fail("listened"))
     with pytest.raises(UserError, match="no compressed self-attention"):
         command.serve(run)

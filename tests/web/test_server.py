@@ -17,7 +17,7 @@ from starlette.testclient import TestClient
 from csametric.errors import UserError
 from csametric.web import server
 from csametric.web.server import make_app, read_picture
-from tests.report.test_explorer import decoded
+from tests.visualization.test_explorer import decoded
 from tests.web.tiny import HEIGHT, WIDTH, embedder, file_of, picture
 
 SITE = "http://127.0.0.1:8765"

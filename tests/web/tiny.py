@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from csametric import PCB
-from csametric.inference import ImageEmbedder
+from csametric.inference.images import ImageEmbedder
 from tests.training.tiny_reid import experiment
 
 HEIGHT, WIDTH = 96, 32

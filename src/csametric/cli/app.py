@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from csametric.cli import attend, bench, datasets, demo, export, hpatches, matching, reproduce, runs, serve, system
+from csametric.cli import attend, bench, datasets, demo, export, hpatches, match, reproduce, runs, serve, system
 from csametric.errors import UserError, explaining_full_disk
 from csametric.files import printable
 
@@ -26,7 +26,7 @@ app.command()(datasets.embed)
 app.add_typer(datasets.app, name="data")
 app.command()(attend.attend)
 app.command()(reproduce.reproduce)
-app.command()(matching.match)
+app.command()(match.match)
 app.add_typer(hpatches.app, name="hpatches")
 app.command()(serve.serve)
 app.command()(runs.convert)

@@ -31,12 +31,12 @@ def attend(
 
     Example: csametric attend runs/pcb_csa query/0001_c1s1_001051_00.jpg --at 0.2,0.5 --at 0.8,0.4
     """
-    from csametric.cli import attention_figures as drawing
     from csametric.cli.tables import print_table
     from csametric.data.decoding import UnreadableImageError, decode_colours
     from csametric.data.listing import list_images
     from csametric.errors import UserError
-    from csametric.inference import load
+    from csametric.inference.load import load
+    from csametric.reports import attention_report as drawing
 
     if out.suffix not in (".png", ".pdf", ".svg", ".html"):
         raise UserError(f"--out {out} is no .png, .pdf, .svg or .html; choose one")

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from csametric.data.inspection import Inspection
     from csametric.data.records import ReidDataset
-    from csametric.inference import ImageEmbedder
+    from csametric.inference.images import ImageEmbedder
 
 app = typer.Typer(help="Look at datasets.", no_args_is_help=True)
 SHOWN = 10
@@ -37,7 +37,7 @@ def check(
     from csametric.cli.tables import print_table
     from csametric.data.datasets import read_dataset
     from csametric.data.inspection import inspect
-    from csametric.training.progress import data_progress
+    from csametric.progress import data_progress
 
     found = read_dataset(*split_data(dataset))
     with data_progress(True, "reading", "files") as progress:
@@ -79,7 +79,8 @@ def embed(
         raise UserError(f"--out {out} is neither .npy nor .parquet; choose one")
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; name one that holds images")
-    from csametric.inference import ImageEmbedder, load
+    from csametric.inference.images import ImageEmbedder
+    from csametric.inference.load import load
 
     model = load(run)
     if not isinstance(model, ImageEmbedder):
@@ -101,8 +102,8 @@ def _embed_files(model: "ImageEmbedder", files: list[Path], flip: bool) -> tuple
     from csametric.data.loading import in_batches, made_ahead
     from csametric.data.transforms import read_image
     from csametric.errors import UserError
-    from csametric.training.progress import counted
-    from csametric.training.reid import EMBED_BATCH
+    from csametric.inference.images import EMBED_BATCH
+    from csametric.progress import counted
 
     height, width = model.experiment.data.height, model.experiment.data.width
 
@@ -154,9 +155,9 @@ def _print_problems(inspection: "Inspection") -> None:
 def _save_sheet(dataset: "ReidDataset", inspection: "Inspection", out: Path) -> None:
     import numpy as np
 
-    from csametric.cli.attention_figures import save_figure
     from csametric.data.transforms import read_image
-    from csametric.report.figures import contact_sheet
+    from csametric.reports.attention_report import save_figure
+    from csametric.visualization.figures import contact_sheet
 
     records = [record for record in (*dataset.train, *dataset.query) if str(record.path) not in inspection.unreadable]
     if not records:

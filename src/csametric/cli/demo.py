@@ -28,10 +28,10 @@ def demo(
     """
     from accelerate import PartialState
 
-    from csametric.cli.reports import report_runs
     from csametric.cli.tables import print_scores
     from csametric.recipes import find_recipe
-    from csametric.training.experiment import override
+    from csametric.reports.photo_report import report_runs
+    from csametric.runs.experiment import override
     from csametric.training.loop import train
 
     arms = dict([*ARMS.items(), *([EXTRA_ARMS[extra]] if extra else [])])

@@ -17,9 +17,9 @@ def export(
 
     Example: csametric export runs/pcb_csa --bundle pcb_csa_market
     """
-    from csametric.bundle import write_bundle
     from csametric.cli.runs import scores_table
-    from csametric.training.checkpoint import ENVIRONMENT
+    from csametric.inference.bundle import write_bundle
+    from csametric.runs.folder import ENVIRONMENT
 
     was_trained_here = (run / ENVIRONMENT).is_file()
     write_bundle(run, bundle, scores_table(run) if was_trained_here else None, onnx=not no_onnx)

@@ -10,7 +10,7 @@ import typer
 if TYPE_CHECKING:
     from csametric.reproduction.comparison import FilledTable
     from csametric.reproduction.paper import PaperTable
-    from csametric.reproduction.runs import Plan, Run
+    from csametric.reproduction.plan import Plan, Run
 
 Target = Literal[
     "table1", "table2", "table3", "table4", "table5", "table6", "table7", "table8",
@@ -61,7 +61,7 @@ def reproduce(
     """
     from csametric.errors import UserError
     from csametric.reproduction.execution import stand_alone
-    from csametric.reproduction.runs import make_plan
+    from csametric.reproduction.plan import make_plan
 
     if target in DIAGRAMS:
         _draw_diagrams([target], out)
@@ -112,7 +112,7 @@ def _chosen(target: str, tables: "list[PaperTable]", labels: list[str] | None) -
 
 def _root(data_root: Path | None, tables: "list[PaperTable]") -> Path:
     from csametric.errors import UserError
-    from csametric.reproduction.runs import data_of
+    from csametric.reproduction.plan import data_of
 
     if data_root is None and not any(data_of(table) for table in tables):
         return Path()
@@ -141,8 +141,8 @@ def _collect(folders: list[Path], plan: "Plan", dry_run: bool) -> "list[Run]":
 def _print_plan(tables: "list[PaperTable]", plan: "Plan", found: "list[Run]", out: Path) -> None:
     """What would run, and how long it takes, but for what is found elsewhere."""
     from csametric.cli.tables import print_table
+    from csametric.progress import counted
     from csametric.reproduction.estimate import Work, pace_of, work_left
-    from csametric.training.progress import counted
 
     rows, total = [], 0.0
     runs = [run for run in plan.runs.values() if any(run in plan.for_table(table) for table in tables)]
@@ -272,9 +272,9 @@ def _measure_speed(plan: "Plan", out: Path) -> None:
 
 def _draw_attention(plan: "Plan", out: Path) -> tuple[str, str] | None:
     """Figure 5 from the first finished run of PCB + CSA: its data URI and caption; None where there is none."""
-    from csametric.cli.attention_figures import figure_5, save_figure
-    from csametric.report.figures import data_uri
+    from csametric.reports.attention_report import figure_5, save_figure
     from csametric.reproduction.paper import FIGURE5
+    from csametric.visualization.figures import data_uri
 
     run = next((run for run in plan.for_table(FIGURE5) if run.is_finished), None)
     if run is None:
@@ -289,7 +289,7 @@ def _draw_attention(plan: "Plan", out: Path) -> tuple[str, str] | None:
 
 def _draw_diagrams(names: Sequence[str], out: Path) -> None:
     from csametric.files import write_atomically
-    from csametric.report import diagrams
+    from csametric.reproduction import diagrams
 
     for name in names:
         drawn = diagrams.svg(diagrams.DIAGRAMS[name]())
@@ -299,7 +299,7 @@ def _draw_diagrams(names: Sequence[str], out: Path) -> None:
 
 def _write_report(target: str, filled: "list[FilledTable]", plan: "Plan", pictures: list[tuple[str, str]], out: Path) -> None:
     from csametric.reproduction.output import write_report
-    from csametric.training.environment import describe_environment
+    from csametric.runs.environment import describe_environment
     from csametric.training.machine import join_processes
 
     machine = join_processes()

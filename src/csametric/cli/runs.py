@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from csametric.inference import ImageEmbedder
-    from csametric.report.page import Table
-    from csametric.training.experiment import Experiment
+    from csametric.inference.images import ImageEmbedder
+    from csametric.runs.experiment import Experiment
+    from csametric.visualization.page import Table
 
 RUNS = Path("runs")
 
@@ -41,7 +41,7 @@ def train(
     from accelerate import PartialState
 
     from csametric.cli.tables import print_scores
-    from csametric.training.experiment import override
+    from csametric.runs.experiment import override
     from csametric.training.loop import train as train_experiment
 
     experiment, assignments = _chosen(recipe, data)
@@ -56,7 +56,7 @@ def train(
 def _chosen(recipe: str, data: str | None) -> "tuple[Experiment, list[str]]":
     """The experiment of a recipe, for a descriptor on Brown its brown_ twin, and what --data sets."""
     from csametric.recipes import find_recipe
-    from csametric.training.experiment import DescriptorExperiment, PatchExperiment
+    from csametric.runs.experiment import DescriptorExperiment, PatchExperiment
 
     experiment = find_recipe(recipe)
     if data is None:
@@ -68,10 +68,10 @@ def _chosen(recipe: str, data: str | None) -> "tuple[Experiment, list[str]]":
 
 def report_run(experiment: "Experiment", folder: Path) -> "Table":
     """Write the report of a finished run, and return its table of scores."""
-    from csametric.cli.brown_reports import report_brown
-    from csametric.cli.reid_reports import report_reid
-    from csametric.cli.reports import report_runs
-    from csametric.training.experiment import BrownExperiment, DescriptorExperiment, ReidExperiment
+    from csametric.reports.brown_report import report_brown
+    from csametric.reports.photo_report import report_runs
+    from csametric.reports.reid_report import report_reid
+    from csametric.runs.experiment import BrownExperiment, DescriptorExperiment, ReidExperiment
 
     report = {DescriptorExperiment: report_runs, BrownExperiment: report_brown, ReidExperiment: report_reid}[type(experiment)]
     return report(f"Run {folder.name}", {experiment.recipe: folder}, folder / "report.html")
@@ -81,12 +81,12 @@ def scores_table(folder: Path) -> "Table":
     """The scores of a finished run, with the conventions they are of."""
     from dataclasses import replace
 
-    from csametric.cli.brown_reports import EXPLANATION, brown_table
-    from csametric.cli.reid_reports import conventions, reid_table
-    from csametric.cli.reports import EXPLANATION as OF_PHOTOS
-    from csametric.cli.reports import run_scores, score_table
-    from csametric.training.checkpoint import read_experiment, read_scores
-    from csametric.training.experiment import BrownExperiment, ReidExperiment
+    from csametric.reports.brown_report import EXPLANATION, brown_table
+    from csametric.reports.photo_report import EXPLANATION as OF_PHOTOS
+    from csametric.reports.photo_report import run_scores, score_table
+    from csametric.reports.reid_report import conventions, reid_table
+    from csametric.runs.experiment import BrownExperiment, ReidExperiment
+    from csametric.runs.folder import read_experiment, read_scores
 
     experiment, scores = read_experiment(folder), read_scores(folder)
     if isinstance(experiment, ReidExperiment):
@@ -109,15 +109,19 @@ def evaluate(
 
     Example: csametric evaluate runs/pcb_csa --data dukemtmc:/data/DukeMTMC-reID
     """
-    from csametric.cli.descriptor_evaluation import evaluate_descriptor
+    from csametric.cli.tables import print_table
     from csametric.errors import UserError
-    from csametric.inference import PatchEmbedder, load
+    from csametric.inference.load import load
+    from csametric.inference.patches import PatchEmbedder
+    from csametric.reports.descriptor_evaluation import evaluate_descriptor
 
     model = load(run)
     if isinstance(model, PatchEmbedder):
         if rerank or flip or no_camera_filter:
             raise UserError("--rerank, --flip and --no-camera-filter are for people; descriptors are evaluated in one way")
-        evaluate_descriptor(run, model, data)
+        evaluation = evaluate_descriptor(run, model, data)
+        print(evaluation.note, end="\n" if evaluation.note else "")
+        print_table(evaluation.title, evaluation.table.header, evaluation.table.rows)
     else:
         _evaluate_reid(run, model, data, rerank, flip, not no_camera_filter)
 
@@ -128,14 +132,14 @@ def _evaluate_reid(run: Path, model: "ImageEmbedder", data: str | None, rerank: 
 
     import numpy as np
 
-    from csametric.cli.attention_figures import save_figure
     from csametric.cli.datasets import split_data
-    from csametric.cli.reid_reports import conventions, ranked_picture, reid_table
     from csametric.cli.tables import print_table
     from csametric.data.datasets import read_dataset
     from csametric.files import write_text
+    from csametric.reports.attention_report import save_figure
+    from csametric.reports.reid_report import conventions, ranked_picture, reid_table
     from csametric.training.machine import join_processes
-    from csametric.training.reid import score_dataset
+    from csametric.training.reid_scoring import score_dataset
 
     trained = model.experiment.data
     kind, path = split_data(data) if data else (trained.kind, trained.path)
@@ -162,7 +166,7 @@ def _evaluate_reid(run: Path, model: "ImageEmbedder", data: str | None, rerank: 
 
 def _evaluation_folder(run: Path) -> Path:
     """In the run; beside a bundle, which is handed on as it is."""
-    from csametric.training.checkpoint import BUNDLED_WEIGHTS, weights_of
+    from csametric.runs.folder import BUNDLED_WEIGHTS, weights_of
 
     is_bundle = weights_of(run).name == BUNDLED_WEIGHTS
     return run.resolve().with_name(f"{run.resolve().name}-evaluation") if is_bundle else run / "evaluation"
@@ -193,15 +197,15 @@ def convert(
     """
     from csametric.errors import UserError
     from csametric.files import replace_folder, write_text
+    from csametric.inference.patches import build_descriptor
     from csametric.models.weights import from_hardnet, load_strictly, read_state
-    from csametric.training.checkpoint import EXPERIMENT, WEIGHTS, save_weights
-    from csametric.training.descriptors import build_model
-    from csametric.training.experiment import BrownExperiment, to_json
+    from csametric.runs.experiment import BrownExperiment, to_json
+    from csametric.runs.folder import EXPERIMENT, WEIGHTS, save_weights
 
     if run.exists():
         raise UserError(f"{run} is already there; name another folder")
     experiment = BrownExperiment(recipe="brown_hardnet")
-    model = build_model(experiment.model)
+    model = build_descriptor(experiment.model)
     load_strictly(model, from_hardnet(read_state(checkpoint)), checkpoint)
     with replace_folder(run) as new:
         save_weights(new / WEIGHTS, model)
@@ -222,7 +226,7 @@ def recipes() -> None:
 
 def patch_assignments(data: str) -> list[str]:
     """What --data sets for a descriptor: photos:FOLDER or brown:ROOT."""
-    from csametric.cli.descriptor_evaluation import folder_of
+    from csametric.reports.descriptor_evaluation import folder_of
 
     kind, path = folder_of(data, ("photos", "brown"))
     return [f"data.{'root' if kind == 'brown' else 'folder'}={path}"]

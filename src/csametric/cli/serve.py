@@ -53,7 +53,7 @@ def _application(run: Path, image: Path | None, host: str) -> "ASGIApp":
     import numpy as np
 
     from csametric.errors import UserError
-    from csametric.inference import load
+    from csametric.inference.load import load
     from csametric.web.server import make_app, read_picture
 
     if image is not None and not image.is_file():

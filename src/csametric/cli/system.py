@@ -11,8 +11,8 @@ def doctor() -> None:
 
     from csametric.attention.dispatch import choose_path
     from csametric.cli.tables import print_table
-    from csametric.training.environment import describe_environment
-    from csametric.training.precision import choose_precision
+    from csametric.runs.environment import describe_environment
+    from csametric.runs.precision import choose_precision
 
     device = Accelerator().device
     path = choose_path("auto", torch.empty(0, 1, 1, 1, device=device), maps=32)

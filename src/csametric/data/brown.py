@@ -7,10 +7,12 @@ first) and m50_100000_100000_0.txt (a line a pair: patch, point, 0, patch, point
 Legend: P patches, M pairs, S = 32 the side of a patch.
 """
 
+import functools
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -69,6 +71,9 @@ class LabelledPairs:
 
     patches: NDArray
     is_match: NDArray
+
+
+Tests = Mapping[str, tuple[BrownSubset, LabelledPairs]]
 
 
 def read_brown(
@@ -187,3 +192,48 @@ def _apart(sheet: NDArray, side: int) -> NDArray:
     """(16 S, 16 S) -> (256, S, S), row by row."""
     across = len(sheet) // side
     return np.ascontiguousarray(sheet.reshape(across, side, across, side).swapaxes(1, 2)).reshape(-1, side, side)
+
+
+def brown_root(settings: BrownSettings) -> Path:
+    """The folder of the subsets.
+
+    Raises:
+        UserError: none is named, or it is not there.
+    """
+    if not settings.root:
+        raise UserError("there is no dataset to train on; give --data brown:ROOT, the folder of liberty, notredame, yosemite")
+    root = Path(settings.root).expanduser()
+    if not root.is_dir():
+        raise UserError(f"there is no folder {root}; name the one that holds liberty, notredame and yosemite")
+    if (root / "info.txt").is_file():
+        raise UserError(f"{root} is a subset; name the folder above, {root.parent}")
+    return root
+
+
+def open_brown_tests(settings: BrownSettings, names: list[str], cache: Path | None, progress: Progress) -> Tests:
+    """Of the named subsets those that are there, with their test pairs.
+
+    Raises:
+        UserError: none is there, or one cannot be read.
+    """
+    root = brown_root(settings)
+    present = [name for name in names if (root / name).is_dir()]
+    if not present:
+        raise UserError(f"{root} holds none of {', '.join(names)} to test on; unpack one there")
+    subsets = {name: read_brown(root / name, settings.resampling, cache, progress) for name in present}
+    return {name: (subset, read_test_pairs(root / name, subset.points)) for name, subset in subsets.items()}
+
+
+@functools.cache
+def count_brown(settings: BrownSettings) -> dict[str, Any]:
+    """What environment.json of a run with these settings says of its data, from the subsets' lists alone; each is read once.
+
+    Raises:
+        UserError: a list is missing or damaged.
+    """
+    root = brown_root(settings)
+    tests = [root / name for name in SUBSETS if name != settings.train and (root / name).is_dir()]
+    return {
+        "train": len(read_points(root / settings.train)),
+        "tests": {folder.name: len(read_test_pairs(folder, read_points(folder)).is_match) for folder in tests},
+    }

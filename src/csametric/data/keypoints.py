@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from csametric.data.views import pyramid, sample_patches, upright_corners
+from csametric.data.patch_views import pyramid, sample_patches, upright_corners
 
 SUPPORT = 12.0
 CONTRAST_THRESHOLD = 0.04

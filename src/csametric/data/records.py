@@ -1,5 +1,7 @@
 """What a re-identification dataset is: images with an identity and a camera, split into train, query and gallery."""
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,3 +91,9 @@ def queries_without_match(dataset: ReidDataset, camera_filter: bool) -> list[Rec
 def number_identities(records: Sequence[Record]) -> dict[int, int]:
     """Identity -> class from 0 on, in the order of the identities: the same in every process."""
     return {identity: number for number, identity in enumerate(sorted({record.identity for record in records}))}
+
+
+def data_digest(records: Sequence[Record]) -> str:
+    """Sixteen hexadecimal digits of the names, identities and cameras of images."""
+    images = [(record.path.name, record.identity, record.camera) for record in records]
+    return hashlib.sha256(json.dumps(images).encode()).hexdigest()[:16]

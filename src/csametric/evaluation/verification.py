@@ -1,7 +1,14 @@
 """Patch verification: is a pair a match? FPR95 and the curve it is a point of."""
 
+from collections.abc import Callable
+
 import numpy as np
+import torch
 from numpy.typing import ArrayLike, NDArray
+
+from csametric.distances import paired_distances
+
+DESCRIBE_AT_ONCE = 8192  # patches
 
 
 def fpr95(distances: ArrayLike, is_match: ArrayLike) -> float:
@@ -42,3 +49,17 @@ def _split(distances: ArrayLike, is_match: ArrayLike) -> tuple[NDArray, NDArray]
     if is_match_N.all() or not is_match_N.any():
         raise ValueError("matches and non-matches are both needed")
     return distances_N[is_match_N], distances_N[~is_match_N]
+
+
+def pair_distances(describe: Callable[[NDArray], NDArray], patches: NDArray, pairs_M2: NDArray) -> NDArray:
+    """Euclidean distances of pairs of patches, float32 (M,); every patch is described once.
+
+    Args:
+        describe: uint8 (K, 32, 32) -> (K, D) of unit length.
+        patches: uint8 (P, 32, 32), may be memory-mapped.
+        pairs_M2: numbers of patches.
+    """
+    used, places_2M = np.unique(pairs_M2.T, return_inverse=True)
+    parts = [describe(patches[used[start : start + DESCRIBE_AT_ONCE]]) for start in range(0, len(used), DESCRIBE_AT_ONCE)]
+    first, second = np.concatenate(parts)[places_2M.reshape(2, -1)]
+    return paired_distances(torch.from_numpy(first), torch.from_numpy(second)).numpy()

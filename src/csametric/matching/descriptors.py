@@ -8,9 +8,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from csametric.data.views import pyramid, sample_patches
+from csametric.data.patch_views import pyramid, sample_patches
 from csametric.errors import UserError
-from csametric.inference import PatchEmbedder, load
+from csametric.inference.load import load
+from csametric.inference.patches import PatchEmbedder
 from csametric.matching.keypoints import LocalFrames
 from csametric.models.sift import normalize_sift, sift_descriptors
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from csametric.data.decoding import UnreadableImageError
 from csametric.data.listing import SUFFIXES, list_images
-from csametric.data.photos import read_photo
+from csametric.data.photo_patches import read_photo
 from csametric.errors import UserError
 from csametric.matching.descriptors import Descriptor
 from csametric.matching.geometry import LEAST_AGREEING, Geometry, Model, agreeing_by_chance, estimate_geometry

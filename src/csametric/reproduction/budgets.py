@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Literal
 
 from csametric.recipes import find_recipe
-from csametric.recipes.reid import lite
-from csametric.training.experiment import BrownExperiment, DescriptorOptimizer, Experiment, ReidExperiment, override
+from csametric.recipes.reid_recipes import lite
+from csametric.runs.experiment import BrownExperiment, DescriptorOptimizer, Experiment, ReidExperiment, override
 
 Budget = Literal["full", "quick", "tiny"]
 MEANINGS = {

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from csametric.errors import BusyError, UserError
 from csametric.files import lock_folder, replace_folder
 from csametric.reproduction.execution import is_trained_on_data_of
-from csametric.reproduction.runs import Run, settings_digest
-from csametric.training import checkpoint
+from csametric.reproduction.plan import Run, settings_digest
+from csametric.runs.folder import EXPERIMENT, SCORES, WEIGHTS, read_environment, read_experiment
 
 
 class Collected(NamedTuple):
@@ -28,11 +28,11 @@ def collect(folders: Sequence[Path], runs: Sequence[Run], copy: bool = True) -> 
     Raises:
         UserError: one of the folders is not there.
     """
-    wanted = {settings_digest(run.experiment): run for run in runs if not (run.folder / checkpoint.SCORES).is_file()}
+    wanted = {settings_digest(run.experiment): run for run in runs if not (run.folder / SCORES).is_file()}
     found, passed_over = [], []
     for folder in _finished_runs(folders):
         try:
-            digest = settings_digest(checkpoint.read_experiment(folder))
+            digest = settings_digest(read_experiment(folder))
             if digest in wanted:
                 _check(folder, wanted[digest])
                 if copy:
@@ -49,15 +49,15 @@ def _finished_runs(folders: Sequence[Path]) -> Iterator[Path]:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"there is no folder {folder} to collect runs from; correct the path")
-        for path in sorted(folder.rglob(checkpoint.EXPERIMENT)):
-            is_whole = (path.parent / checkpoint.SCORES).is_file() and (path.parent / checkpoint.WEIGHTS).is_file()
+        for path in sorted(folder.rglob(EXPERIMENT)):
+            is_whole = (path.parent / SCORES).is_file() and (path.parent / WEIGHTS).is_file()
             if is_whole and not path.parent.name.startswith("."):
                 yield path.parent
 
 
 def _check(folder: Path, run: Run) -> None:
     """See that a run of the same settings was trained as this one would be."""
-    processes = checkpoint.read_environment(folder).get("processes", 1)
+    processes = read_environment(folder).get("processes", 1)
     if processes != 1:
         raise UserError(f"it was trained by {processes} processes together, with batches {processes} times as large")
     if not is_trained_on_data_of(folder, run.experiment):

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from csametric.evaluation.bootstrap import Interval, fpr95_differences, interval, mean_differences
 from csametric.reproduction.paper import MEAN, Column, Metric, PaperTable, Row
 from csametric.reproduction.places import HPATCHES
-from csametric.reproduction.runs import HPATCHES_SCORES, Plan, Run, seconds_trained
-from csametric.training import checkpoint
+from csametric.reproduction.plan import HPATCHES_SCORES, Plan, Run, seconds_trained
+from csametric.runs.folder import read_commits, read_each_score, read_scores
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,7 +77,7 @@ def fill(table: PaperTable, plan: Plan, notes: Sequence[str] = ()) -> FilledTabl
         table=table,
         cells=cells,
         notes=notes,
-        commits=sorted({commit for run in runs for commit in checkpoint.read_commits(run.folder)}),
+        commits=sorted({commit for run in runs for commit in read_commits(run.folder)}),
         seconds=sum(seconds_trained(run.folder) for run in runs),
     )
 
@@ -114,7 +114,7 @@ def _figures(runs: Mapping[int, Run], column: Column) -> dict[int, float]:
 
 def figure_of(run: Run, metric: Metric) -> float | None:
     """A figure of a finished run as its files have it; None for a task that could not be scored."""
-    values: Any = checkpoint.read_scores(run.folder)
+    values: Any = read_scores(run.folder)
     if metric[0] == HPATCHES:
         path = run.folder / HPATCHES_SCORES
         values = {HPATCHES: json.loads(path.read_text()) if path.is_file() else {}}
@@ -129,7 +129,7 @@ def _resampled(ours: Sequence[Run], theirs: Sequence[Run], metric: Metric) -> ND
     """Runs of the same seeds in the same order; None where there are none."""
     if not ours or metric[0] == HPATCHES:
         return None
-    ours_S, theirs_S = ([checkpoint.read_each_score(run.folder) for run in runs] for runs in (ours, theirs))
+    ours_S, theirs_S = ([read_each_score(run.folder) for run in runs] for runs in (ours, theirs))
     if metric[0] == "fpr95":
         distances, is_match = f"distances_{metric[1]}", f"is_match_{metric[1]}"
         return fpr95_differences(

@@ -9,16 +9,19 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from csametric.data.brown import count_brown
 from csametric.data.datasets import read_dataset
 from csametric.data.sampling import PairBatch, image_steps_per_epoch
 from csametric.files import write_text
+from csametric.inference.images import embed_images
+from csametric.inference.patches import build_descriptor, embedder
 from csametric.models.pcb import PCB
-from csametric.reproduction.runs import Run
-from csametric.training import descriptors, reid
-from csametric.training.brown_pairs import count_brown
-from csametric.training.experiment import BrownExperiment, Experiment, ReidExperiment
+from csametric.reproduction.plan import Run
+from csametric.runs.experiment import BrownExperiment, Experiment, ReidExperiment
+from csametric.training.descriptor_task import LOSSES, batch_loss
 from csametric.training.machine import Machine, join_processes
 from csametric.training.optimizer import descriptor_optimizer
+from csametric.training.reid_task import ReidTask
 
 PROBE_IMAGES = 8
 ROUNDS = 2
@@ -87,7 +90,7 @@ def _measure_reid(run: Run, machine: Machine) -> Pace:
     assert isinstance(experiment, ReidExperiment)
     batch_size = min(PROBE_IMAGES, experiment.batch_size)
     small = replace(experiment, batch_size=batch_size, model=replace(experiment.model, pretrained="none"))
-    task = reid.ReidTask(small, machine, read_dataset(experiment.data.kind, experiment.data.path))
+    task = ReidTask(small, machine, read_dataset(experiment.data.kind, experiment.data.path))
     model = task.build_model().to(machine.device)
     optimizer, batch = task.build_optimizer(model), task.batch(0)
 
@@ -98,7 +101,7 @@ def _measure_reid(run: Run, machine: Machine) -> Pace:
 
     def score() -> None:
         assert isinstance(model, PCB)
-        reid.embed_images(model, batch.images, machine.device, machine.precision)
+        embed_images(model, batch.images, machine.device, machine.precision)
 
     return Pace(_seconds(step) / batch_size, _seconds(score) / batch_size)
 
@@ -106,14 +109,14 @@ def _measure_reid(run: Run, machine: Machine) -> Pace:
 def _measure_brown(run: Run, machine: Machine) -> Pace:
     experiment = run.experiment
     assert isinstance(experiment, BrownExperiment)
-    model = descriptors.build_model(experiment.model).to(machine.device)
+    model = build_descriptor(experiment.model).to(machine.device)
     optimizer = descriptor_optimizer(model, experiment.optimizer)
     patches = np.random.default_rng(0).integers(0, 256, (2, experiment.batch_size, 32, 32), np.uint8)
     batch = PairBatch(patches=patches, identities=np.arange(experiment.batch_size))
-    describe = descriptors.embedder(model, machine.device, machine.precision)
+    describe = embedder(model, machine.device, machine.precision)
 
     def step() -> None:
-        descriptors.batch_loss(model, batch, descriptors.LOSSES[experiment.loss], machine.device, machine.precision).backward()
+        batch_loss(model, batch, LOSSES[experiment.loss], machine.device, machine.precision).backward()
         optimizer.step()
         optimizer.zero_grad()
 

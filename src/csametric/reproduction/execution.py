@@ -9,19 +9,33 @@ from pathlib import Path
 
 import torch
 
+from csametric.data.brown import count_brown
 from csametric.data.datasets import dataset_root, read_dataset
 from csametric.data.hpatches import PAIRS, RETRIEVAL_FILES, VERIFICATION_FILES, find_task_file, splits
+from csametric.data.records import data_digest
 from csametric.errors import BusyError, FullDiskError, UserError
 from csametric.files import lock_folder, write_text
-from csametric.inference import ImageEmbedder, PatchEmbedder, load
+from csametric.inference.images import ImageEmbedder
+from csametric.inference.load import load
+from csametric.inference.patches import PatchEmbedder
+from csametric.reports.hpatches_scores import describe_release, score_split
 from csametric.reproduction.budgets import Budget
-from csametric.reproduction.runs import HPATCHES_SCORES, Run, settings_digest
-from csametric.training import checkpoint, loop
-from csametric.training.brown_pairs import count_brown
-from csametric.training.experiment import BrownExperiment, Experiment, ReidExperiment, to_json
-from csametric.training.hpatches import describe_release, score_split
+from csametric.reproduction.plan import HPATCHES_SCORES, Run, settings_digest
+from csametric.runs.experiment import BrownExperiment, Experiment, ReidExperiment, to_json
+from csametric.runs.folder import (
+    EACH_SCORE,
+    EXPERIMENT,
+    SCORES,
+    read_each_score,
+    read_environment,
+    read_experiment,
+    read_metrics,
+    read_scores,
+    write_scores,
+)
+from csametric.training import loop
 from csametric.training.machine import join_processes
-from csametric.training.reid import data_digest, score_dataset
+from csametric.training.reid_scoring import score_dataset
 
 REPORT = "report.html"
 TINY_PAIRS = 1000
@@ -59,7 +73,7 @@ def carry_out(runs: Sequence[Run], budget: Budget, report: Callable[[Run], objec
 def _carry_out(run: Run, budget: Budget, report: Callable[[Run], object]) -> None:
     with lock_folder(run.folder):
         _adopt(run)
-    if not (run.folder / checkpoint.SCORES).is_file():
+    if not (run.folder / SCORES).is_file():
         loop.train(run.experiment, run.folder)
     with lock_folder(run.folder):
         if not _is_scored_here(run):
@@ -72,15 +86,15 @@ def _carry_out(run: Run, budget: Budget, report: Callable[[Run], object]) -> Non
 
 def _adopt(run: Run) -> None:
     """Have a run that is there say where its data lie now, and one that is not finished which settings it goes on with."""
-    if not (run.folder / checkpoint.EXPERIMENT).is_file():
+    if not (run.folder / EXPERIMENT).is_file():
         return
-    present = checkpoint.read_experiment(run.folder)
+    present = read_experiment(run.folder)
     if settings_digest(present) != settings_digest(run.experiment):
         return
-    is_finished = (run.folder / checkpoint.SCORES).is_file()
+    is_finished = (run.folder / SCORES).is_file()
     wanted = with_data_of(present, run.experiment) if is_finished else run.experiment
     if wanted != present:
-        write_text(run.folder / checkpoint.EXPERIMENT, to_json(wanted))
+        write_text(run.folder / EXPERIMENT, to_json(wanted))
 
 
 def with_data_of(experiment: Experiment, other: Experiment) -> Experiment:
@@ -98,8 +112,8 @@ def _is_scored_here(run: Run) -> bool:
     Raises:
         UserError: it was trained on other images than those that are here, or a file is missing or damaged.
     """
-    checkpoint.read_metrics(run.folder)
-    scores, each = checkpoint.read_scores(run.folder), checkpoint.read_each_score(run.folder)
+    read_metrics(run.folder)
+    scores, each = read_scores(run.folder), read_each_score(run.folder)
     if not is_trained_on_data_of(run.folder, run.experiment):
         raise UserError(f"{run.folder} was trained on other images than are here now; remove it, or give another --out")
     if not isinstance(run.experiment, ReidExperiment):
@@ -116,7 +130,7 @@ def is_trained_on_data_of(folder: Path, experiment: Experiment) -> bool:
     Raises:
         UserError: environment.json is missing or damaged, or the data are.
     """
-    trained_on = checkpoint.read_environment(folder).get("data", {})
+    trained_on = read_environment(folder).get("data", {})
     if isinstance(experiment, ReidExperiment):
         return trained_on.get("digest") == _digests(experiment.data.kind, experiment.data.path)[0]
     assert isinstance(experiment, BrownExperiment)
@@ -138,10 +152,10 @@ def score_again(run: Run) -> None:
     """
     model, experiment = load(run.folder), run.experiment
     if not isinstance(model, ImageEmbedder) or not isinstance(experiment, ReidExperiment):
-        raise UserError(f"{run.folder} has no {checkpoint.EACH_SCORE}; remove the folder and it is trained again")
+        raise UserError(f"{run.folder} has no {EACH_SCORE}; remove the folder and it is trained again")
     dataset = read_dataset(experiment.data.kind, experiment.data.path)
     machine = join_processes(experiment.precision)
-    checkpoint.write_scores(run.folder, score_dataset(model.model, dataset, experiment.data, machine))
+    write_scores(run.folder, score_dataset(model.model, dataset, experiment.data, machine))
 
 
 def _is_scored_on(release: Path, scores: Path) -> bool:

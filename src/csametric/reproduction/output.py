@@ -5,16 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from csametric.files import write_text
-from csametric.report import figures
-from csametric.report.page import Section, Table, render
 from csametric.reproduction.budgets import MEANINGS
 from csametric.reproduction.comparison import FilledTable, figure_of, fill
 from csametric.reproduction.paper import Column, PaperTable
 from csametric.reproduction.places import HPATCHES
+from csametric.reproduction.plan import Plan, Run, data_of, seconds_trained
 from csametric.reproduction.rendering import as_csv, as_latex, as_sections, as_text, title_of
-from csametric.reproduction.runs import Plan, Run, data_of, seconds_trained
 from csametric.reproduction.speed import fill_speed
-from csametric.training.checkpoint import read_commits, read_environment
+from csametric.runs.folder import read_commits, read_environment
+from csametric.visualization import figures
+from csametric.visualization.page import Section, Table, render
 
 SPEED = "speed"
 EXPLANATION = (

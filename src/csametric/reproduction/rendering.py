@@ -8,9 +8,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table as TextTable
 
-from csametric.report.page import Section, Table
 from csametric.reproduction.comparison import Cell, FilledTable
 from csametric.reproduction.paper import Column, PaperTable, Row
+from csametric.visualization.page import Section, Table
 
 WIDTH, WIDEST = 220, 10_000  # characters of a line of words, and of a table
 MARKS = {"paper": "", "cited": "cited", "ours": "ours"}

@@ -8,17 +8,17 @@ from typing import Any, Self
 from torch.utils.tensorboard import SummaryWriter
 
 from csametric.files import write_text
-from csametric.training import checkpoint
-from csametric.training.looking import Look
+from csametric.runs.folder import ENVIRONMENT, METRICS, keep_metrics_until
+from csametric.training.attention_log import Look
 
 
 class RunLog:
     """A context that writes rows of metrics after step `first`; what a killed run wrote beyond it is dropped."""
 
     def __init__(self, folder: Path, first: int, environment: dict[str, Any]) -> None:
-        write_text(folder / checkpoint.ENVIRONMENT, json.dumps(environment, indent=1))
-        checkpoint.keep_metrics_until(folder, first)
-        self.lines = (folder / checkpoint.METRICS).open("a")
+        write_text(folder / ENVIRONMENT, json.dumps(environment, indent=1))
+        keep_metrics_until(folder, first)
+        self.lines = (folder / METRICS).open("a")
         self.tensorboard = SummaryWriter(str(folder / "tensorboard"), purge_step=first + 1)
 
     def write(self, step: int, row: dict[str, float]) -> None:

@@ -11,15 +11,26 @@ from torch import nn
 from csametric.data.loading import made_ahead
 from csametric.errors import DivergedError, explaining_full_disk
 from csametric.files import lock_folder, write_text
-from csametric.training import checkpoint
-from csametric.training.descriptors import open_descriptors
-from csametric.training.environment import describe_environment
-from csametric.training.experiment import BrownExperiment, Experiment, PatchExperiment, ReidExperiment, to_json
+from csametric.progress import data_progress, step_progress
+from csametric.runs.environment import describe_environment
+from csametric.runs.experiment import BrownExperiment, Experiment, PatchExperiment, ReidExperiment, to_json
+from csametric.runs.folder import (
+    EXPERIMENT,
+    SCORES,
+    WEIGHTS,
+    check_data,
+    check_processes,
+    check_run_folder,
+    read_commits,
+    save_weights,
+    write_scores,
+)
+from csametric.training.checkpoint import load_checkpoint, save_checkpoint
+from csametric.training.descriptor_task import open_descriptors
 from csametric.training.log import RunLog
 from csametric.training.machine import Machine, join_processes
 from csametric.training.memory import keep_freed_memory
-from csametric.training.progress import data_progress, step_progress
-from csametric.training.reid import open_reid
+from csametric.training.reid_task import open_reid
 from csametric.training.task import Task
 
 
@@ -28,7 +39,7 @@ def train(experiment: Experiment, folder: Path, cache: Path | None = None) -> No
 
     Args:
         folder: the run's; created, or resumed where it holds this same experiment.
-        cache: where patches are cached, as in `data.photos.open_photo_patches`.
+        cache: where patches are cached, as in `data.photo_patches.open_photo_patches`.
 
     Raises:
         UserError: the folder is another run's, the data cannot be used, the disk is full; `DivergedError`: training diverged;
@@ -38,12 +49,12 @@ def train(experiment: Experiment, folder: Path, cache: Path | None = None) -> No
         keep_freed_memory()
         torch.backends.cudnn.deterministic = True
         machine = join_processes(experiment.precision, some_unused=_some_unused(experiment))
-        checkpoint.check_run_folder(folder, experiment)
+        check_run_folder(folder, experiment)
         task = open_task(experiment, machine, cache)
-        checkpoint.check_data(folder, task.describe_data())
+        check_data(folder, task.describe_data())
         with lock_folder(folder) if machine.is_main else nullcontext():
-            if not (folder / checkpoint.SCORES).exists():
-                checkpoint.check_processes(folder, machine.world_size)
+            if not (folder / SCORES).exists():
+                check_processes(folder, machine.world_size)
                 _train(experiment, task, folder, machine)
         machine.accelerator.wait_for_everyone()
 
@@ -67,15 +78,15 @@ def _train(experiment: Experiment, task: Task, folder: Path, machine: Machine) -
     model = task.build_model()
     optimizer = task.build_optimizer(model)
     if machine.is_main:
-        write_text(folder / checkpoint.EXPERIMENT, to_json(experiment))
-    first = checkpoint.load_checkpoint(folder, model, optimizer)
+        write_text(folder / EXPERIMENT, to_json(experiment))
+    first = load_checkpoint(folder, model, optimizer)
     if first == 0 and machine.is_main:
         task.check_files()
     network, optimizer = machine.accelerator.prepare(model, optimizer)
     environment = describe_environment(machine.device, machine.precision)
     environment |= {"processes": machine.world_size, "data": task.describe_data()}
     if first and machine.is_main:
-        commits = [*checkpoint.read_commits(folder), environment["commit"]]
+        commits = [*read_commits(folder), environment["commit"]]
         environment["commit"] = ", ".join(dict.fromkeys(commits))
     writing = RunLog(folder, first, environment) if machine.is_main else nullcontext()
     announcement = f"{task.announce()}\narithmetic: {machine.precision.name}, {machine.precision.reason}"
@@ -108,15 +119,15 @@ def _train(experiment: Experiment, task: Task, folder: Path, machine: Machine) -
                     log.write_look(done, seen)
                 log.write(done, row)
                 if _due(done, experiment.checkpoint_every, task.steps):
-                    checkpoint.save_checkpoint(folder, done, model, optimizer)
+                    save_checkpoint(folder, done, model, optimizer)
             progress(done, f"loss {row['loss']:.3f}, {rate:.0f} {task.unit}/s")
             started = time.perf_counter()
 
     if machine.is_main:
-        checkpoint.save_weights(folder / checkpoint.WEIGHTS, model)
+        save_weights(folder / WEIGHTS, model)
     scores = task.score(model, machine)
     if machine.is_main:
-        checkpoint.write_scores(folder, scores)
+        write_scores(folder, scores)
 
 
 def _due(done: int, every: int, steps: int) -> bool:

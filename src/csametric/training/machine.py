@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 from torch.distributed.nn.functional import all_gather
 
-from csametric.training.precision import Precision, choose_precision
+from csametric.runs.precision import Precision, autocast, choose_precision
 
 
 @dataclass(frozen=True)
@@ -66,11 +66,6 @@ class Machine:
         padded = np.zeros((most, *rows.shape[1:]), rows.dtype)
         padded[: len(rows)] = rows
         return gather(torch.from_numpy(padded).to(self.device)).cpu().numpy()[:total]
-
-
-def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """bf16 autocast where the precision says so."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=precision.name == "bf16")
 
 
 def gather_with_gradients(rows_ND: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn, optim
 
-from csametric.training.experiment import DescriptorOptimizer, ReidOptimizer
+from csametric.runs.experiment import DescriptorOptimizer, ReidOptimizer
 
 ATTENTION = "attention"
 

@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn, optim
 
-from csametric.training.looking import Look
+from csametric.training.attention_log import Look
 from csametric.training.machine import Machine
 
 

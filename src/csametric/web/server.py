@@ -30,11 +30,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from csametric.data.decoding import Reason, UnreadableImageError, decode_colours
 from csametric.errors import UserError
-from csametric.report.explorer import explorer_assets
-from csametric.web.views import view_of
+from csametric.reports.attention_report import view_of
+from csametric.visualization.explorer import explorer_assets
 
 if TYPE_CHECKING:
-    from csametric.inference import AttendedImage
+    from csametric.inference.attended import AttendedImage
 
 MEBIBYTE = 2**20
 MOST_BYTES = 20 * MEBIBYTE

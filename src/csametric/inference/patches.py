@@ -1,0 +1,93 @@
+"""Grey patches to descriptors: a trained descriptor network with its preprocessing."""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from csametric.attention.recording import recorded_attention
+from csametric.data.keypoints import SUPPORT
+from csametric.data.transforms import resize
+from csametric.errors import UserError
+from csametric.inference.attended import AttendedImage, attended_image
+from csametric.inference.images import to_array
+from csametric.models.l2net import PATCH_SIDE, L2Net, for_inference
+from csametric.runs.experiment import DescriptorExperiment, DescriptorSettings, PatchExperiment
+from csametric.runs.precision import Precision, autocast, choose_precision
+
+EMBED_BATCH = 512
+
+Describe = Callable[[NDArray], NDArray]  # uint8 (K, 32, 32) -> float32 (K, D)
+
+
+def build_descriptor(settings: DescriptorSettings) -> L2Net:
+    """The network these settings describe, in channels_last."""
+    attention = None if settings.attention == "none" else settings.attention
+    model = L2Net(attention, maps=settings.maps, dropout=settings.dropout)
+    return model.to(memory_format=torch.channels_last)
+
+
+def to_network(patches_KSS: NDArray, device: torch.device) -> Tensor:
+    """uint8 (K, S, S) to fp32 (K, 1, S, S) on the device, grey values in [0, 255]."""
+    return torch.from_numpy(np.ascontiguousarray(patches_KSS)).to(device).unsqueeze(1).float()
+
+
+def embedder(model: nn.Module, device: torch.device, precision: Precision) -> Describe:
+    """The model as a function uint8 (K, S, S) -> float32 (K, D), in evaluation mode, a batch at a time."""
+
+    @torch.inference_mode()
+    def describe(patches_KSS: NDArray) -> NDArray:
+        training = model.training
+        model.eval()
+        with autocast(device, precision):
+            batches = [
+                model(to_network(patches_KSS[start : start + EMBED_BATCH], device)).float().cpu()
+                for start in range(0, max(len(patches_KSS), 1), EMBED_BATCH)
+            ]
+        model.train(training)
+        return torch.cat(batches).numpy()
+
+    return describe
+
+
+class PatchEmbedder:
+    """A trained descriptor with the preprocessing it was trained with; made by `load`.
+
+    support: the side of the region it describes over the keypoint's size.
+    """
+
+    def __init__(self, model: L2Net, experiment: PatchExperiment, device: torch.device) -> None:
+        self.model, self.experiment, self.device = model.to(device).eval(), experiment, device
+        self.support = experiment.data.support if isinstance(experiment, DescriptorExperiment) else SUPPORT
+        precision = choose_precision(experiment.precision, device)
+        self.describe = embedder(for_inference(self.model), device, precision)
+
+    def embed(self, images: ArrayLike | Tensor) -> Tensor:
+        """Grey patches (N, 32, 32) or (N, 1, 32, 32) -> unit vectors (N, 128), fp32 on the CPU.
+
+        Whole or floating numbers in any range: each patch is normalised by its own mean and deviation.
+
+        Raises:
+            UserError: another shape.
+        """
+        patches = to_array(images)
+        if patches.ndim == 4 and patches.shape[1] == 1:
+            patches = patches[:, 0]
+        if patches.ndim != 3 or patches.shape[1:] != (PATCH_SIDE, PATCH_SIDE):
+            raise UserError(f"the model embeds grey patches (N, {PATCH_SIDE}, {PATCH_SIDE}), got {patches.shape}")
+        return torch.from_numpy(self.describe(patches))
+
+    @torch.inference_mode()
+    def attend(self, image_HW3: NDArray) -> AttendedImage:
+        """What the network looks at in a patch, given as an RGB image of any size, uint8 (H, W, 3).
+
+        Raises:
+            UserError: the network has no compressed self-attention.
+        """
+        patch = resize(cv2.cvtColor(image_HW3, cv2.COLOR_RGB2GRAY), PATCH_SIDE, PATCH_SIDE)
+        with recorded_attention(self.model) as found:
+            self.model(to_network(np.stack([patch]), self.device))
+        return attended_image(patch, found.values(), ["layer 3"], self.experiment.recipe)

@@ -1,0 +1,61 @@
+"""From runs on Brown / UBC PhotoTour to a table and a report."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from csametric.data.brown import brown_root, read_brown
+from csametric.files import write_text
+from csametric.inference.load import load
+from csametric.inference.patches import PatchEmbedder
+from csametric.reports.attention_report import attends, attention_section, grey_to_colours
+from csametric.reports.sections import settings_sections
+from csametric.runs.experiment import BrownExperiment
+from csametric.runs.folder import read_metrics, read_scores
+from csametric.visualization import figures
+from csametric.visualization.page import Section, Table, render
+
+ATTENDED_PATCHES = 4
+EXPLANATION = (
+    "False positive rate at 95 % recall on the labelled pairs of the subsets that were not trained on, in per cent (lower is "
+    "better; Brown and Lowe 2007). One seed."
+)
+
+
+def brown_table(scores: Mapping[str, Mapping[str, float]]) -> Table:
+    """A column a run, a row a subset, then the mean. Scores in [0, 1] by subset by run."""
+    subsets = list(dict.fromkeys(subset for each in scores.values() for subset in each))
+    rows = [[subset, *(_percent(each.get(subset)) for each in scores.values())] for subset in subsets]
+    rows.append(["mean", *(_percent(sum(each.values()) / len(each)) for each in scores.values())])
+    return Table(header=["FPR95, %", *scores], rows=rows)
+
+
+def report_brown(title: str, runs: Mapping[str, Path], path: Path) -> Table:
+    """Write the report, and return its table of scores."""
+    table = brown_table({label: read_scores(folder)["fpr95"] for label, folder in runs.items()})
+    curves = figures.curves({label: read_metrics(folder) for label, folder in runs.items()}, "pairs of a test subset")
+    caption = "Training loss, and FPR95 on a sample of the first test subset as training goes on"
+    sections = [
+        Section(title="How good are the descriptors?", text=EXPLANATION, table=table),
+        *(_attention_section(label, folder) for label, folder in runs.items() if attends(folder)),
+        Section(title="Training", pictures=[(figures.data_uri(curves), caption)]),
+        *settings_sections(runs),
+    ]
+    write_text(path, render(title, EXPLANATION, sections))
+    return table
+
+
+def _attention_section(label: str, folder: Path) -> Section:
+    """On patches of the subset it was trained on."""
+    model = load(folder)
+    assert isinstance(model, PatchEmbedder)
+    assert isinstance(model.experiment, BrownExperiment)
+    settings = model.experiment.data
+    patches = read_brown(brown_root(settings) / settings.train, settings.resampling).patches
+    chosen = np.linspace(0, len(patches) - 1, ATTENDED_PATCHES).astype(int)
+    return attention_section(label, [model.attend(grey_to_colours(patches[number])) for number in chosen])
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.2f}"

@@ -1,0 +1,132 @@
+"""From run folders to a report: load, look, draw."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from csametric.data.photo_patches import PhotoPatches, PhotoSettings, open_photo_patches
+from csametric.data.stereo import motorcycle, motorcycle_patches
+from csametric.evaluation.descriptor_scores import DescriptorScores, match_stereo, score_descriptor, scores_from_dict
+from csametric.files import write_text
+from csametric.inference.load import load
+from csametric.inference.patches import PatchEmbedder
+from csametric.models.sift import sift_descriptors
+from csametric.reports.attention_report import attends, attention_section, grey_to_colours
+from csametric.reports.sections import settings_sections
+from csametric.runs.experiment import DescriptorExperiment
+from csametric.runs.folder import check_data, read_metrics, read_scores
+from csametric.visualization import figures
+from csametric.visualization.page import Section, Table, render
+
+LEVEL_SCORES = {"fpr95": "FPR95, %", "accuracy": "NN accuracy, %", "average_precision": "matching AP, %"}
+ATTENDED_PATCHES = 6
+EXPLANATION = (
+    "Held-out photographs: each keypoint's upright patch against a view of it at three levels. Among all pairs within a "
+    "photograph, FPR95 is the share of strangers accepted where 95 % of the true pairs are (lower is better); NN accuracy is "
+    "the share of patches whose nearest neighbour is their own, AP the average precision of those matches (higher is better); "
+    "means over photographs. Stereo: mutual nearest neighbours between two real photographs, judged by the true disparity. "
+    "SIFT and RootSIFT see the same patches. One seed: differences of a few tenths are noise."
+)
+
+
+def baseline_scores(patches: PhotoPatches) -> dict[str, DescriptorScores]:
+    """SIFT and RootSIFT on the patches the networks get."""
+    return {
+        "SIFT": score_descriptor(sift_descriptors, patches, motorcycle_patches()),
+        "RootSIFT": score_descriptor(lambda cut: sift_descriptors(cut, root=True), patches, motorcycle_patches()),
+    }
+
+
+def run_scores(folder: Path) -> DescriptorScores:
+    """The scores a finished run wrote."""
+    return scores_from_dict(read_scores(folder))
+
+
+def score_table(scores: Mapping[str, DescriptorScores]) -> Table:
+    """A column a descriptor, a row a score."""
+    levels = next(iter(scores.values())).levels
+    rows = [
+        [f"{level}: {name}", *(f"{100 * getattr(each.levels[level], field):.2f}" for each in scores.values())]
+        for level in levels
+        for field, name in LEVEL_SCORES.items()
+    ]
+    rows.append(["stereo: within 3 px, %", *(f"{100 * each.stereo.precision:.1f}" for each in scores.values())])
+    rows.append(["stereo: correct matches", *(f"{each.stereo.correct:,}" for each in scores.values())])
+    return Table(header=["", *scores], rows=rows)
+
+
+def report_runs(title: str, runs: Mapping[str, Path], path: Path) -> Table:
+    """Write the report, and return its table of scores."""
+    return score_table(write_report(title, runs, path))
+
+
+def write_report(title: str, runs: Mapping[str, Path], path: Path) -> dict[str, DescriptorScores]:
+    """Write one self-contained HTML page about finished runs of the same data, and return the table's scores.
+
+    Args:
+        runs: the run folders by the label they get on the page.
+    """
+    models = {label: _load_descriptor(folder) for label, folder in runs.items()}
+    patches = open_photo_patches(photo_settings(next(iter(models.values()))))
+    for folder in runs.values():
+        check_data(folder, {"train": patches.summary.train, "held_out": patches.summary.held_out})
+    scores = {**baseline_scores(patches), **{label: run_scores(folder) for label, folder in runs.items()}}
+    sections = [
+        _table_section(scores),
+        _curve_section(runs),
+        *(_attention_section(label, models[label], patches) for label, folder in runs.items() if attends(folder)),
+        _match_section(models),
+        *settings_sections(runs),
+    ]
+    subtitle = f"Trained and evaluated on photographs: {patches.summary}."
+    write_text(path, render(title, subtitle, sections))
+    return scores
+
+
+def photo_settings(model: PatchEmbedder) -> PhotoSettings:
+    """The photographs a descriptor was trained on; the bundled ones where it was trained on others' patches."""
+    experiment = model.experiment
+    return experiment.data if isinstance(experiment, DescriptorExperiment) else PhotoSettings()
+
+
+def _load_descriptor(folder: Path) -> PatchEmbedder:
+    model = load(folder)
+    assert isinstance(model, PatchEmbedder)
+    return model
+
+
+def _table_section(scores: Mapping[str, DescriptorScores]) -> Section:
+    return Section(
+        title="How good are the descriptors?",
+        text=EXPLANATION,
+        table=score_table(scores),
+    )
+
+
+def _curve_section(runs: Mapping[str, Path]) -> Section:
+    metrics = {label: read_metrics(folder) for label, folder in runs.items()}
+    caption = "Training loss, and FPR95 on held-out photographs as training goes on"
+    return Section(title="Training", pictures=[(figures.data_uri(figures.curves(metrics)), caption)])
+
+
+def _attention_section(label: str, model: PatchEmbedder, patches: PhotoPatches) -> Section:
+    chosen = np.linspace(0, len(patches.held_out) - 1, ATTENDED_PATCHES + 2).astype(int)[1:-1]
+    return attention_section(label, [model.attend(grey_to_colours(patch)) for patch in patches.held_out[chosen, 0]])
+
+
+def _match_section(models: Mapping[str, PatchEmbedder]) -> Section:
+    pair, stereo = motorcycle(), motorcycle_patches()
+    pictures = []
+    for label, model in models.items():
+        matching = match_stereo(model.describe, stereo)
+        left, right = matching.matches.T
+        figure = figures.matches(
+            pair.left, pair.right, stereo.left_centres[left], stereo.right_centres[right], matching.is_correct
+        )
+        caption = (
+            f"{label}: {matching.correct:,} of {len(left):,} mutual nearest neighbours lie within 3 px of the true "
+            "place; an even sample is drawn"
+        )
+        pictures.append((figures.data_uri(figure), caption))
+    return Section(title="Matches between two real photographs", pictures=pictures)

@@ -1,0 +1,25 @@
+"""Sections that every report has."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from csametric.runs.experiment import without_paths
+from csametric.runs.folder import read_environment, read_experiment
+from csametric.visualization.page import Section, Table
+
+
+def settings_sections(runs: Mapping[str, Path]) -> Sequence[Section]:
+    """The settings of each run, and the machine of the first."""
+    settings = {label: asdict(without_paths(read_experiment(folder))) for label, folder in runs.items()}
+    sections = [_values_section(f"Settings of {label}", values) for label, values in settings.items()]
+    return [*sections, _values_section("Machine", read_environment(next(iter(runs.values()))), "what")]
+
+
+def _values_section(title: str, values: Mapping[str, object], name: str = "setting") -> Section:
+    rows = [[key, _text(value)] for key, value in values.items()]
+    return Section(title=title, table=Table(header=[name, "value"], rows=rows))
+
+
+def _text(value: object) -> str:
+    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)

@@ -1,0 +1,46 @@
+"""Which arithmetic a run uses, and why."""
+
+import os
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any
+import numpy as np
+import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs
+from accelerate.utils import broadcast, gather
+from numpy.typing import NDArray
+from torch import Tensor, distributed, nn
+from torch.distributed.nn.functional import all_gather
+
+from typing import NamedTuple
+
+import torch
+
+_FAST_BF16 = ("amx_bf16", "avx512_bf16", "bf16")
+
+
+class Precision(NamedTuple):
+    """name: "bf16" or "fp32"; reason: why, in words."""
+
+    name: str
+    reason: str
+
+
+def choose_precision(wanted: str, device: torch.device) -> Precision:
+    """For "auto", bf16 on GPUs that have it and on processors with bf16 units (AMX, AVX-512 BF16, Arm BF16)."""
+    if wanted != "auto":
+        return Precision(wanted, "asked for")
+    if device.type == "cuda":
+        fast = torch.cuda.is_bf16_supported(including_emulation=False)
+        return Precision("bf16" if fast else "fp32", f"the GPU {'has' if fast else 'lacks'} bf16 units")
+    if device.type != "cpu":
+        return Precision("fp32", f"bf16 has not been measured on {device.type}")
+    units = [unit for unit in _FAST_BF16 if torch.cpu.get_capabilities().get(unit)]
+    if units:
+        return Precision("bf16", f"the processor has {units[0]}")
+    return Precision("fp32", "the processor has no bf16 units")
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
+    """bf16 autocast where the precision says so."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision.name == "bf16")

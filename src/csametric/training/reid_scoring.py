@@ -1,0 +1,101 @@
+"""Score a re-identification model on query and gallery, shared among the processes."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from csametric.data.datasets import dataset_root
+from csametric.data.loading import in_batches, made_ahead, read_images
+from csametric.data.records import Record, ReidDataset, data_digest
+from csametric.distances import euclidean_distances
+from csametric.evaluation.reid import evaluate_distances, evaluate_reid, nearest_entries
+from csametric.evaluation.rerank import k_reciprocal_distances
+from csametric.inference.images import EMBED_BATCH, embed_images
+from csametric.models.pcb import PCB
+from csametric.progress import counted
+from csametric.runs.experiment import ReidData
+from csametric.training.machine import Machine
+
+RANKED_QUERIES, RANKED_LENGTH = 8, 10
+
+
+def embed_records(
+    model: PCB, records: Sequence[Record], height: int, width: int, machine: Machine, flip: bool = False
+) -> NDArray:
+    """Features of image files, float32 (N, D), shared among the processes in whole batches; all of them get all."""
+    batches = in_batches(records, EMBED_BATCH)
+    each = -(-len(batches) // machine.world_size)
+    own = batches[machine.rank * each : (machine.rank + 1) * each]
+    images = counted(made_ahead(lambda batch: read_images(batch, height, width), own), "embedding", len(own), machine.is_main)
+    features = [embed_images(model, batch, machine.device, machine.precision, flip) for batch in images]
+    rows = np.concatenate(features) if features else np.zeros((0, model.dimensions), np.float32)
+    return machine.gather_rows(rows, len(records))
+
+
+def score_dataset(
+    model: PCB, dataset: ReidDataset, data: ReidData, machine: Machine, flip: bool = False, rerank: bool = False
+) -> dict[str, Any]:
+    """Metrics of a model on query and gallery, and the ranked lists of some queries; arrays aside, ready for JSON.
+
+    Args:
+        data: the size of images, the camera filter, and where the dataset lies.
+    """
+    height, width = data.height, data.width
+    query, gallery = (embed_records(model, split, height, width, machine, flip) for split in (dataset.query, dataset.gallery))
+    camera_filter = filters_cameras(dataset, data)
+    labels = (*_labels(dataset.query), *_labels(dataset.gallery))
+    if rerank:
+        distances = k_reciprocal_distances(query, gallery)
+        metrics = evaluate_distances(distances, *labels, camera_filter=camera_filter)
+    else:
+        metrics = evaluate_reid(query, *labels[:2], gallery, *labels[2:], camera_filter=camera_filter)
+    chosen = np.linspace(0, len(query) - 1, min(RANKED_QUERIES, len(query))).astype(int)
+    shown = (
+        distances[chosen] if rerank else euclidean_distances(torch.from_numpy(query[chosen]), torch.from_numpy(gallery)).numpy()
+    )
+    return {
+        "dataset": dataset.name,
+        "digest": data_digest([*dataset.query, *dataset.gallery]),
+        "camera_filter": camera_filter,
+        "flip": flip,
+        "rerank": rerank,
+        **{f"rank{k}": metrics.rank(k) for k in (1, 5, 10)},
+        **{name: value for name, value in asdict(metrics).items() if name != "cmc"},
+        "ranked": _ranked_lists(
+            [dataset.query[number] for number in chosen],
+            dataset.gallery,
+            shown,
+            camera_filter,
+            dataset_root(data.kind, data.path),
+        ),
+    }
+
+
+def filters_cameras(dataset: ReidDataset, data: ReidData) -> bool:
+    """Whether gallery images of a query's identity and camera are left out: as set, and off where there is one camera only."""
+    return data.camera_filter and dataset.has_several_cameras
+
+
+def _labels(records: Sequence[Record]) -> tuple[list[int], list[int]]:
+    return [record.identity for record in records], [record.camera for record in records]
+
+
+def _ranked_lists(
+    queries: Sequence[Record], gallery: Sequence[Record], distances_QG: NDArray, camera_filter: bool, root: Path
+) -> list[dict[str, Any]]:
+    """The nearest gallery images of queries: paths relative to the dataset, and which show the query's identity."""
+    nearest = nearest_entries(distances_QG, *_labels(queries), *_labels(gallery), RANKED_LENGTH, camera_filter)
+    return [
+        {
+            "query": os.path.relpath(record.path, root),
+            "gallery": [os.path.relpath(gallery[entry].path, root) for entry in entries],
+            "right": [gallery[entry].identity == record.identity for entry in entries],
+        }
+        for record, entries in zip(queries, nearest, strict=True)
+    ]

@@ -1,0 +1,154 @@
+"""Person re-identification as a task of the loop: PCB and RPP, their losses, evaluation on query and gallery."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn, optim
+
+from csametric.data.datasets import read_dataset
+from csametric.data.inspection import unreadable
+from csametric.data.loading import ImageBatch, image_batch, read_images
+from csametric.data.records import ReidDataset, data_digest, number_identities, queries_without_match
+from csametric.data.sampling import identity_batch, image_steps_per_epoch, shuffled_batch
+from csametric.data.transforms import Augmentation
+from csametric.errors import UserError
+from csametric.inference.images import build_pcb, embed_images, to_network
+from csametric.losses.parts import parts_loss
+from csametric.losses.triplet import batch_hard_triplet_loss
+from csametric.models.pcb import PCB
+from csametric.runs.experiment import ReidExperiment
+from csametric.training.attention_log import IMAGES, Look, look
+from csametric.training.machine import Machine
+from csametric.training.optimizer import reid_optimizer, scale_learning_rates, scheduled
+from csametric.training.reid_scoring import filters_cameras, score_dataset
+
+
+def open_reid(experiment: ReidExperiment, machine: Machine) -> "ReidTask":
+    """The task with its dataset read.
+
+    Raises:
+        UserError: a dataset that cannot be used, or too small for a batch.
+    """
+    dataset = read_dataset(experiment.data.kind, experiment.data.path)
+    if not dataset.train:
+        raise UserError(f"{dataset.name} has no images to train on; name one with a train split, or evaluate on this one")
+    task = ReidTask(experiment, machine, dataset)
+    task.batch_numbers(0)
+    unmatched = queries_without_match(dataset, filters_cameras(dataset, experiment.data))
+    if len(unmatched) == len(dataset.query):
+        raise UserError("no query has a match in the gallery; check the identities, or --set data.camera_filter=false")
+    return task
+
+
+class ReidTask:
+    """See `training.task.Task`."""
+
+    unit = "images"
+
+    def __init__(self, experiment: ReidExperiment, machine: Machine, dataset: ReidDataset) -> None:
+        self.experiment, self.dataset = experiment, dataset
+        self.rank, self.world_size = machine.rank, machine.world_size
+        self.numbers = number_identities(dataset.train)
+        self.classes = np.array([self.numbers[record.identity] for record in dataset.train])
+        self.steps_per_epoch = image_steps_per_epoch(len(dataset.train), experiment.batch_size, machine.world_size)
+        self.steps = experiment.epochs * self.steps_per_epoch
+        self.evaluate_every = experiment.evaluate_every * self.steps_per_epoch
+
+    def describe_data(self) -> dict[str, Any]:
+        train = self.dataset.train
+        return {"train": len(train), "identities": len(self.numbers), "digest": data_digest(train)}
+
+    def announce(self) -> str:
+        cold = self.experiment.model.refined and self.experiment.refine_from == 0 and not self.experiment.model.start_from
+        warning = (
+            "\nrefined parts begin without a trained PCB, which is known to collapse; set model.start_from" if cold else ""
+        )
+        return f"{self.dataset}{warning}"
+
+    def check_files(self) -> None:
+        broken = list(unreadable(self.dataset))
+        if broken:
+            data = self.experiment.data
+            others = f" (and {len(broken) - 1} more: csametric data check {data.kind}:{data.path})" if len(broken) > 1 else ""
+            raise UserError(f"{broken[0]}{others}")
+
+    def build_model(self) -> nn.Module:
+        return build_pcb(self.experiment.model, len(self.numbers))
+
+    def build_optimizer(self, model: nn.Module) -> optim.Optimizer:
+        begins = self.experiment.model
+        return reid_optimizer(model, self.experiment.optimizer, begins.pretrained != "none" or begins.start_from != "")
+
+    def begin_step(self, model: nn.Module, optimizer: optim.Optimizer, step: int) -> None:
+        assert isinstance(model, PCB)
+        epoch = step // self.steps_per_epoch
+        scale_learning_rates(
+            optimizer, scheduled(self.experiment.optimizer, step / self.steps_per_epoch, self.experiment.epochs)
+        )
+        model.refining = epoch >= self.experiment.refine_from
+        if model.refinement is not None:
+            since = epoch - self.experiment.refine_from
+            train_only_parts(model, 0 <= since < self.experiment.freeze_epochs)
+
+    def batch_numbers(self, step: int) -> NDArray:
+        """The training images of a step by their number."""
+        data, size, seed = self.experiment.data, self.experiment.batch_size, self.experiment.seed
+        place = {"rank": self.rank, "world_size": self.world_size}
+        if data.images_per_identity:
+            return identity_batch(
+                self.classes, step, batch_size=size, per_identity=data.images_per_identity, seed=seed, **place
+            )
+        return shuffled_batch(len(self.classes), step, batch_size=size, seed=seed, **place)
+
+    def batch(self, step: int) -> ImageBatch:
+        data, chosen = self.experiment.data, self.batch_numbers(step)
+        return image_batch(
+            [self.dataset.train[number] for number in chosen],
+            self.classes[chosen],
+            height=data.height,
+            width=data.width,
+            augmentation=Augmentation(flip=data.flip, pad=data.pad, erasing=data.erasing),
+            seed=(self.experiment.seed, 2, step, self.rank),
+        )
+
+    def loss(self, network: nn.Module, batch: ImageBatch, machine: Machine) -> Tensor:
+        model = machine.accelerator.unwrap_model(network)
+        settings, ids = self.experiment.loss, torch.from_numpy(batch.classes).to(machine.device)
+        with machine.autocast():
+            out = network(to_network(batch.images, model.backbone.normalization, machine.device))
+        loss = parts_loss(out.logits, out.auxiliary, ids, settings.supervision, settings.label_smoothing, settings.average)
+        if settings.triplet > 0:
+            loss = loss + settings.triplet * batch_hard_triplet_loss(out.features, ids, settings.margin)
+        return loss
+
+    def name_batch(self, batch: ImageBatch) -> str:
+        return f"batch of {len(batch.records)} images, the first {', '.join(r.path.name for r in batch.records[:3])}"
+
+    def watch(self, model: nn.Module) -> dict[str, float]:
+        alphas = [(name, p) for name, p in model.named_parameters() if name.endswith("attention.alpha")]
+        return {f"alpha{number}": alpha.item() for number, (_, alpha) in enumerate(alphas, 1)}
+
+    def curve(self, model: nn.Module, machine: Machine) -> dict[str, float]:
+        if not self.evaluate_every:
+            return {}
+        scores = self.score(model, machine)
+        return {name: scores[name] for name in ("rank1", "map_step", "map_trapezoid")}
+
+    def look(self, model: nn.Module, machine: Machine) -> Look:
+        assert isinstance(model, PCB)
+        chosen = np.linspace(0, len(self.dataset.query) - 1, min(IMAGES, len(self.dataset.query))).astype(int)
+        records = [self.dataset.query[number] for number in chosen]
+        images = read_images(records, self.experiment.data.height, self.experiment.data.width)
+        return look(model, lambda images: embed_images(model, images, machine.device, machine.precision), images)
+
+    def score(self, model: nn.Module, machine: Machine) -> dict[str, Any]:
+        assert isinstance(model, PCB)
+        return score_dataset(model, self.dataset, self.experiment.data, machine)
+
+
+def train_only_parts(model: PCB, only_parts: bool) -> None:
+    """Freeze all but the part classifier, or free everything."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(not only_parts or name.startswith("refinement."))

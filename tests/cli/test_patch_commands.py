@@ -1,0 +1,188 @@
+"""The commands about patches as a user calls them: Brown, HPatches, matching, converted weights."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from csametric.data.hpatches import splits
+from csametric.inference.patches import build_descriptor
+from csametric.recipes import find_recipe
+from tests.data.brown_folder import write_subset
+from tests.data.hpatches_folder import write_sequence, write_tasks
+from tests.matching.scenes import write_homography_sequence, write_pair
+
+TINY = ["pairs_per_epoch=64", "epochs=1", "batch_size=16", "evaluate_every=2"]
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("work")
+    for seed, name in enumerate(("liberty", "notredame")):
+        write_subset(folder / "brown" / name, points=40, pairs=80, seed=seed)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(work):
+    """HardNet's checkpoint as its authors save it, made into a run."""
+    torch.manual_seed(0)
+    ours = build_descriptor(find_recipe("hardnet").model).state_dict()
+    renamed = {}
+    for name, tensor in ours.items():
+        part, place, field = name.split(".")
+        renamed[f"features.{int(place) + (9 if part == 'head' else 0)}.{field}"] = tensor
+    torch.save({"state_dict": renamed, "epoch": 9}, work / "hardnet.pth")
+    return work / "converted"
+
+
+def test_weights_from_elsewhere_become_a_run(work, run, called_here):
+    done = called_here("convert", "hardnet.pth", "converted", cwd=work)
+    assert done.returncode == 0, done.stderr
+    again = called_here("convert", "hardnet.pth", "converted", cwd=work)
+    assert again.returncode == 2
+    assert "already there" in again.stderr
+
+
+def test_a_killed_conversion_is_made_again(tmp_path, work, run, called_here, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("csametric.runs.experiment.to_json", killed)
+        called_here("convert", work / "hardnet.pth", "made", cwd=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+    done = called_here("convert", work / "hardnet.pth", "made", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_recipe_on_brown_is_its_brown_twin(work, called_here):
+    words = [word for setting in TINY for word in ("--set", setting)]
+    done = called_here("train", "hardnet_csa", "--data", "brown:brown", *words, cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert "liberty: 120 patches of 40 points (published: 450,092 patches); tested on notredame (80 pairs)" in done.stdout
+    assert (work / "runs" / "brown_hardnet_csa" / "report.html").is_file()
+    done = called_here("evaluate", "runs/brown_hardnet_csa", cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert "notredame" in done.stdout
+    assert "liberty" not in done.stdout
+
+
+def test_a_run_on_photographs_is_tested_on_all_of_brown(work, run, called_here):
+    done = called_here("evaluate", "converted", "--data", "brown:brown", cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert "notredame" in done.stdout
+
+
+@pytest.fixture(scope="module")
+def hpatches(work):
+    names = splits()["a"]
+    for number, name in enumerate(names):
+        write_sequence(work / "hpatches" / name, 3, seed=number)
+    write_tasks(work / "hpatches", "a", names, [3] * 40, 20, 90)
+    return work / "hpatches"
+
+
+def test_hpatches_there_and_back(work, run, hpatches, called_here, monkeypatch):
+    monkeypatch.setattr("csametric.data.hpatches.verification_pairs.__defaults__", (500,))
+    done = called_here("evaluate", "converted", "--data", "hpatches:hpatches", cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert "retrieval (mAP, mean over pools)" in done.stdout
+    extracted = called_here("hpatches", "extract", "converted", "hpatches", "described", cwd=work)
+    assert extracted.returncode == 0, extracted.stderr
+    scored = called_here("hpatches", "score", "described", "--tasks", "hpatches", cwd=work)
+    assert scored.returncode == 0, scored.stderr
+    figures = [[line.split("│")[1:3] for line in each.stdout.splitlines() if "│" in line] for each in (done, scored)]
+    assert figures[0] == figures[1]
+    without = called_here("hpatches", "score", "described", "--tasks", "described", cwd=work)
+    assert "task file missing" in without.stdout
+    wrong = called_here("hpatches", "score", "described", "--tasks", "hpatches", "--split", "full", cwd=work)
+    assert wrong.returncode == 2
+    assert "of split full is not there" in wrong.stderr
+
+
+def test_two_photographs(tmp_path, called_here):
+    write_pair(tmp_path)
+    done = called_here("match", "rootsift", "a.png", "b.png", "--colmap", "out/database.db", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "agree on one homography" in done.stdout
+    told = json.loads((tmp_path / "matches" / "a-b.json").read_text())
+    assert told["inliers"] > 100
+    assert cv2.imread(str(tmp_path / "matches" / "a-b.png")).shape[1] > 1000
+    assert (tmp_path / "out" / "database.db").is_file()
+
+
+def test_a_folder_of_photographs_is_a_graph(tmp_path, called_here):
+    write_pair(tmp_path)
+    cv2.imwrite(str(tmp_path / "even.png"), np.full((100, 100), 90, np.uint8))
+    done = called_here("match", "sift", ".", "--out", "graph", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "skipped: even.png has no keypoints" in done.stdout
+    (row,) = json.loads((tmp_path / "graph" / "graph.json").read_text())["pairs"]
+    assert row["inliers"] > 100
+    (tmp_path / "pairs.txt").write_text("a.png b.png\n")
+    listed = called_here("match", "sift", "pairs.txt", "--out", "listed", "--pictures", cwd=tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    assert (tmp_path / "listed" / "a-b.png").is_file()
+
+
+def test_results_of_equal_stems_are_kept_apart(tmp_path, called_here):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        write_pair(tmp_path / folder)
+    (tmp_path / "pairs.txt").write_text("x/a.png x/b.png\ny/a.png y/b.png\ny/b.png y/a.png\n")
+    done = called_here("match", "sift", "pairs.txt", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "graph.json",
+        "x_a_png-x_b_png.json",
+        "y_a_png-y_b_png.json",
+    ]
+    named = called_here("match", "sift", "pairs.txt", "--out", "out", "--colmap", "d.db", cwd=tmp_path)
+    assert named.returncode == 2
+    assert "share a file name" in named.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "mend"),
+    [
+        (["a.png", "b.png", "--out", "a.png"], "is no folder"),
+        (["a.png"], "name a second photograph"),
+        (["a.png", "none.png"], "there is no file none.png"),
+        (["a.png", "even.png"], "has no keypoints"),
+        (["a.png", "b.png", "--ratio", "2"], "is no share"),
+        (["pairs.lst"], "there is no file"),
+    ],
+)
+def test_mistakes_in_matching(tmp_path, called_here, words, mend):
+    write_pair(tmp_path)
+    cv2.imwrite(str(tmp_path / "even.png"), np.full((100, 100), 90, np.uint8))
+    done = called_here("match", "sift", *words, cwd=tmp_path)
+    assert done.returncode == 2
+    assert mend in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_unlike_photographs_get_advice(tmp_path, called_here):
+    write_pair(tmp_path)
+    dot = np.full((100, 120), 90, np.uint8)
+    cv2.circle(dot, (60, 50), 9, 255, -1)
+    cv2.imwrite(str(tmp_path / "dot.png"), cv2.GaussianBlur(dot, (0, 0), 2))
+    done = called_here("match", "sift", "a.png", "dot.png", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "no geometry:" in done.stdout
+    assert "--upright" in done.stdout
+
+
+def test_photographs_with_known_geometry(tmp_path, run, work, called_here):
+    folder = write_homography_sequence(tmp_path / "sequences" / "v_scene")
+    done = called_here("evaluate", work / "converted", "--data", "sequences:sequences", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "homography AUC at 3 px, %" in done.stdout
+    camera, pose = "400 0 240 0 400 180 0 0 1", "1 0 0 1 0 1 0 0 0 0 1 0 0 0 0 1"
+    (folder / "pairs.txt").write_text(f"1.png 2.png 0 0 {camera} {camera} {pose}\n")
+    done = called_here("evaluate", work / "converted", "--data", f"pairs:{folder / 'pairs.txt'}", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "pose AUC at 20 degrees, %" in done.stdout

@@ -1,0 +1,54 @@
+"""Sequences with homographies, and lists with intrinsics and poses."""
+
+import cv2
+import numpy as np
+import pytest
+
+from csametric.data.known_geometry import read_posed_pairs, read_sequences
+from csametric.errors import UserError
+
+MATRIX = "1 0 3\n0 1 4\n0 0 1\n"
+
+
+def test_both_layouts(tmp_path):
+    for folder, photo, homography in (("v_wall", "{}.ppm", "H_1_{}"), ("graf", "img{}.ppm", "H1to{}p")):
+        (tmp_path / folder).mkdir()
+        for number in (1, 2, 4):
+            cv2.imwrite(str(tmp_path / folder / photo.format(number)), np.zeros((8, 8, 3), np.uint8))
+        for number in (2, 4):
+            (tmp_path / folder / homography.format(number)).write_text(MATRIX)
+    pairs = read_sequences(tmp_path)
+    assert [(pair.sequence, pair.second.name) for pair in pairs] == [
+        ("graf", "img2.ppm"), ("graf", "img4.ppm"), ("v_wall", "2.ppm"), ("v_wall", "4.ppm"),
+    ]  # fmt: skip
+    assert pairs[0].homography[0, 2] == 3
+
+
+def test_broken_sequences(tmp_path):
+    with pytest.raises(UserError, match="holds no sequence"):
+        read_sequences(tmp_path)
+    (tmp_path / "v_a").mkdir()
+    (tmp_path / "v_a" / "H_1_2").write_text("1 0 x")
+    with pytest.raises(UserError, match="no photograph 1"):
+        read_sequences(tmp_path)
+    for number in (1, 2):
+        (tmp_path / "v_a" / f"{number}.png").write_bytes(b"")
+    with pytest.raises(UserError, match="no matrix of 3 x 3"):
+        read_sequences(tmp_path)
+    with pytest.raises(UserError, match="there is no folder"):
+        read_sequences(tmp_path / "none")
+
+
+def test_posed_pairs(tmp_path):
+    numbers = [*range(9), *range(10, 19), *range(20, 36)]
+    (tmp_path / "pairs.txt").write_text(f"# comment\na.jpg sub/b.jpg 0 1 {' '.join(map(str, numbers))}\n")
+    (pair,) = read_posed_pairs(tmp_path / "pairs.txt")
+    assert pair.second == tmp_path / "sub" / "b.jpg"
+    assert pair.first_camera[2, 2] == 8
+    assert pair.second_camera[0, 0] == 10
+    assert pair.pose[3, 3] == 35
+    (tmp_path / "pairs.txt").write_text("a.jpg b.jpg 0 0 1 2 3\n")
+    with pytest.raises(UserError, match="7 words in line 1 instead of 38"):
+        read_posed_pairs(tmp_path / "pairs.txt")
+    with pytest.raises(UserError, match="there is no file"):
+        read_posed_pairs(tmp_path / "none.txt")

@@ -1,0 +1,304 @@
+"""Runs by their settings: experiments of each budget, digests, what is missing, collecting, sharing."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from csametric.data.brown import count_brown
+from csametric.data.datasets import dataset_root
+from csametric.errors import BusyError, DivergedError, FullDiskError
+from csametric.files import lock_folder, write_text
+from csametric.recipes import find_recipe
+from csametric.reproduction import execution
+from csametric.reproduction.budgets import experiment_for
+from csametric.reproduction.collection import collect
+from csametric.reproduction.execution import carry_out
+from csametric.reproduction.paper import CUHK03, DUKE, LIBERTY, MARKET, TABLES
+from csametric.reproduction.places import HPATCHES, MissingDataError, find_place
+from csametric.reproduction.plan import HPATCHES_SCORES, Run, make_plan, settings_digest, trainings
+from csametric.runs.experiment import override
+from csametric.runs.folder import (
+    EACH_SCORE,
+    ENVIRONMENT,
+    EXPERIMENT,
+    SCORES,
+    read_each_score,
+    read_environment,
+    read_experiment,
+    read_scores,
+)
+from csametric.training import loop
+from tests.data import people
+from tests.data.brown_folder import write_subset
+from tests.reproduction.paper_data import write_hpatches
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory) -> Path:
+    """CUHK03-NP and nothing else."""
+    return people.write_cuhk03_folders(tmp_path_factory.mktemp("data") / "CUHK03-NP").parent
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory, root):
+    table = TABLES["table1"].of_rows(["PCB", "PCB + CSA"], False)
+    return make_plan([table], root, tmp_path_factory.mktemp("out"), "tiny", seeds=2)
+
+
+def test_full_is_the_recipe_and_quick_is_its_lite_twin():
+    full = experiment_for("pcb_csa", MARKET, Path("/m"), 3, "full")
+    assert full == override(find_recipe("pcb_csa"), ["seed=3", "data.path=/m"])
+    for twin in ("pcb", "pcb_sa", "pcb_csa", "pcb_supervised"):
+        quick = experiment_for(twin, CUHK03, Path("/c"), 0, "quick")
+        assert replace(quick, recipe=f"lite_{twin}") == override(
+            find_recipe(f"lite_{twin}"), ["data.kind=cuhk03-detected", "data.path=/c"]
+        )
+
+
+@pytest.mark.parametrize("budget", ["full", "quick", "tiny"])
+def test_every_row_has_an_experiment_of_every_budget(budget):
+    digests = {}
+    for table in TABLES.values():
+        for recipe, data in trainings(table):
+            digests[recipe, data] = settings_digest(experiment_for(recipe, data, Path("/data"), 0, budget))
+    assert len(digests) > 70
+    assert len(set(digests.values())) == len(digests), "two rows are the same run"
+
+
+def test_a_digest_is_of_what_the_result_depends_on():
+    experiment = experiment_for("pcb", MARKET, Path("/a"), 0, "full")
+    same = [replace(experiment, recipe="x"), override(experiment, ["data.path=/b"]), replace(experiment, checkpoint_every=7)]
+    assert {settings_digest(each) for each in same} == {settings_digest(experiment)}
+    assert settings_digest(experiment_for("pcb", MARKET, Path("/a"), 0, "full", Path("r50.pth"))) == settings_digest(experiment)
+    other = [
+        replace(experiment, seed=1),
+        override(experiment, ["optimizer.lr=0.2"]),
+        override(experiment, ["data.kind=msmt17"]),
+    ]
+    assert len({settings_digest(each) for each in [experiment, *other]}) == 4
+
+
+def test_missing_data_are_named_with_what_to_get(tmp_path, root):
+    assert find_place(root, CUHK03).name == "CUHK03-NP"
+    with pytest.raises(MissingDataError, match=r"get Market-1501-v15\.09\.15\.zip"):
+        find_place(root, MARKET)
+    (tmp_path / "Brown" / "liberty").mkdir(parents=True)
+    with pytest.raises(MissingDataError, match="lacks liberty, notredame, yosemite; unpack"):
+        find_place(tmp_path, LIBERTY)
+    (tmp_path / "hpatches" / "i_ajuntament").mkdir(parents=True)
+    with pytest.raises(MissingDataError, match="lacks 115 of the 116 sequences"):
+        find_place(tmp_path, HPATCHES)
+
+
+def test_a_plan_holds_each_run_once_and_says_what_it_leaves_out(plan):
+    assert [run.folder.name.rpartition("-")[0] for run in plan.runs.values()] == [
+        "pcb-cuhk03-detected-seed0",
+        "pcb-cuhk03-detected-seed1",
+        "pcb_csa-cuhk03-detected-seed0",
+        "pcb_csa-cuhk03-detected-seed1",
+    ]
+    assert set(plan.missing) == {MARKET, DUKE}
+
+
+def test_runs_are_carried_out_once_and_those_made_elsewhere_collected(plan, root, tmp_path, monkeypatch):
+    first = next(iter(plan.runs.values()))
+    reported = []
+    assert carry_out([first], "tiny", reported.append) == {}
+    assert first.is_finished
+    assert reported == [first]
+    (first.folder / "report.html").write_text("whole")
+    monkeypatch.setattr(loop, "train", lambda *_: pytest.fail("trained again"))
+    assert carry_out([first], "tiny", reported.append) == {}
+    assert reported == [first], "it has a report"
+
+    elsewhere = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "other", "tiny", seeds=1)
+    (wanted,) = elsewhere.runs.values()
+    (first.folder / EACH_SCORE).rename(tmp_path / "kept.npz")
+    assert collect([first.folder.parents[1]], [wanted]).found == [wanted]
+    assert collect([first.folder.parents[1]], [wanted]).found == []
+    assert not wanted.is_finished, "an older version wrote no scores of each query"
+    assert carry_out([wanted], "tiny", reported.append) == {}
+    scores = [read_scores(run.folder)["map_step"] for run in (first, wanted)]
+    assert scores[0] == pytest.approx(scores[1], abs=1e-6)
+    (tmp_path / "kept.npz").rename(first.folder / EACH_SCORE)
+
+
+def test_a_run_on_other_images_is_refused(tmp_path):
+    people.write_cuhk03_folders(tmp_path / "CUHK03-NP")
+    plan = make_plan([TABLES["table1"].of_rows(["PCB"], False)], tmp_path, tmp_path / "out", "tiny", seeds=1)
+    (run,) = plan.runs.values()
+    assert carry_out([run], "tiny", print) == {}
+    next((tmp_path / "CUHK03-NP" / "detected" / "bounding_box_train").iterdir()).unlink()
+    execution._digests.cache_clear()
+    failed = carry_out([run], "tiny", print)
+    assert "was trained on other images" in failed[run]
+    assert list(plan.without(failed).runs) == []
+    execution._digests.cache_clear()
+
+
+def test_only_a_run_on_these_images_by_one_process_is_collected(plan, root, tmp_path):
+    first = next(iter(plan.runs.values()))
+    carry_out([first], "tiny", print)
+    (wanted,) = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "o", "tiny", seeds=1).runs.values()
+    for name, changes in (("a", {"processes": 8}), ("b", {"data": {"digest": "other"}}), (".c.part", {}), ("d", {}), ("e", {})):
+        shutil.copytree(first.folder, tmp_path / "made" / name)
+        environment = read_environment(first.folder) | changes
+        write_text(tmp_path / "made" / name / ENVIRONMENT, json.dumps(environment))
+    (tmp_path / "made" / "d" / EXPERIMENT).write_text("{")
+    with lock_folder(wanted.folder):
+        assert collect([tmp_path / "made"], [wanted]).found == [], "another process is at work on it"
+    found, passed_over = collect([tmp_path / "made"], [wanted])
+    assert found == [wanted]
+    assert ["8 processes" in passed_over[0], "other images" in passed_over[1], "damaged" in passed_over[2]] == [True] * 3
+    assert len(passed_over) == 3
+
+
+def test_a_run_goes_on_and_is_used_where_its_data_have_moved(tmp_path, monkeypatch):
+    people.write_cuhk03_folders(tmp_path / "old" / "CUHK03-NP")
+    table = TABLES["table1"].of_rows(["PCB"], False)
+
+    def planned(place: str) -> Run:
+        (run,) = make_plan([table], tmp_path / place, tmp_path / "out", "tiny", seeds=1).runs.values()
+        return run
+
+    def killed(folder, scores):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "write_scores", killed)
+        with pytest.raises(KeyboardInterrupt):
+            carry_out([planned("old")], "tiny", print)
+    (tmp_path / "old").rename(tmp_path / "new")
+    assert carry_out([planned("new")], "tiny", print) == {}
+    (tmp_path / "new").rename(tmp_path / "newer")
+    run = planned("newer")
+    assert carry_out([run], "tiny", print) == {}
+    assert read_experiment(run.folder) == run.experiment
+    root = dataset_root(run.experiment.data.kind, run.experiment.data.path)
+    assert "newer" in root.parts
+    assert all((root / ranked["query"]).is_file() for ranked in read_scores(run.folder)["ranked"])
+
+
+def test_hpatches_is_scored_again_when_its_task_files_come(tmp_path):
+    for name in ("liberty", "notredame", "yosemite"):
+        write_subset(tmp_path / "brown" / name, points=40, pairs=80)
+    write_hpatches(tmp_path / "hpatches-release")
+    (tmp_path / "hpatches-release" / "tasks").rename(tmp_path / "tasks")
+    table = TABLES["table8"].of_rows(["HardNet"], False)
+    (run,) = make_plan([table], tmp_path, tmp_path / "out", "tiny", seeds=1).runs.values()
+    assert carry_out([run], "tiny", print) == {}
+    before = json.loads((run.folder / HPATCHES_SCORES).read_text())
+    (tmp_path / "tasks").rename(tmp_path / "hpatches-release" / "tasks")
+    assert carry_out([run], "tiny", print) == {}
+    after = json.loads((run.folder / HPATCHES_SCORES).read_text())
+    assert before["retrieval"] is None
+    assert 0 < after["retrieval"] < 1
+    assert before["matching"] == pytest.approx(after["matching"])
+
+
+def test_nothing_is_trained_for_a_table_without_its_hpatches(tmp_path):
+    for name in ("liberty", "notredame", "yosemite"):
+        write_subset(tmp_path / "brown" / name, points=40, pairs=80)
+    plan = make_plan([TABLES["table8"]], tmp_path, tmp_path / "out", "tiny", seeds=1)
+    assert (list(plan.runs), list(plan.missing)) == ([], [HPATCHES])
+    both = make_plan([TABLES["table7"], TABLES["table8"]], tmp_path, tmp_path / "out", "tiny", seeds=1)
+    assert len(both.runs) == 18
+
+
+def test_a_descriptor_of_another_brown_is_refused(tmp_path):
+    for name in ("liberty", "notredame", "yosemite"):
+        write_subset(tmp_path / "brown" / name, points=40, pairs=80)
+    table = TABLES["table7"].of_rows(["HardNet"], False)
+    run, *_ = make_plan([table], tmp_path, tmp_path / "out", "tiny", seeds=1).runs.values()
+    assert carry_out([run, run], "tiny", print) == {}
+    shutil.rmtree(tmp_path / "brown" / "yosemite")
+    write_subset(tmp_path / "brown" / "yosemite", points=40, pairs=90)
+    count_brown.cache_clear()
+    assert "was trained on other images than" in carry_out([run], "tiny", print)[run]
+    count_brown.cache_clear()
+
+
+def test_a_run_that_another_process_holds_is_left_to_it(plan):
+    last = list(plan.runs.values())[-1]
+    with lock_folder(last.folder):
+        assert carry_out([last], "tiny", print) == {}
+        assert not last.is_finished
+        with pytest.raises(BusyError, match="another process is using"), lock_folder(last.folder):
+            pass
+    with lock_folder(last.folder):
+        pass
+
+
+def test_a_diverged_run_does_not_stop_the_others(plan, monkeypatch):
+    *_, third, fourth = plan.runs.values()
+    train = loop.train
+
+    def diverge_first(experiment, folder):
+        if folder == third.folder:
+            raise DivergedError("training diverged at step 3")
+        train(experiment, folder)
+
+    monkeypatch.setattr(loop, "train", diverge_first)
+    assert carry_out([third, fourth], "tiny", print) == {third: "training diverged at step 3"}
+    assert fourth.is_finished
+
+
+def test_a_run_that_does_not_fit_into_memory_does_not_stop_the_others(plan, monkeypatch):
+    *_, third, fourth = plan.runs.values()
+
+    def fill_memory(run):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    for run in (third, fourth):
+        (run.folder / "report.html").unlink(missing_ok=True)
+    failed = carry_out([third, fourth], "tiny", fill_memory)
+    assert list(failed) == [third, fourth]
+    assert "does not fit into the GPU's memory" in failed[third]
+
+
+def test_other_queries_are_scored_anew(tmp_path):
+    """A dataset that was mended after the run: the same training images, other queries."""
+    people.write_cuhk03_folders(tmp_path / "CUHK03-NP", noise=100)
+    table = TABLES["table1"].of_rows(["PCB"], False)
+    (run,) = make_plan([table], tmp_path, tmp_path / "out", "tiny", seeds=1).runs.values()
+    assert carry_out([run], "tiny", print) == {}
+    before = read_scores(run.folder)
+    execution._digests.cache_clear()
+    queries = sorted((tmp_path / "CUHK03-NP" / "detected" / "query").iterdir())
+    for query in queries[8:]:
+        query.unlink()
+    assert carry_out([run], "tiny", print) == {}
+    after = read_scores(run.folder)
+    assert (before["queries"], after["queries"]) == (16, 8)
+    assert len(read_each_score(run.folder)["first_match"]) == 8
+    execution._digests.cache_clear()
+
+
+def test_a_damaged_file_stops_its_run_alone_and_a_full_disk_all(plan, monkeypatch):
+    first, *_, last = plan.runs.values()
+    carry_out([first, last], "tiny", print)
+    kept = (first.folder / SCORES).read_bytes()
+    (first.folder / SCORES).write_bytes(kept[:20])
+    failed = carry_out([first, last], "tiny", print)
+    assert list(failed) == [first]
+    assert "is damaged" in failed[first]
+    (first.folder / SCORES).write_bytes(kept)
+
+    def full(run):
+        raise FullDiskError("the disk is full")
+
+    (last.folder / "report.html").unlink(missing_ok=True)
+    with pytest.raises(FullDiskError):
+        carry_out([last], "tiny", full)
+
+
+def test_looking_for_runs_copies_nothing(plan, root, tmp_path):
+    first = next(iter(plan.runs.values()))
+    carry_out([first], "tiny", print)
+    (wanted,) = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "o", "tiny", seeds=1).runs.values()
+    assert collect([first.folder], [wanted], copy=False).found == [wanted]
+    assert not wanted.folder.exists()
