@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from csametric import load
 from csametric.data.datasets import read_dataset
 from csametric.errors import UserError
-from csametric.inference.images import build_model
+from csametric.inference.images import build_pcb
 from csametric.recipes import find_recipe
 from csametric.runs.experiment import override
 from csametric.runs.folder import from_json, read_environment, read_metrics, read_scores
@@ -114,7 +114,7 @@ def test_refined_parts_begin_at_their_epoch(tmp_path, market):
     settings = ["model.refined=true", "refine_from=1", "freeze_epochs=1", "epochs=3", "model.attention=none"]
     experiment = tiny_reid.experiment("market1501", market, *settings)
     task = loop.open_task(experiment, join_processes("fp32"))
-    model = task.build_model()
+    model = task.build_pcb()
     optimizer = task.build_optimizer(model)
     seen = []
     for step in range(task.steps):
@@ -129,16 +129,16 @@ def test_refined_parts_begin_at_their_epoch(tmp_path, market):
 def test_a_refined_run_begins_with_a_trained_pcb(tmp_path, market, finished):
     settings = ["model.refined=true", f"model.start_from={finished}", "refine_from=0", "epochs=1"]
     experiment = tiny_reid.experiment("market1501", market, *settings)
-    model = build_model(experiment.model, 8)
+    model = build_pcb(experiment.model, 8)
     weights = load_file(finished / "weights.safetensors")
     assert torch.equal(model.classifiers[0].weight, weights["classifiers.0.weight"])
     assert model.refinement is not None
     with pytest.raises(UserError, match=r"classifiers.0.bias \(8,\) instead of \(5,\)"):
-        build_model(experiment.model, 5)
+        build_pcb(experiment.model, 5)
 
 
 def test_freezing_leaves_the_part_classifier(market):
-    model = build_model(tiny_reid.experiment("market1501", market, "model.refined=true", "refine_from=1").model, 8)
+    model = build_pcb(tiny_reid.experiment("market1501", market, "model.refined=true", "refine_from=1").model, 8)
     train_only_parts(model, True)
     assert {name for name, p in model.named_parameters() if p.requires_grad} == {"refinement.assign.weight"}
     train_only_parts(model, False)

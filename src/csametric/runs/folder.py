@@ -6,9 +6,7 @@ state/checkpoint.pt    weights, optimizer and the number of steps done; random s
 weights.safetensors, scores.npz, scores.json    when the run is done, in this order
 """
 
-import io
 import json
-import pickle
 import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -16,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
-from torch import Tensor, nn, optim
+from torch import Tensor, nn
 
 from csametric.errors import UserError
 from csametric.files import write_atomically, write_text
-from csametric.models.weights import check_archive, check_tensors
+from csametric.models.weights import check_tensors
 from csametric.runs.experiment import Experiment, from_json
 
 EXPERIMENT = "experiment.json"
@@ -91,10 +88,6 @@ def read_experiment(folder: Path) -> Experiment:
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         mend = "get the bundle again" if (folder / CONFIG).exists() else f"remove {folder} and train again"
         raise UserError(f"{path} is damaged ({error}); {mend}") from error
-
-
-
-
 
 
 def save_weights(path: Path, model: nn.Module) -> None:

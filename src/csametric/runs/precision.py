@@ -1,18 +1,7 @@
 """Which arithmetic a run uses, and why."""
 
-import os
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from typing import Any
-import numpy as np
-import torch
-from accelerate import Accelerator, DistributedDataParallelKwargs
-from accelerate.utils import broadcast, gather
-from numpy.typing import NDArray
-from torch import Tensor, distributed, nn
-from torch.distributed.nn.functional import all_gather
-
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 

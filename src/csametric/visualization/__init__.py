@@ -1,1 +1,1 @@
-"""Pictures, and one self-contained HTML page."""
+"""Figures, and one self-contained HTML page."""
