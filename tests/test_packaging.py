@@ -15,7 +15,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src" / "csametric"
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-FOR_DEVELOPERS = {"dev"}
+FOR_DEVELOPERS = {"dev", "docs"}
 COMES_WITH = {"triton": "torch"}  # torch pins the version it works with, and has none where there are no kernels
 
 
@@ -104,7 +104,7 @@ def declared(*, for_developers: bool) -> set[str]:
     return {distribution_name(requirement) for requirement in requirements}
 
 
-@pytest.mark.parametrize(("folder", "for_developers"), [("src", False), ("bench", True), ("tests", True)])
+@pytest.mark.parametrize(("folder", "for_developers"), [("src", False), ("bench", True), ("docs", True), ("tests", True)])
 def test_every_import_is_declared(folder, for_developers):
     names = declared(for_developers=for_developers)
     distributions = packages_distributions()
