@@ -1,12 +1,22 @@
 """Small data that several tests share."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+
+ROOT = Path(__file__).parents[1]
+BUILD_SITE = """
+import sys
+from mkdocs.__main__ import cli
+cli(["build", "--strict", "--config-file", sys.argv[1], "--site-dir", sys.argv[2]], standalone_mode=False)
+sys.exit("the reference is to be read from the source, but torch was imported" if "torch" in sys.modules else 0)
+"""
 
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when csametric is imported; the fused kernels then run on the CPU, slowly
@@ -32,3 +42,13 @@ def photo_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The documentation, built as `make docs` does."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-c", BUILD_SITE, str(ROOT / "mkdocs.yml"), str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder

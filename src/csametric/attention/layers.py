@@ -33,7 +33,8 @@ class CompressedSelfAttention(nn.Module):
         backend: "auto", or a path by name: "reference", "reordered" or "fused".
 
     Attributes:
-        last_path, last_reason: which path ran the last forward, and why; "" before the first one.
+        last_path: which path ran the last forward; "" before the first one.
+        last_reason: why that path ran.
 
     Raises:
         UserError: channels not divisible by groups, maps below 1, or a backend that cannot run.

@@ -1,7 +1,7 @@
 """HPatches, the patch release: sequences of grey patches, splits, task files, and descriptors in the benchmark's CSV layout.
 
 ROOT holds a folder a sequence (i_ajuntament, ...) with ref.png, e1.png ... t5.png: columns of N patches of 65 x 65 pixels. Task
-files (verif_*_split-X.csv, retr_*_split-X.csv) lie in ROOT/tasks, or in ROOT itself.
+files (`verif_*_split-X.csv`, `retr_*_split-X.csv`) lie in ROOT/tasks, or in ROOT itself.
 
 Legend: N patches of a sequence, M pairs, D dimensions.
 """

@@ -3,7 +3,7 @@
 Coordinates are inches from the lower left corner of the page. Grey is a feature map, orange is HW x HW, green is of D maps.
 A matrix is drawn to `SIDES`; the strong line in it is what position i, or base map k, is about.
 
-    python -c "from csametric.report import diagrams; diagrams.write('docs/images')"
+    python -c "from csametric.reproduction import diagrams; diagrams.write('docs/images')"
 """
 
 import io

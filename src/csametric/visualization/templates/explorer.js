@@ -2,7 +2,7 @@
 
 /* The attention explorer: an image, and what a position of it attends to at every layer and group.
  *
- * mountExplorer(element, view) builds it inside `element` from what `csametric.report.explorer.encode_view` gives, in place of
+ * mountExplorer(element, view) builds it inside `element` from what `csametric.visualization.explorer.encode_view` gives, in place of
  * one that was there; mountExplorers(root) does so for each .explorer[data-view] near the window. element.explorer has
  *   select(y, x)                  go to a position in pixels of the image
  *   position                      { y, x, pinned, cells: [{ y, x } of each layer] }
