@@ -11,7 +11,7 @@ import numpy as np
 from bench.measure import write_results
 from csametric.cli.tables import print_table
 from csametric.data.brown import SHEET_PATCHES, SHEET_SIDE, SUBSETS, read_brown
-from csametric.data.loading import made_ahead
+from csametric.data.loading import prefetch
 from csametric.data.sampling import index_points, point_batch
 
 PATCHES, BATCH, EPOCH = SUBSETS["liberty"], 1024, 5_000_000
@@ -44,7 +44,7 @@ def main() -> None:
         index = index_points(subset.points)
         started = time.perf_counter()
         steps = EPOCH // BATCH
-        for _ in made_ahead(lambda step: point_batch(subset.patches, index, step, batch_size=BATCH, seed=0), range(steps)):
+        for _ in prefetch(lambda step: point_batch(subset.patches, index, step, batch_size=BATCH, seed=0), range(steps)):
             pass
         sampling = time.perf_counter() - started
         own = own_memory()

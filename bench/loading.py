@@ -10,7 +10,7 @@ from PIL import Image
 
 from bench.measure import write_results
 from csametric.cli.tables import print_table
-from csametric.data.loading import WORKERS, image_batch, made_ahead
+from csametric.data.loading import WORKERS, image_batch, prefetch
 from csametric.data.records import Record
 from csametric.data.transforms import Augmentation
 
@@ -47,7 +47,7 @@ def main() -> None:
                     return len(batch.images)
 
                 started = time.perf_counter()
-                images = sum(made_ahead(make, range(arguments.batches)))
+                images = sum(prefetch(make, range(arguments.batches)))
                 rate = images / (time.perf_counter() - started)
                 rows.append({"size": f"{height}x{width}", "augmentation": name, "images_per_second": rate})
     text = [[row["size"], row["augmentation"], f"{row['images_per_second']:,.0f}"] for row in rows]

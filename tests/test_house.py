@@ -106,6 +106,23 @@ def test_the_layer_needs_neither_opencv_nor_timm_nor_matplotlib():
     assert run_python(code).strip() == "[] True"
 
 
+def test_a_run_is_loaded_without_what_trains():
+    """Embedding needs neither accelerate nor the losses nor the loop."""
+    heavy = run_python(
+        "import sys; from csametric import load; heavy = ('accelerate', 'csametric.training', 'csametric.losses', 'matplotlib');"
+        "print([m for m in sys.modules if m.startswith(heavy)])"
+    )
+    assert heavy.strip() == "[]"
+
+
+def test_every_command_resolves():
+    from csametric.cli.app import COMMANDS, load_command, summary
+
+    for name in COMMANDS:
+        assert load_command(name).name == name
+        assert summary(name).endswith(".")
+
+
 def test_every_public_name_resolves():
     import csametric
 

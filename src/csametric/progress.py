@@ -22,7 +22,7 @@ def _bar(enabled: bool) -> Progress:
     )
 
 
-def counted(items: Iterable[Item], title: str, total: int, enabled: bool) -> Iterator[Item]:
+def show_progress(items: Iterable[Item], title: str, total: int, enabled: bool) -> Iterator[Item]:
     """The items, with a bar that counts them."""
     with _bar(enabled) as bar:
         task = bar.add_task(title, total=total, note="")

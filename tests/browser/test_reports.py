@@ -9,7 +9,7 @@ from csametric import load
 from csametric.reports.attention_report import attended_queries
 from csametric.reports.reid_report import report_reid
 from csametric.reproduction.comparison import fill
-from csametric.reproduction.execution import carry_out
+from csametric.reproduction.execution import execute_runs
 from csametric.reproduction.output import write_report
 from csametric.reproduction.paper import TABLES
 from csametric.reproduction.plan import make_plan
@@ -103,7 +103,7 @@ def test_a_report_fits_a_phone_in_the_dark(opened, run, how):
 def test_the_papers_report_is_whole(opened, root, tmp_path):
     table = TABLES["table1"].of_rows(["PCB", "PCB + CSA"], False)
     plan = make_plan([table], root, tmp_path, "tiny", seeds=1)
-    carry_out(list(plan.runs.values()), "tiny", lambda run: None)
+    execute_runs(list(plan.runs.values()), "tiny")
     runs = list(plan.runs.values())
     write_report("The paper's Table1", [fill(table, plan, ["A note."])], runs, [], {"device": "cpu"}, tmp_path / "report.html")
     page = opened(tmp_path / "report.html")

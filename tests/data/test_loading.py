@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from csametric.data.decoding import decode_colours
-from csametric.data.loading import image_batch, made_ahead
+from csametric.data.loading import image_batch, prefetch
 from csametric.data.records import Record
 from csametric.data.sampling import identity_batch, image_steps_per_epoch, shuffled_batch
 from csametric.data.transforms import Augmentation, augment, read_image
@@ -121,14 +121,14 @@ def test_a_batch_is_a_function_of_its_seed(tmp_path):
 
 
 def test_made_ahead_keeps_the_order_and_passes_errors_on():
-    assert list(made_ahead(lambda n: n * n, range(20), workers=3)) == [n * n for n in range(20)]
+    assert list(prefetch(lambda n: n * n, range(20), workers=3)) == [n * n for n in range(20)]
     with pytest.raises(ZeroDivisionError):
-        list(made_ahead(lambda n: 1 // n, [2, 1, 0]))
+        list(prefetch(lambda n: 1 // n, [2, 1, 0]))
 
 
 def test_stopping_early_leaves_no_thread_behind():
     before = threading.active_count()
-    stream = made_ahead(lambda n: n, range(1000))
+    stream = prefetch(lambda n: n, range(1000))
     assert next(stream) == 0
     stream.close()
     assert threading.active_count() <= before

@@ -13,11 +13,11 @@ from huggingface_hub import ModelCard
 from torch import nn
 
 from csametric import files, load
-from csametric.cli.runs import scores_table
 from csametric.errors import UserError
 from csametric.files import write_text
 from csametric.inference.bundle import CARD, ONNX, Bundle, ExportError, without_paths, write_bundle
 from csametric.recipes import RECIPES, find_recipe
+from csametric.reports.run_report import scores_table
 from csametric.runs.experiment import override
 from csametric.runs.folder import (
     BUNDLED_WEIGHTS,

@@ -16,7 +16,7 @@ from csametric.recipes import find_recipe
 from csametric.reproduction import execution
 from csametric.reproduction.budgets import experiment_for
 from csametric.reproduction.collection import collect
-from csametric.reproduction.execution import carry_out
+from csametric.reproduction.execution import execute_runs
 from csametric.reproduction.paper import CUHK03, DUKE, LIBERTY, MARKET, TABLES
 from csametric.reproduction.places import HPATCHES, MissingDataError, find_place
 from csametric.reproduction.plan import HPATCHES_SCORES, Run, make_plan, settings_digest, trainings
@@ -35,6 +35,12 @@ from csametric.training import loop
 from tests.data import people
 from tests.data.brown_folder import write_subset
 from tests.reproduction.paper_data import write_hpatches
+
+
+@pytest.fixture(autouse=True)
+def no_reports(monkeypatch):
+    """A report takes seconds to draw; tests of reports draw them."""
+    monkeypatch.setattr(execution, "report_run", lambda experiment, folder: None)
 
 
 @pytest.fixture(scope="module")
@@ -107,13 +113,14 @@ def test_a_plan_holds_each_run_once_and_says_what_it_leaves_out(plan):
 def test_runs_are_carried_out_once_and_those_made_elsewhere_collected(plan, root, tmp_path, monkeypatch):
     first = next(iter(plan.runs.values()))
     reported = []
-    assert carry_out([first], "tiny", reported.append) == {}
+    monkeypatch.setattr(execution, "report_run", lambda experiment, folder: reported.append(folder))
+    assert execute_runs([first], "tiny") == {}
     assert first.is_finished
-    assert reported == [first]
+    assert reported == [first.folder]
     (first.folder / "report.html").write_text("whole")
     monkeypatch.setattr(loop, "train", lambda *_: pytest.fail("trained again"))
-    assert carry_out([first], "tiny", reported.append) == {}
-    assert reported == [first], "it has a report"
+    assert execute_runs([first], "tiny") == {}
+    assert reported == [first.folder], "it has a report"
 
     elsewhere = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "other", "tiny", seeds=1)
     (wanted,) = elsewhere.runs.values()
@@ -121,7 +128,7 @@ def test_runs_are_carried_out_once_and_those_made_elsewhere_collected(plan, root
     assert collect([first.folder.parents[1]], [wanted]).found == [wanted]
     assert collect([first.folder.parents[1]], [wanted]).found == []
     assert not wanted.is_finished, "an older version wrote no scores of each query"
-    assert carry_out([wanted], "tiny", reported.append) == {}
+    assert execute_runs([wanted], "tiny") == {}
     scores = [read_scores(run.folder)["map_step"] for run in (first, wanted)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
     (tmp_path / "kept.npz").rename(first.folder / EACH_SCORE)
@@ -131,10 +138,10 @@ def test_a_run_on_other_images_is_refused(tmp_path):
     people.write_cuhk03_folders(tmp_path / "CUHK03-NP")
     plan = make_plan([TABLES["table1"].of_rows(["PCB"], False)], tmp_path, tmp_path / "out", "tiny", seeds=1)
     (run,) = plan.runs.values()
-    assert carry_out([run], "tiny", print) == {}
+    assert execute_runs([run], "tiny") == {}
     next((tmp_path / "CUHK03-NP" / "detected" / "bounding_box_train").iterdir()).unlink()
     execution._digests.cache_clear()
-    failed = carry_out([run], "tiny", print)
+    failed = execute_runs([run], "tiny")
     assert "was trained on other images" in failed[run]
     assert list(plan.without(failed).runs) == []
     execution._digests.cache_clear()
@@ -142,7 +149,7 @@ def test_a_run_on_other_images_is_refused(tmp_path):
 
 def test_only_a_run_on_these_images_by_one_process_is_collected(plan, root, tmp_path):
     first = next(iter(plan.runs.values()))
-    carry_out([first], "tiny", print)
+    execute_runs([first], "tiny")
     (wanted,) = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "o", "tiny", seeds=1).runs.values()
     for name, changes in (("a", {"processes": 8}), ("b", {"data": {"digest": "other"}}), (".c.part", {}), ("d", {}), ("e", {})):
         shutil.copytree(first.folder, tmp_path / "made" / name)
@@ -171,12 +178,12 @@ def test_a_run_goes_on_and_is_used_where_its_data_have_moved(tmp_path, monkeypat
     with monkeypatch.context() as patched:
         patched.setattr(loop, "write_scores", killed)
         with pytest.raises(KeyboardInterrupt):
-            carry_out([planned("old")], "tiny", print)
+            execute_runs([planned("old")], "tiny")
     (tmp_path / "old").rename(tmp_path / "new")
-    assert carry_out([planned("new")], "tiny", print) == {}
+    assert execute_runs([planned("new")], "tiny") == {}
     (tmp_path / "new").rename(tmp_path / "newer")
     run = planned("newer")
-    assert carry_out([run], "tiny", print) == {}
+    assert execute_runs([run], "tiny") == {}
     assert read_experiment(run.folder) == run.experiment
     root = dataset_root(run.experiment.data.kind, run.experiment.data.path)
     assert "newer" in root.parts
@@ -190,10 +197,10 @@ def test_hpatches_is_scored_again_when_its_task_files_come(tmp_path):
     (tmp_path / "hpatches-release" / "tasks").rename(tmp_path / "tasks")
     table = TABLES["table8"].of_rows(["HardNet"], False)
     (run,) = make_plan([table], tmp_path, tmp_path / "out", "tiny", seeds=1).runs.values()
-    assert carry_out([run], "tiny", print) == {}
+    assert execute_runs([run], "tiny") == {}
     before = json.loads((run.folder / HPATCHES_SCORES).read_text())
     (tmp_path / "tasks").rename(tmp_path / "hpatches-release" / "tasks")
-    assert carry_out([run], "tiny", print) == {}
+    assert execute_runs([run], "tiny") == {}
     after = json.loads((run.folder / HPATCHES_SCORES).read_text())
     assert before["retrieval"] is None
     assert 0 < after["retrieval"] < 1
@@ -214,18 +221,18 @@ def test_a_descriptor_of_another_brown_is_refused(tmp_path):
         write_subset(tmp_path / "brown" / name, points=40, pairs=80)
     table = TABLES["table7"].of_rows(["HardNet"], False)
     run, *_ = make_plan([table], tmp_path, tmp_path / "out", "tiny", seeds=1).runs.values()
-    assert carry_out([run, run], "tiny", print) == {}
+    assert execute_runs([run, run], "tiny") == {}
     shutil.rmtree(tmp_path / "brown" / "yosemite")
     write_subset(tmp_path / "brown" / "yosemite", points=40, pairs=90)
     count_brown.cache_clear()
-    assert "was trained on other images than" in carry_out([run], "tiny", print)[run]
+    assert "was trained on other images than" in execute_runs([run], "tiny")[run]
     count_brown.cache_clear()
 
 
 def test_a_run_that_another_process_holds_is_left_to_it(plan):
     last = list(plan.runs.values())[-1]
     with lock_folder(last.folder):
-        assert carry_out([last], "tiny", print) == {}
+        assert execute_runs([last], "tiny") == {}
         assert not last.is_finished
         with pytest.raises(BusyError, match="another process is using"), lock_folder(last.folder):
             pass
@@ -243,19 +250,20 @@ def test_a_diverged_run_does_not_stop_the_others(plan, monkeypatch):
         train(experiment, folder)
 
     monkeypatch.setattr(loop, "train", diverge_first)
-    assert carry_out([third, fourth], "tiny", print) == {third: "training diverged at step 3"}
+    assert execute_runs([third, fourth], "tiny") == {third: "training diverged at step 3"}
     assert fourth.is_finished
 
 
 def test_a_run_that_does_not_fit_into_memory_does_not_stop_the_others(plan, monkeypatch):
     *_, third, fourth = plan.runs.values()
 
-    def fill_memory(run):
+    def fill_memory(experiment, folder):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     for run in (third, fourth):
         (run.folder / "report.html").unlink(missing_ok=True)
-    failed = carry_out([third, fourth], "tiny", fill_memory)
+    monkeypatch.setattr(execution, "report_run", fill_memory)
+    failed = execute_runs([third, fourth], "tiny")
     assert list(failed) == [third, fourth]
     assert "does not fit into the GPU's memory" in failed[third]
 
@@ -265,13 +273,13 @@ def test_other_queries_are_scored_anew(tmp_path):
     people.write_cuhk03_folders(tmp_path / "CUHK03-NP", noise=100)
     table = TABLES["table1"].of_rows(["PCB"], False)
     (run,) = make_plan([table], tmp_path, tmp_path / "out", "tiny", seeds=1).runs.values()
-    assert carry_out([run], "tiny", print) == {}
+    assert execute_runs([run], "tiny") == {}
     before = read_scores(run.folder)
     execution._digests.cache_clear()
     queries = sorted((tmp_path / "CUHK03-NP" / "detected" / "query").iterdir())
     for query in queries[8:]:
         query.unlink()
-    assert carry_out([run], "tiny", print) == {}
+    assert execute_runs([run], "tiny") == {}
     after = read_scores(run.folder)
     assert (before["queries"], after["queries"]) == (16, 8)
     assert len(read_each_score(run.folder)["first_match"]) == 8
@@ -280,25 +288,26 @@ def test_other_queries_are_scored_anew(tmp_path):
 
 def test_a_damaged_file_stops_its_run_alone_and_a_full_disk_all(plan, monkeypatch):
     first, *_, last = plan.runs.values()
-    carry_out([first, last], "tiny", print)
+    execute_runs([first, last], "tiny")
     kept = (first.folder / SCORES).read_bytes()
     (first.folder / SCORES).write_bytes(kept[:20])
-    failed = carry_out([first, last], "tiny", print)
+    failed = execute_runs([first, last], "tiny")
     assert list(failed) == [first]
     assert "is damaged" in failed[first]
     (first.folder / SCORES).write_bytes(kept)
 
-    def full(run):
+    def full(experiment, folder):
         raise FullDiskError("the disk is full")
 
     (last.folder / "report.html").unlink(missing_ok=True)
+    monkeypatch.setattr(execution, "report_run", full)
     with pytest.raises(FullDiskError):
-        carry_out([last], "tiny", full)
+        execute_runs([last], "tiny")
 
 
 def test_looking_for_runs_copies_nothing(plan, root, tmp_path):
     first = next(iter(plan.runs.values()))
-    carry_out([first], "tiny", print)
+    execute_runs([first], "tiny")
     (wanted,) = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "o", "tiny", seeds=1).runs.values()
     assert collect([first.folder], [wanted], copy=False).found == [wanted]
     assert not wanted.folder.exists()

@@ -17,7 +17,7 @@ from tests.web.tiny import embedder, file_of, picture
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setattr("csametric.inference.load.load", lambda folder: embedder())
+    monkeypatch.setattr(command, "load", lambda folder: embedder())
     return tmp_path / "tiny"
 
 
@@ -40,7 +40,7 @@ def test_a_wrong_host_is_explained(run, host, words):
 
 
 def test_a_run_without_the_attention_is_refused_before_listening(run, monkeypatch):
-    monkeypatch.setattr("csametric.inference.load.load", lambda folder: embedder(attention=None))
+    monkeypatch.setattr(command, "load", lambda folder: embedder(attention=None))
     monkeypatch.setattr(command, "_listen", lambda *where: pytest.fail("listened"))
     with pytest.raises(UserError, match="no compressed self-attention"):
         command.serve(run)
@@ -55,7 +55,7 @@ def test_a_wrong_first_picture_is_explained(run, tmp_path, content, words):
 
 
 def test_a_missing_extra_is_explained(run, monkeypatch):
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr(command, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"serve needs starlette and uvicorn; pip install 'csametric\[web\]'"):
         command.serve(run)
 

@@ -1,42 +1,99 @@
-"""The `csametric` command: its groups, and how errors reach the user."""
+"""The `csametric` command: its table of commands, and how errors reach the user."""
 
+import ast
 import errno
 import sys
 import traceback
 import warnings
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
 
-from csametric.cli import attend, bench, datasets, demo, export, hpatches, match, reproduce, runs, serve, system
 from csametric.errors import UserError, explaining_full_disk
 from csametric.files import printable
 
+# Command -> the module in this folder, and the function or group in it. A module is imported when its command is called.
+COMMANDS = {
+    "demo": ("demo", "demo"),
+    "train": ("runs", "train"),
+    "evaluate": ("runs", "evaluate"),
+    "embed": ("datasets", "embed"),
+    "data": ("datasets", "app"),
+    "attend": ("attend", "attend"),
+    "reproduce": ("reproduce", "reproduce"),
+    "match": ("match", "match"),
+    "hpatches": ("hpatches", "app"),
+    "serve": ("serve", "serve"),
+    "convert": ("runs", "convert"),
+    "export": ("export", "export"),
+    "recipes": ("runs", "recipes"),
+    "bench": ("bench", "app"),
+    "doctor": ("system", "doctor"),
+}
+DEBUG = "--debug"
+MENDABLE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}
+
+
+class LazyCommands(TyperGroup):
+    """The commands of `COMMANDS`. Listing them imports none; calling one imports its module."""
+
+    _is_listing = False
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The names, in the order of the help page."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """The command of a name; for the help page only its name and its summary."""
+        if cmd_name not in COMMANDS:
+            return None
+        if self._is_listing:
+            return TyperCommand(cmd_name, help=summary(cmd_name))
+        return load_command(cmd_name)
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help page."""
+        self._is_listing = True
+        try:
+            super().format_help(ctx, formatter)
+        finally:
+            self._is_listing = False
+
+
+def summary(name: str) -> str:
+    """The first line of a command's docstring, read from the source so that nothing is imported."""
+    module, function = COMMANDS[name]
+    tree = ast.parse((Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
+    target = name if function == "app" else function
+    found = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == target)
+    return (ast.get_docstring(next(found)) or "").split("\n")[0]
+
+
+def load_command(name: str) -> Any:
+    """Import a command."""
+    module, attribute = COMMANDS[name]
+    command = getattr(import_module(f"csametric.cli.{module}"), attribute)
+    if not isinstance(command, typer.Typer):
+        application = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+        application.command(name)(command)
+        command = application
+    loaded = get_command(command)
+    loaded.name = name
+    return loaded
+
+
 app = typer.Typer(
     name="csametric",
+    cls=LazyCommands,
     help="Deep metric learning with compressed self-attention: train, evaluate, look.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-app.command()(demo.demo)
-app.command()(runs.train)
-app.command()(runs.evaluate)
-app.command()(datasets.embed)
-app.add_typer(datasets.app, name="data")
-app.command()(attend.attend)
-app.command()(reproduce.reproduce)
-app.command()(match.match)
-app.add_typer(hpatches.app, name="hpatches")
-app.command()(serve.serve)
-app.command()(runs.convert)
-app.command()(export.export)
-app.command()(runs.recipes)
-app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench.bench)
-app.command()(system.doctor)
-
-DEBUG = "--debug"
-MENDABLE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}
 
 
 @app.callback()

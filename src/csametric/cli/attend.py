@@ -5,6 +5,13 @@ from typing import Annotated
 
 import typer
 
+from csametric.cli.tables import print_table
+from csametric.data.decoding import UnreadableImageError, decode_colours
+from csametric.data.listing import list_images
+from csametric.errors import UserError
+from csametric.inference.load import load
+from csametric.reports import attention_report as drawing
+
 SHEET_IMAGES = 24
 
 
@@ -31,13 +38,6 @@ def attend(
 
     Example: csametric attend runs/pcb_csa query/0001_c1s1_001051_00.jpg --at 0.2,0.5 --at 0.8,0.4
     """
-    from csametric.cli.tables import print_table
-    from csametric.data.decoding import UnreadableImageError, decode_colours
-    from csametric.data.listing import list_images
-    from csametric.errors import UserError
-    from csametric.inference.load import load
-    from csametric.reports import attention_report as drawing
-
     if out.suffix not in (".png", ".pdf", ".svg", ".html"):
         raise UserError(f"--out {out} is no .png, .pdf, .svg or .html; choose one")
     if len(images) > 1 and (folder := next((path for path in images if path.is_dir()), None)):
@@ -76,7 +76,6 @@ def attend(
 
 
 def _position(text: str) -> tuple[float, float]:
-    from csametric.errors import UserError
 
     try:
         y, x = (float(part) for part in text.split(","))

@@ -1,8 +1,14 @@
 """bench: run a benchmark of the source checkout."""
 
+import subprocess
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+import csametric
+from csametric.errors import UserError
 
 
 def bench(
@@ -21,13 +27,6 @@ def bench(
 
     Example: csametric bench attention --rounds 9 --types fp32,bf16
     """
-    import subprocess
-    import sys
-    from pathlib import Path
-
-    import csametric
-    from csametric.errors import UserError
-
     checkout = Path(csametric.__file__).parents[2]
     known = sorted(path.stem for path in (checkout / "bench").glob("[a-z]*.py") if path.stem != "measure")
     if not known:
@@ -37,3 +36,7 @@ def bench(
     raise SystemExit(
         subprocess.run([sys.executable, "-m", f"bench.{what}", *context.args], cwd=checkout, check=False).returncode
     )
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app.command("bench", context_settings={"allow_extra_args": True, "ignore_unknown_options": True})(bench)

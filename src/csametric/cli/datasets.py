@@ -1,17 +1,28 @@
 """data check, embed: commands about images."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import numpy as np
 import typer
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from csametric.data.inspection import Inspection
-    from csametric.data.records import ReidDataset
-    from csametric.inference.images import ImageEmbedder
+from csametric.cli.tables import print_table
+from csametric.data.datasets import read_dataset
+from csametric.data.inspection import Inspection, inspect
+from csametric.data.listing import SUFFIXES, list_images
+from csametric.data.loading import in_batches, prefetch
+from csametric.data.records import ReidDataset
+from csametric.data.transforms import read_image
+from csametric.errors import UserError
+from csametric.files import lock_folder, printable, write_atomically, write_text
+from csametric.inference.images import EMBED_BATCH, ImageEmbedder
+from csametric.inference.load import load
+from csametric.progress import data_progress, show_progress
+from csametric.reports.attention_report import save_figure
+from csametric.visualization.figures import contact_sheet
 
 app = typer.Typer(help="Look at datasets.", no_args_is_help=True)
 SHOWN = 10
@@ -34,11 +45,6 @@ def check(
 
     Example: csametric data check cuhk03-detected:/data/cuhk03-np
     """
-    from csametric.cli.tables import print_table
-    from csametric.data.datasets import read_dataset
-    from csametric.data.inspection import inspect
-    from csametric.progress import data_progress
-
     found = read_dataset(*split_data(dataset))
     with data_progress(True, "reading", "files") as progress:
         inspection = inspect(found, progress)
@@ -72,15 +78,10 @@ def embed(
 
     Example: csametric embed runs/pcb_csa photos --out features.npy
     """
-    from csametric.data.listing import SUFFIXES, list_images
-    from csametric.errors import UserError
-
     if out.suffix not in (".npy", ".parquet"):
         raise UserError(f"--out {out} is neither .npy nor .parquet; choose one")
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}; name one that holds images")
-    from csametric.inference.images import ImageEmbedder
-    from csametric.inference.load import load
 
     model = load(run)
     if not isinstance(model, ImageEmbedder):
@@ -95,16 +96,8 @@ def embed(
         print(f"skipped: {problem}")
 
 
-def _embed_files(model: "ImageEmbedder", files: list[Path], flip: bool) -> tuple[list[Path], "NDArray", list[str]]:
+def _embed_files(model: ImageEmbedder, files: list[Path], flip: bool) -> tuple[list[Path], "NDArray", list[str]]:
     """The files that could be read, their features, and why the others could not."""
-    import numpy as np
-
-    from csametric.data.loading import in_batches, made_ahead
-    from csametric.data.transforms import read_image
-    from csametric.errors import UserError
-    from csametric.inference.images import EMBED_BATCH
-    from csametric.progress import counted
-
     height, width = model.experiment.data.height, model.experiment.data.width
 
     def read(batch: Sequence[Path]) -> list["NDArray | str"]:
@@ -118,7 +111,7 @@ def _embed_files(model: "ImageEmbedder", files: list[Path], flip: bool) -> tuple
 
     batches = in_batches(files, EMBED_BATCH)
     names, features, unreadable = [], [], []
-    for batch, images in zip(batches, counted(made_ahead(read, batches), "embedding", len(batches), True), strict=True):
+    for batch, images in zip(batches, show_progress(prefetch(read, batches), "embedding", len(batches), True), strict=True):
         whole = [(path, image) for path, image in zip(batch, images, strict=True) if not isinstance(image, str)]
         unreadable += [image for image in images if isinstance(image, str)]
         if whole:
@@ -131,15 +124,13 @@ def _embed_files(model: "ImageEmbedder", files: list[Path], flip: bool) -> tuple
 
 def split_data(data: str) -> tuple[str, str]:
     """KIND and PATH of "KIND:PATH", the path absolute."""
-    from csametric.errors import UserError
-
     kind, separator, path = data.partition(":")
     if not separator or not path:
         raise UserError(f"{data!r} names no dataset; write KIND:PATH, for example market1501:/data/Market-1501")
     return kind, str(Path(path).expanduser().resolve())
 
 
-def _print_problems(inspection: "Inspection") -> None:
+def _print_problems(inspection: Inspection) -> None:
     for title, lines in (
         ("unreadable files", list(inspection.unreadable.values())),
         ("files alike in two splits", [" = ".join(pair) for pair in inspection.duplicates]),
@@ -152,12 +143,7 @@ def _print_problems(inspection: "Inspection") -> None:
             print(f"  and {len(lines) - SHOWN:,} more")
 
 
-def _save_sheet(dataset: "ReidDataset", inspection: "Inspection", out: Path) -> None:
-    import numpy as np
-
-    from csametric.data.transforms import read_image
-    from csametric.reports.attention_report import save_figure
-    from csametric.visualization.figures import contact_sheet
+def _save_sheet(dataset: ReidDataset, inspection: Inspection, out: Path) -> None:
 
     records = [record for record in (*dataset.train, *dataset.query) if str(record.path) not in inspection.unreadable]
     if not records:
@@ -173,17 +159,11 @@ def _save_sheet(dataset: "ReidDataset", inspection: "Inspection", out: Path) -> 
     print(f"contact sheet: {out}")
 
 
-def _name(dataset: "ReidDataset", identity: int) -> str:
+def _name(dataset: ReidDataset, identity: int) -> str:
     return dataset.names[identity - 1] if dataset.names else str(identity)
 
 
-def _save_features(out: Path, names: list[str], features: "NDArray") -> None:
-    import io
-
-    import numpy as np
-
-    from csametric.errors import UserError
-    from csametric.files import lock_folder, printable, write_atomically, write_text
+def _save_features(out: Path, names: list[str], features: NDArray) -> None:
 
     if out.suffix == ".npy":
         serialised = io.BytesIO()

@@ -4,6 +4,13 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from accelerate import PartialState
+
+from csametric.cli.tables import print_scores
+from csametric.recipes import find_recipe
+from csametric.reports.photo_report import report_runs
+from csametric.runs.experiment import override
+from csametric.training.loop import train
 
 TITLE = "Descriptors with and without compressed self-attention"
 DEMO = Path("runs") / "demo"
@@ -26,14 +33,6 @@ def demo(
 
     Example: csametric demo --with sa
     """
-    from accelerate import PartialState
-
-    from csametric.cli.tables import print_scores
-    from csametric.recipes import find_recipe
-    from csametric.reports.photo_report import report_runs
-    from csametric.runs.experiment import override
-    from csametric.training.loop import train
-
     arms = dict([*ARMS.items(), *([EXTRA_ARMS[extra]] if extra else [])])
     runs = {}
     for label, recipe in arms.items():

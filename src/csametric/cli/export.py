@@ -5,6 +5,10 @@ from typing import Annotated
 
 import typer
 
+from csametric.inference.bundle import write_bundle
+from csametric.reports.run_report import scores_table
+from csametric.runs.folder import ENVIRONMENT
+
 
 def export(
     run: Annotated[Path, typer.Argument(help="A finished run, e.g. runs/pcb_csa.")],
@@ -17,10 +21,6 @@ def export(
 
     Example: csametric export runs/pcb_csa --bundle pcb_csa_market
     """
-    from csametric.cli.runs import scores_table
-    from csametric.inference.bundle import write_bundle
-    from csametric.runs.folder import ENVIRONMENT
-
     was_trained_here = (run / ENVIRONMENT).is_file()
     write_bundle(run, bundle, scores_table(run) if was_trained_here else None, onnx=not no_onnx)
     for path in sorted(bundle.iterdir()):

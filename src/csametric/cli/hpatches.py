@@ -1,12 +1,16 @@
 """hpatches: descriptors to the benchmark's layout and back, and its three tasks."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-if TYPE_CHECKING:
-    pass
+from csametric.cli.tables import print_table
+from csametric.data.hpatches import describe_sequence, find_sequences, read_descriptors, splits, write_descriptors
+from csametric.errors import UserError
+from csametric.matching.descriptors import find_descriptor
+from csametric.progress import show_progress
+from csametric.reports.hpatches_scores import PRINTED_SPLITS, hpatches_evaluation
 
 app = typer.Typer(help="HPatches: extract descriptors, score them.", no_args_is_help=True)
 
@@ -26,13 +30,9 @@ def extract(
 
     Example: csametric hpatches extract runs/hardnet_csa /data/hpatches-release descriptors/hardnet_csa
     """
-    from csametric.data.hpatches import describe_sequence, find_sequences, write_descriptors
-    from csametric.matching.descriptors import find_descriptor
-    from csametric.progress import counted
-
     describe = find_descriptor(descriptor).of_patches
     names = find_sequences(root)
-    for name in counted(names, "describing", len(names), enabled=True):
+    for name in show_progress(names, "describing", len(names), enabled=True):
         write_descriptors(out / name, describe_sequence(root / name, describe))
     print(f"{len(names):,} sequences: {out}")
 
@@ -49,17 +49,11 @@ def score(
 
     Example: csametric hpatches score descriptors/hardnet_csa --tasks /data/hpatches-benchmark/tasks
     """
-    from csametric.cli.tables import print_table
-    from csametric.data.hpatches import find_sequences, read_descriptors, splits
-    from csametric.errors import UserError
-    from csametric.progress import counted
-    from csametric.reports.hpatches_scores import PRINTED_SPLITS, hpatches_evaluation
-
     if split is not None and split not in splits():
         raise UserError(f"there is no split {split}; use one of {', '.join(splits())}")
     if not tasks.is_dir():
         raise UserError(f"there is no folder {tasks}; name the one of the benchmark's task files, or any other to do without")
     names = find_sequences(descriptors)
-    read = {name: read_descriptors(descriptors / name) for name in counted(names, "reading", len(names), enabled=True)}
+    read = {name: read_descriptors(descriptors / name) for name in show_progress(names, "reading", len(names), enabled=True)}
     evaluation = hpatches_evaluation(descriptors.name, read, tasks, (split,) if split else PRINTED_SPLITS)
     print_table(evaluation.title, evaluation.table.header, evaluation.table.rows)

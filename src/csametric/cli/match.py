@@ -1,12 +1,28 @@
 """match: two photographs, a list of pairs, or all pairs of a folder."""
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-if TYPE_CHECKING:
-    from csametric.matching.photographs import MatchedPair, MatchSettings
+from csametric.cli.tables import print_table
+from csametric.errors import UserError
+from csametric.files import write_atomically, write_text
+from csametric.matching.colmap import check_colmap, write_colmap_database
+from csametric.matching.descriptors import find_descriptor
+from csametric.matching.keypoints import DetectorSettings
+from csametric.matching.photographs import (
+    MatchedPair,
+    MatchSettings,
+    all_pairs,
+    find_photographs,
+    match_many,
+    read_pairs,
+    why_no_geometry,
+)
+from csametric.progress import show_progress
+from csametric.visualization import figures
 
 NAMES = {"homography": "homography", "fundamental": "fundamental matrix"}
 
@@ -40,13 +56,6 @@ def match(
 
     Example: csametric match runs/hardnet_csa desk1.jpg desk2.jpg
     """
-    from csametric.errors import UserError
-    from csametric.matching.colmap import check_colmap, write_colmap_database
-    from csametric.matching.descriptors import find_descriptor
-    from csametric.matching.keypoints import DetectorSettings
-    from csametric.matching.photographs import MatchSettings, all_pairs, find_photographs, match_many, read_pairs
-    from csametric.progress import counted
-
     settings = MatchSettings(
         detector=DetectorSettings(detector=detector, limit=keypoints, upright=upright, affine=affine),
         max_side=max_side,
@@ -72,7 +81,7 @@ def match(
     found = find_descriptor(descriptor)
     kept, rows, skipped = [], [], dict[Path, str]()
     matched = match_many(pairs, found, settings, None if second is not None else skipped)
-    for pair in matched if second is not None else counted(matched, "matching", len(pairs), enabled=True):
+    for pair in matched if second is not None else show_progress(matched, "matching", len(pairs), enabled=True):
         stem = out / f"{names[pair.first.path]}-{names[pair.second.path]}"
         _write(pair, stem, draw=pictures or second is not None)
         rows.append(_row(pair))
@@ -89,7 +98,7 @@ def match(
         print(f"COLMAP database: {colmap}")
 
 
-def distinct_names(photos: "list[Path]") -> "dict[Path, str]":
+def distinct_names(photos: list[Path]) -> dict[Path, str]:
     """A name for each photograph's results: its stem, with suffix, folder or a number where stems are alike."""
     makers = (
         lambda path, number: path.stem,
@@ -104,11 +113,7 @@ def distinct_names(photos: "list[Path]") -> "dict[Path, str]":
     return names
 
 
-def _write(pair: "MatchedPair", stem: Path, draw: bool) -> None:
-    import json
-
-    from csametric.files import write_atomically, write_text
-    from csametric.visualization import figures
+def _write(pair: MatchedPair, stem: Path, draw: bool) -> None:
 
     write_text(Path(f"{stem}.json"), json.dumps(pair.as_json(), indent=1))
     if draw:
@@ -119,8 +124,7 @@ def _write(pair: "MatchedPair", stem: Path, draw: bool) -> None:
         write_atomically(Path(f"{stem}.png"), lambda file: figure.savefig(file, format="png", dpi=120))
 
 
-def _tell(pair: "MatchedPair", stem: Path) -> None:
-    from csametric.matching.photographs import why_no_geometry
+def _tell(pair: MatchedPair, stem: Path) -> None:
 
     counts = len(pair.first.points), len(pair.second.points), len(pair.matches.pairs)
     print("{:,} and {:,} keypoints, {:,} matches".format(*counts))
@@ -129,7 +133,7 @@ def _tell(pair: "MatchedPair", stem: Path) -> None:
     print(f"written: {stem}.json and .png")
 
 
-def _row(pair: "MatchedPair") -> dict[str, Any]:
+def _row(pair: MatchedPair) -> dict[str, Any]:
     return {
         "first": str(pair.first.path),
         "second": str(pair.second.path),
@@ -138,11 +142,7 @@ def _row(pair: "MatchedPair") -> dict[str, Any]:
     }
 
 
-def _write_graph(rows: list[dict[str, Any]], settings: "MatchSettings", path: Path) -> None:
-    import json
-
-    from csametric.cli.tables import print_table
-    from csametric.files import write_text
+def _write_graph(rows: list[dict[str, Any]], settings: MatchSettings, path: Path) -> None:
 
     write_text(path, json.dumps({"model": settings.model, "pairs": rows}, indent=1))
     strongest = sorted(rows, key=lambda row: -row["inliers"])[:20]

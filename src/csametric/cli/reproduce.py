@@ -3,14 +3,28 @@
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-if TYPE_CHECKING:
-    from csametric.reproduction.comparison import FilledTable
-    from csametric.reproduction.paper import PaperTable
-    from csametric.reproduction.plan import Plan, Run
+from csametric.cli.tables import print_table
+from csametric.errors import BusyError, UserError
+from csametric.files import lock_folder, write_atomically
+from csametric.progress import show_progress
+from csametric.reports.attention_report import figure_5, save_figure
+from csametric.reproduction import diagrams
+from csametric.reproduction.collection import collect
+from csametric.reproduction.comparison import FilledTable
+from csametric.reproduction.estimate import Work, pace_of, work_left
+from csametric.reproduction.execution import execute_runs, leave_torchrun_group
+from csametric.reproduction.output import SPEED, filled_table, write_report, write_table
+from csametric.reproduction.paper import FIGURE5, TABLES, PaperTable
+from csametric.reproduction.plan import Plan, Run, data_of, make_plan
+from csametric.reproduction.rendering import as_text
+from csametric.reproduction.speed import measure
+from csametric.runs.environment import describe_environment
+from csametric.training.machine import join_processes
+from csametric.visualization.figures import data_uri
 
 Target = Literal[
     "table1", "table2", "table3", "table4", "table5", "table6", "table7", "table8",
@@ -59,14 +73,10 @@ def reproduce(
 
     Example: csametric reproduce table1 --data-root /data --budget quick --row PCB --row "PCB + CSA"
     """
-    from csametric.errors import UserError
-    from csametric.reproduction.execution import stand_alone
-    from csametric.reproduction.plan import make_plan
-
     if target in DIAGRAMS:
         _draw_diagrams([target], out)
         return
-    in_group = stand_alone()
+    in_group = leave_torchrun_group()
     tables = _tables(target, paper_only)
     chosen = _chosen(target, tables, row)
     root = _root(data_root, chosen)
@@ -89,20 +99,16 @@ def reproduce(
         print(f"csametric: {error}", file=sys.stderr)  # torchrun stops all processes where one exits with another status than 0
 
 
-def _tables(target: str, paper_only: bool) -> "list[PaperTable]":
+def _tables(target: str, paper_only: bool) -> list[PaperTable]:
     """The tables that a target needs."""
-    from csametric.reproduction.paper import FIGURE5, TABLES
-
     if target == "figure5":
         return [FIGURE5]
     tables = list(TABLES.values()) if target == "all" else [TABLES[target]]
     return [table.of_rows(None, paper_only) for table in tables]
 
 
-def _chosen(target: str, tables: "list[PaperTable]", labels: list[str] | None) -> "list[PaperTable]":
+def _chosen(target: str, tables: list[PaperTable], labels: list[str] | None) -> list[PaperTable]:
     """The tables with the rows that are to be run; the others show what is there."""
-    from csametric.errors import UserError
-
     known = {each.label for table in tables for each in table.rows}
     unknown = next((label for label in labels or [] if label not in known), None)
     if unknown:
@@ -110,9 +116,7 @@ def _chosen(target: str, tables: "list[PaperTable]", labels: list[str] | None) -
     return [table.of_rows(labels, paper_only=False) for table in tables]
 
 
-def _root(data_root: Path | None, tables: "list[PaperTable]") -> Path:
-    from csametric.errors import UserError
-    from csametric.reproduction.plan import data_of
+def _root(data_root: Path | None, tables: list[PaperTable]) -> Path:
 
     if data_root is None and not any(data_of(table) for table in tables):
         return Path()
@@ -125,8 +129,7 @@ def _root(data_root: Path | None, tables: "list[PaperTable]") -> Path:
     return data_root
 
 
-def _collect(folders: list[Path], plan: "Plan", dry_run: bool) -> "list[Run]":
-    from csametric.reproduction.collection import collect
+def _collect(folders: list[Path], plan: Plan, dry_run: bool) -> list[Run]:
 
     found, passed_over = collect(folders, list(plan.runs.values()), copy=not dry_run)
     for run in found:
@@ -138,15 +141,11 @@ def _collect(folders: list[Path], plan: "Plan", dry_run: bool) -> "list[Run]":
     return found
 
 
-def _print_plan(tables: "list[PaperTable]", plan: "Plan", found: "list[Run]", out: Path) -> None:
+def _print_plan(tables: list[PaperTable], plan: Plan, found: list[Run], out: Path) -> None:
     """What would run, and how long it takes, but for what is found elsewhere."""
-    from csametric.cli.tables import print_table
-    from csametric.progress import counted
-    from csametric.reproduction.estimate import Work, pace_of, work_left
-
     rows, total = [], 0.0
     runs = [run for run in plan.runs.values() if any(run in plan.for_table(table) for table in tables)]
-    for run in counted(runs, "measuring", len(runs), enabled=True):
+    for run in show_progress(runs, "measuring", len(runs), enabled=True):
         work = Work(0, 0) if run in found else work_left(run)
         seconds = work.seconds(pace_of(run, out / "paces.json")) if work.train or work.score else 0.0
         rows.append([run.folder.name.rpartition("-")[0], _state(run, found), f"{work.train:,}", _duration(seconds)])
@@ -159,7 +158,7 @@ def _print_plan(tables: "list[PaperTable]", plan: "Plan", found: "list[Run]", ou
     print(f"in all {_duration(total)} of training and scoring, by two measured steps of each kind, and some seconds a run more")
 
 
-def _state(run: "Run", found: "list[Run]") -> str:
+def _state(run: Run, found: list[Run]) -> str:
     if run in found:
         return "to be collected"
     return "finished" if run.is_finished else f"begun, step {run.steps_done:,}" if run.steps_done else "to do"
@@ -170,7 +169,7 @@ def _duration(seconds: float) -> str:
     return f"{hours:,} h {minutes:02d} min" if hours else f"{minutes} min" if minutes else f"{seconds:.0f} s"
 
 
-def _produce(target: str, tables: "list[PaperTable]", chosen: "list[PaperTable]", plan: "Plan", out: Path) -> None:
+def _produce(target: str, tables: list[PaperTable], chosen: list[PaperTable], plan: Plan, out: Path) -> None:
     """Carry out the plan table by table, then write all again: another process may have finished what was left to it.
 
     Raises:
@@ -183,7 +182,7 @@ def _produce(target: str, tables: "list[PaperTable]", chosen: "list[PaperTable]"
         else:
             runs = plan.for_table(wanted)
             shown = [run for run in plan.for_table(table) if run.is_finished and run not in runs]
-            failed |= _carry_out([*runs, *shown], plan)
+            failed |= execute_runs([*runs, *shown], plan.budget)
         _write_tables([table], plan, out, failed)
     if target == "all":
         _draw_diagrams(DIAGRAMS, out)
@@ -193,13 +192,9 @@ def _produce(target: str, tables: "list[PaperTable]", chosen: "list[PaperTable]"
 
 
 def _write_tables(
-    tables: "list[PaperTable]", plan: "Plan", out: Path, failed: "dict[Run, str]", target: str = ""
-) -> "list[FilledTable]":
+    tables: list[PaperTable], plan: Plan, out: Path, failed: dict[Run, str], target: str = ""
+) -> list[FilledTable]:
     """Tables, and the report of a target; other processes that write wait meanwhile."""
-    from csametric.files import lock_folder
-    from csametric.reproduction.output import filled_table, write_table
-    from csametric.reproduction.rendering import as_text
-
     with lock_folder(out, wait=True):
         filled = [filled_table(table, plan, out, failed) for table in tables]
         for each in filled:
@@ -210,8 +205,7 @@ def _write_tables(
     return filled
 
 
-def _pictures(target: str, plan: "Plan", out: Path) -> list[tuple[str, str]]:
-    from csametric.errors import UserError
+def _pictures(target: str, plan: Plan, out: Path) -> list[tuple[str, str]]:
 
     try:
         picture = _draw_attention(plan, out) if target == "all" else None
@@ -221,33 +215,21 @@ def _pictures(target: str, plan: "Plan", out: Path) -> list[tuple[str, str]]:
     return [picture] if picture else []
 
 
-def _produce_figure_5(plan: "Plan", out: Path) -> None:
+def _produce_figure_5(plan: Plan, out: Path) -> None:
     """Train what the figure is drawn of, one run, and draw it; raises as `_produce`."""
-    from csametric.files import lock_folder
-    from csametric.reproduction.paper import FIGURE5
-
     runs = plan.for_table(FIGURE5)[:1]
-    failed = _carry_out(runs, plan)
+    failed = execute_runs(runs, plan.budget)
     with lock_folder(out, wait=True):
         picture = _draw_attention(plan.without(failed), out)
     _check_outcome(runs, failed, picture is not None, plan)
 
 
-def _carry_out(runs: "list[Run]", plan: "Plan") -> "dict[Run, str]":
-    from csametric.cli.runs import report_run
-    from csametric.reproduction.execution import carry_out
-
-    return carry_out(runs, plan.budget, lambda run: report_run(run.experiment, run.folder))
-
-
-def _check_outcome(wanted: "list[Run]", failed: "dict[Run, str]", any_figure: bool, plan: "Plan") -> None:
+def _check_outcome(wanted: list[Run], failed: dict[Run, str], any_figure: bool, plan: Plan) -> None:
     """Say what other processes still work on.
 
     Raises:
         UserError: something has failed, or nothing could be run.
     """
-    from csametric.errors import UserError
-
     busy = [run for run in dict.fromkeys(wanted) if not run.is_finished and run not in failed]
     for run in busy:
         print(f"left to another process: {run.folder.name}")
@@ -257,11 +239,7 @@ def _check_outcome(wanted: "list[Run]", failed: "dict[Run, str]", any_figure: bo
         raise UserError(f"nothing could be run; {next(iter(plan.missing.values()), 'choose other rows')}")
 
 
-def _measure_speed(plan: "Plan", out: Path) -> None:
-    from csametric.errors import BusyError
-    from csametric.files import lock_folder
-    from csametric.reproduction.output import SPEED
-    from csametric.reproduction.speed import measure
+def _measure_speed(plan: Plan, out: Path) -> None:
 
     try:
         with lock_folder(out / SPEED):
@@ -270,12 +248,8 @@ def _measure_speed(plan: "Plan", out: Path) -> None:
         print(f"left to another process: {error}")
 
 
-def _draw_attention(plan: "Plan", out: Path) -> tuple[str, str] | None:
+def _draw_attention(plan: Plan, out: Path) -> tuple[str, str] | None:
     """Figure 5 from the first finished run of PCB + CSA: its data URI and caption; None where there is none."""
-    from csametric.reports.attention_report import figure_5, save_figure
-    from csametric.reproduction.paper import FIGURE5
-    from csametric.visualization.figures import data_uri
-
     run = next((run for run in plan.for_table(FIGURE5) if run.is_finished), None)
     if run is None:
         for reason in dict.fromkeys(plan.missing.values()):
@@ -288,8 +262,6 @@ def _draw_attention(plan: "Plan", out: Path) -> tuple[str, str] | None:
 
 
 def _draw_diagrams(names: Sequence[str], out: Path) -> None:
-    from csametric.files import write_atomically
-    from csametric.reproduction import diagrams
 
     for name in names:
         drawn = diagrams.svg(diagrams.DIAGRAMS[name]())
@@ -297,10 +269,7 @@ def _draw_diagrams(names: Sequence[str], out: Path) -> None:
         print(f"written: {out / f'{name}.svg'}")
 
 
-def _write_report(target: str, filled: "list[FilledTable]", plan: "Plan", pictures: list[tuple[str, str]], out: Path) -> None:
-    from csametric.reproduction.output import write_report
-    from csametric.runs.environment import describe_environment
-    from csametric.training.machine import join_processes
+def _write_report(target: str, filled: list[FilledTable], plan: Plan, pictures: list[tuple[str, str]], out: Path) -> None:
 
     machine = join_processes()
     title = "The paper's tables" if target == "all" else f"The paper's {target.replace('table', 'Table ')}"

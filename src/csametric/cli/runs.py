@@ -1,15 +1,42 @@
 """train, evaluate, recipes."""
 
+import hashlib
+import json
 import os
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
+import numpy as np
 import typer
+from accelerate import PartialState
 
-if TYPE_CHECKING:
-    from csametric.inference.images import ImageEmbedder
-    from csametric.runs.experiment import Experiment
-    from csametric.visualization.page import Table
+from csametric.cli.datasets import split_data
+from csametric.cli.tables import print_scores, print_table
+from csametric.data.datasets import read_dataset
+from csametric.errors import UserError
+from csametric.files import replace_folder, write_text
+from csametric.inference.images import ImageEmbedder
+from csametric.inference.load import load
+from csametric.inference.patches import PatchEmbedder, build_descriptor
+from csametric.models.weights import from_hardnet, load_strictly, read_state
+from csametric.recipes import RECIPES, find_recipe
+from csametric.reports.attention_report import save_figure
+from csametric.reports.descriptor_evaluation import evaluate_descriptor, folder_of
+from csametric.reports.reid_report import conventions, ranked_picture, reid_table
+from csametric.reports.run_report import report_run
+from csametric.runs.experiment import (
+    BrownExperiment,
+    DescriptorExperiment,
+    Experiment,
+    PatchExperiment,
+    override,
+    to_json,
+)
+from csametric.runs.folder import BUNDLED_WEIGHTS, EXPERIMENT, WEIGHTS, save_weights, weights_of
+from csametric.training.loop import train as train_experiment
+from csametric.training.machine import join_processes
+from csametric.training.reid_scoring import score_dataset
 
 RUNS = Path("runs")
 
@@ -38,12 +65,6 @@ def train(
 
     Example: csametric train hardnet_csa --data photos:holiday --name holiday
     """
-    from accelerate import PartialState
-
-    from csametric.cli.tables import print_scores
-    from csametric.runs.experiment import override
-    from csametric.training.loop import train as train_experiment
-
     experiment, assignments = _chosen(recipe, data)
     assignments += [f"seed={seed}"] if seed is not None else []
     experiment = override(experiment, assignments + (settings or []))
@@ -53,47 +74,14 @@ def train(
         print_scores(f"Run {folder.name}", report_run(experiment, folder), folder / "report.html")
 
 
-def _chosen(recipe: str, data: str | None) -> "tuple[Experiment, list[str]]":
+def _chosen(recipe: str, data: str | None) -> tuple[Experiment, list[str]]:
     """The experiment of a recipe, for a descriptor on Brown its brown_ twin, and what --data sets."""
-    from csametric.recipes import find_recipe
-    from csametric.runs.experiment import DescriptorExperiment, PatchExperiment
-
     experiment = find_recipe(recipe)
     if data is None:
         return experiment, []
     if isinstance(experiment, DescriptorExperiment) and data.startswith("brown:"):
         experiment = find_recipe(f"brown_{recipe}")
     return experiment, (patch_assignments if isinstance(experiment, PatchExperiment) else dataset_assignments)(data)
-
-
-def report_run(experiment: "Experiment", folder: Path) -> "Table":
-    """Write the report of a finished run, and return its table of scores."""
-    from csametric.reports.brown_report import report_brown
-    from csametric.reports.photo_report import report_runs
-    from csametric.reports.reid_report import report_reid
-    from csametric.runs.experiment import BrownExperiment, DescriptorExperiment, ReidExperiment
-
-    report = {DescriptorExperiment: report_runs, BrownExperiment: report_brown, ReidExperiment: report_reid}[type(experiment)]
-    return report(f"Run {folder.name}", {experiment.recipe: folder}, folder / "report.html")
-
-
-def scores_table(folder: Path) -> "Table":
-    """The scores of a finished run, with the conventions they are of."""
-    from dataclasses import replace
-
-    from csametric.reports.brown_report import EXPLANATION, brown_table
-    from csametric.reports.photo_report import EXPLANATION as OF_PHOTOS
-    from csametric.reports.photo_report import run_scores, score_table
-    from csametric.reports.reid_report import conventions, reid_table
-    from csametric.runs.experiment import BrownExperiment, ReidExperiment
-    from csametric.runs.folder import read_experiment, read_scores
-
-    experiment, scores = read_experiment(folder), read_scores(folder)
-    if isinstance(experiment, ReidExperiment):
-        return replace(reid_table({"per cent": scores}), caption=conventions(scores))
-    if isinstance(experiment, BrownExperiment):
-        return replace(brown_table({"per cent": scores["fpr95"]}), caption=EXPLANATION)
-    return replace(score_table({"": run_scores(folder)}), caption=OF_PHOTOS)
 
 
 def evaluate(
@@ -109,12 +97,6 @@ def evaluate(
 
     Example: csametric evaluate runs/pcb_csa --data dukemtmc:/data/DukeMTMC-reID
     """
-    from csametric.cli.tables import print_table
-    from csametric.errors import UserError
-    from csametric.inference.load import load
-    from csametric.inference.patches import PatchEmbedder
-    from csametric.reports.descriptor_evaluation import evaluate_descriptor
-
     model = load(run)
     if isinstance(model, PatchEmbedder):
         if rerank or flip or no_camera_filter:
@@ -126,20 +108,7 @@ def evaluate(
         _evaluate_reid(run, model, data, rerank, flip, not no_camera_filter)
 
 
-def _evaluate_reid(run: Path, model: "ImageEmbedder", data: str | None, rerank: bool, flip: bool, camera_filter: bool) -> None:
-    import json
-    from dataclasses import replace
-
-    import numpy as np
-
-    from csametric.cli.datasets import split_data
-    from csametric.cli.tables import print_table
-    from csametric.data.datasets import read_dataset
-    from csametric.files import write_text
-    from csametric.reports.attention_report import save_figure
-    from csametric.reports.reid_report import conventions, ranked_picture, reid_table
-    from csametric.training.machine import join_processes
-    from csametric.training.reid_scoring import score_dataset
+def _evaluate_reid(run: Path, model: ImageEmbedder, data: str | None, rerank: bool, flip: bool, camera_filter: bool) -> None:
 
     trained = model.experiment.data
     kind, path = split_data(data) if data else (trained.kind, trained.path)
@@ -166,23 +135,18 @@ def _evaluate_reid(run: Path, model: "ImageEmbedder", data: str | None, rerank: 
 
 def _evaluation_folder(run: Path) -> Path:
     """In the run; beside a bundle, which is handed on as it is."""
-    from csametric.runs.folder import BUNDLED_WEIGHTS, weights_of
-
     is_bundle = weights_of(run).name == BUNDLED_WEIGHTS
     return run.resolve().with_name(f"{run.resolve().name}-evaluation") if is_bundle else run / "evaluation"
 
 
 def _evaluation_file(folder: Path, name: str, path: str) -> str:
     """Without a suffix; another dataset of the same name gets a name with a digest of its path."""
-    import json
-
     present = folder / f"{name}.json"
     taken = present.is_file() and json.loads(present.read_text()).get("path_digest") != _path_digest(path)
     return str(folder / (f"{name}-{_path_digest(path)}" if taken else name))
 
 
 def _path_digest(path: str) -> str:
-    import hashlib
 
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:6]
 
@@ -195,13 +159,6 @@ def convert(
 
     Example: csametric convert checkpoint_liberty_with_aug.pth runs/hardnet_liberty
     """
-    from csametric.errors import UserError
-    from csametric.files import replace_folder, write_text
-    from csametric.inference.patches import build_descriptor
-    from csametric.models.weights import from_hardnet, load_strictly, read_state
-    from csametric.runs.experiment import BrownExperiment, to_json
-    from csametric.runs.folder import EXPERIMENT, WEIGHTS, save_weights
-
     if run.exists():
         raise UserError(f"{run} is already there; name another folder")
     experiment = BrownExperiment(recipe="brown_hardnet")
@@ -218,24 +175,17 @@ def recipes() -> None:
 
     Example: csametric recipes
     """
-    from csametric.cli.tables import print_table
-    from csametric.recipes import RECIPES
-
     print_table("recipes", ["name", "what it trains"], [[name, _summary(recipe)] for name, recipe in RECIPES.items()])
 
 
 def patch_assignments(data: str) -> list[str]:
     """What --data sets for a descriptor: photos:FOLDER or brown:ROOT."""
-    from csametric.reports.descriptor_evaluation import folder_of
-
     kind, path = folder_of(data, ("photos", "brown"))
     return [f"data.{'root' if kind == 'brown' else 'folder'}={path}"]
 
 
 def dataset_assignments(data: str) -> list[str]:
     """What --data sets for a model of re-identification."""
-    from csametric.cli.datasets import split_data
-
     kind, path = split_data(data)
     return [f"data.kind={kind}", f"data.path={path}"]
 

@@ -1,13 +1,20 @@
 """serve: the attention explorer in the browser."""
 
+import errno
+import socket
+from contextlib import suppress
+from importlib.util import find_spec
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
+import numpy as np
 import typer
 
-if TYPE_CHECKING:
-    import socket
+from csametric.errors import UserError
+from csametric.inference.load import load
 
+if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
 MOST_CONNECTIONS = 32  # of which each may hold a file of 20 MiB
@@ -39,9 +46,6 @@ def serve(
 
 
 def _need_server() -> None:
-    from importlib.util import find_spec
-
-    from csametric.errors import UserError
 
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
@@ -50,10 +54,6 @@ def _need_server() -> None:
 
 def _application(run: Path, image: Path | None, host: str) -> "ASGIApp":
     """With the model warm, so that the first picture is answered as soon as the others."""
-    import numpy as np
-
-    from csametric.errors import UserError
-    from csametric.inference.load import load
     from csametric.web.server import make_app, read_picture
 
     if image is not None and not image.is_file():
@@ -64,11 +64,7 @@ def _application(run: Path, image: Path | None, host: str) -> "ASGIApp":
     return make_app(model.attend, f"What {run.resolve().name} attends to", first, host)
 
 
-def _listen(host: str, port: int) -> "socket.socket":
-    import errno
-    import socket
-
-    from csametric.errors import UserError
+def _listen(host: str, port: int) -> socket.socket:
 
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
@@ -81,8 +77,7 @@ def _listen(host: str, port: int) -> "socket.socket":
         raise UserError(f"cannot listen at {host}, port {port} ({error.strerror}); choose another --host or --port") from error
 
 
-def _run(app: "ASGIApp", listener: "socket.socket") -> None:
-    from contextlib import suppress
+def _run(app: "ASGIApp", listener: socket.socket) -> None:
 
     import uvicorn
 
@@ -103,7 +98,6 @@ def _run(app: "ASGIApp", listener: "socket.socket") -> None:
 
 
 def _is_loopback(host: str) -> bool:
-    from ipaddress import ip_address
 
     try:
         return ip_address(host).is_loopback

@@ -1,19 +1,19 @@
 """doctor: what this machine has, and which paths will run."""
 
+import torch
+from accelerate import Accelerator
+
+from csametric.attention.dispatch import choose_path
+from csametric.cli.tables import print_table
+from csametric.runs.environment import describe_environment
+from csametric.runs.precision import choose_precision
+
 
 def doctor() -> None:
     """Show the versions, the processor and which paths will run on this machine.
 
     Example: csametric doctor
     """
-    import torch
-    from accelerate import Accelerator
-
-    from csametric.attention.dispatch import choose_path
-    from csametric.cli.tables import print_table
-    from csametric.runs.environment import describe_environment
-    from csametric.runs.precision import choose_precision
-
     device = Accelerator().device
     path = choose_path("auto", torch.empty(0, 1, 1, 1, device=device), maps=32)
     environment = describe_environment(device, choose_precision("auto", device))

@@ -2,13 +2,11 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
 
-if TYPE_CHECKING:
-    from csametric.visualization import page
+from csametric.visualization.page import Table as ScoreTable
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
@@ -21,7 +19,7 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[objec
     Console().print(table)
 
 
-def print_scores(title: str, scores: "page.Table", report: Path) -> None:
+def print_scores(title: str, scores: ScoreTable, report: Path) -> None:
     """Print the table of a report, what has to be known of its figures, and where the report is."""
     print_table(title, scores.header, scores.rows)
     print(f"{scores.caption}\nopen {report}".lstrip())

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from csametric.data.cache import Progress, cache_key, cached_folder, map_cached
 from csametric.data.decoding import decode_grey
-from csametric.data.loading import made_ahead
+from csametric.data.loading import prefetch
 from csametric.data.sampling import Turn
 from csametric.errors import UserError
 from csametric.files import sync_file
@@ -95,7 +95,7 @@ def read_brown(
 
     def write(aside: Path) -> None:
         with (aside / "patches.u8").open("wb") as out:
-            read = made_ahead(lambda sheet: _cut(sheet, resampling), sheets)
+            read = prefetch(lambda sheet: _cut(sheet, resampling), sheets)
             left = len(points_P)
             for done, patches in enumerate(read, 1):
                 out.write(patches[:left].data)

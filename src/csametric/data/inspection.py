@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from csametric.data.loading import made_ahead
+from csametric.data.loading import prefetch
 from csametric.data.records import JUNK, Record, ReidDataset, queries_without_match
 from csametric.data.transforms import read_image
 from csametric.errors import UserError
@@ -42,7 +42,7 @@ def inspect(dataset: ReidDataset, progress: Callable[[int, int], None] = lambda 
     """Read every file of a dataset once; progress is called with (files done, files in all)."""
     records = [record for split in dataset.splits.values() for record in split]
     read = {}
-    for done, (record, found) in enumerate(zip(records, made_ahead(_read, records), strict=True), 1):
+    for done, (record, found) in enumerate(zip(records, prefetch(_read, records), strict=True), 1):
         read[record] = found
         progress(done, len(records))
     return Inspection(
@@ -56,7 +56,7 @@ def inspect(dataset: ReidDataset, progress: Callable[[int, int], None] = lambda 
 def unreadable(dataset: ReidDataset) -> Iterator[str]:
     """A sentence for each file that is no whole image."""
     records = [record for split in dataset.splits.values() for record in split]
-    yield from filter(None, made_ahead(_problem, records))
+    yield from filter(None, prefetch(_problem, records))
 
 
 def _problem(record: Record) -> str:

@@ -17,7 +17,7 @@ Item = TypeVar("Item")
 Made = TypeVar("Made")
 
 
-def made_ahead(make: Callable[[Item], Made], items: Iterable[Item], workers: int = WORKERS) -> Iterator[Made]:
+def prefetch(make: Callable[[Item], Made], items: Iterable[Item], workers: int = WORKERS) -> Iterator[Made]:
     """make(item) of each item in order, the next few under way in threads."""
     pool = ThreadPoolExecutor(workers)
     under_way: deque[Future[Made]] = deque()

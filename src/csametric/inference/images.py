@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
 from csametric.attention.recording import recorded_attention
-from csametric.data.loading import in_batches, made_ahead
+from csametric.data.loading import in_batches, prefetch
 from csametric.data.transforms import read_image, resize
 from csametric.errors import UserError
 from csametric.inference.attended import AttendedImage, attended_image
@@ -48,11 +48,11 @@ def build_pcb(settings: PCBSettings, num_ids: int, trained: bool = False) -> PCB
     )
     model.backbone.normalization = normalization(settings.backbone, settings.pretrained)
     if settings.start_from and not trained:
-        begin_with(model, Path(settings.start_from) / WEIGHTS)
+        start_from_trained(model, Path(settings.start_from) / WEIGHTS)
     return model.to(memory_format=torch.channels_last)
 
 
-def begin_with(model: PCB, weights: Path) -> None:
+def start_from_trained(model: PCB, weights: Path) -> None:
     """Take over a trained PCB: all of its weights; a refined model keeps its own new part classifier."""
     state = read_state(weights)
     new = {name: value for name, value in model.state_dict().items() if name.startswith("refinement.") and name not in state}
@@ -108,7 +108,7 @@ class ImageEmbedder:
         batches: Iterable[NDArray]
         images = [images] if isinstance(images, str | Path) else images
         if isinstance(images, Sequence) and all(isinstance(each, str | Path) for each in images):
-            batches = made_ahead(
+            batches = prefetch(
                 lambda part: np.stack([read_image(Path(each), height, width) for each in part]),
                 in_batches(images, EMBED_BATCH),
             )

@@ -14,7 +14,7 @@ from csametric.matching.geometry import estimate_pose
 from csametric.matching.keypoints import DetectorSettings
 from csametric.matching.matches import match_descriptors
 from csametric.matching.photographs import DescribedPhoto, MatchedPair, MatchSettings, describe_photos, match_photos
-from csametric.progress import counted
+from csametric.progress import show_progress
 from csametric.reports.evaluations import Evaluation
 from csametric.visualization.page import Table
 
@@ -34,7 +34,7 @@ def on_sequences(run: Path, model: PatchEmbedder, folder: str) -> Evaluation:
     pairs = read_sequences(Path(folder))
     judged: dict[str, list[tuple[NDArray, float]]] = {descriptor.name: [] for descriptor in descriptors}
     described: dict[Path, list[DescribedPhoto]] = {}
-    for pair in counted(pairs, "matching", len(pairs), enabled=True):
+    for pair in show_progress(pairs, "matching", len(pairs), enabled=True):
         for first, second in _both(pair, descriptors, described):
             judged[first[0]].append(_judge(match_photos(first[1], second[1], SETTINGS), pair))
     sequences = len({pair.sequence for pair in pairs})
@@ -67,7 +67,7 @@ def on_posed_pairs(run: Path, model: PatchEmbedder, path: str) -> Evaluation:
     pairs = read_posed_pairs(Path(path))
     errors: dict[str, list[float]] = {descriptor.name: [] for descriptor in descriptors}
     described: dict[Path, list[DescribedPhoto]] = {}
-    for pair in counted(pairs, "matching", len(pairs), enabled=True):
+    for pair in show_progress(pairs, "matching", len(pairs), enabled=True):
         for first, second in _both(pair, descriptors, described):
             errors[first[0]].append(_pose_error(first[1], second[1], pair))
     areas = {name: homography.areas_under_recall(each, pose.AUC_THRESHOLDS) for name, each in errors.items()}

@@ -9,7 +9,7 @@ from csametric.data import hpatches as data
 from csametric.errors import UserError
 from csametric.evaluation.hpatches_tasks import HPatchesScores, evaluate_matching, evaluate_retrieval, evaluate_verification
 from csametric.inference.patches import Describe
-from csametric.progress import counted
+from csametric.progress import show_progress
 from csametric.reports.evaluations import Evaluation
 from csametric.visualization.page import Table
 
@@ -20,7 +20,8 @@ PRINTED_SPLITS = ("a", "full")
 def describe_release(root: Path, names: Sequence[str], describe: Describe) -> dict[str, dict[str, NDArray]]:
     """The descriptors of sequences by name and kind, with a bar."""
     return {
-        name: data.describe_sequence(root / name, describe) for name in counted(names, "describing", len(names), enabled=True)
+        name: data.describe_sequence(root / name, describe)
+        for name in show_progress(names, "describing", len(names), enabled=True)
     }
 
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -19,6 +19,7 @@ from csametric.inference.images import ImageEmbedder
 from csametric.inference.load import load
 from csametric.inference.patches import PatchEmbedder
 from csametric.reports.hpatches_scores import describe_release, score_split
+from csametric.reports.run_report import report_run
 from csametric.reproduction.budgets import Budget
 from csametric.reproduction.plan import HPATCHES_SCORES, Run, settings_digest
 from csametric.runs.experiment import BrownExperiment, Experiment, ReidExperiment, to_json
@@ -42,11 +43,8 @@ TINY_PAIRS = 1000
 _TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
-def carry_out(runs: Sequence[Run], budget: Budget, report: Callable[[Run], object]) -> dict[Run, str]:
+def execute_runs(runs: Sequence[Run], budget: Budget) -> dict[Run, str]:
     """Train, score and report what is not finished; a run that another process holds is left to it.
-
-    Args:
-        report: called for each run that has no report.html yet.
 
     Returns:
         Why some have failed: they diverged, did not fit into memory, a file is damaged, they were trained on other images.
@@ -57,7 +55,7 @@ def carry_out(runs: Sequence[Run], budget: Budget, report: Callable[[Run], objec
     failed = {}
     for run in runs:
         try:
-            _carry_out(run, budget, report)
+            _execute(run, budget)
         except FullDiskError:
             raise
         except BusyError:
@@ -70,7 +68,7 @@ def carry_out(runs: Sequence[Run], budget: Budget, report: Callable[[Run], objec
     return failed
 
 
-def _carry_out(run: Run, budget: Budget, report: Callable[[Run], object]) -> None:
+def _execute(run: Run, budget: Budget) -> None:
     with lock_folder(run.folder):
         _adopt(run)
     if not (run.folder / SCORES).is_file():
@@ -81,7 +79,7 @@ def _carry_out(run: Run, budget: Budget, report: Callable[[Run], object]) -> Non
         if run.hpatches and not _is_scored_on(run.hpatches, run.folder / HPATCHES_SCORES):
             score_hpatches(run, run.hpatches, TINY_PAIRS if budget == "tiny" else None)
         if not (run.folder / REPORT).is_file():
-            report(run)
+            report_run(run.experiment, run.folder)
 
 
 def _adopt(run: Run) -> None:
@@ -179,7 +177,7 @@ def score_hpatches(run: Run, release: Path, pairs: int | None) -> None:
     write_text(run.folder / HPATCHES_SCORES, json.dumps(means | {"task_files": _task_files(release)}, indent=1))
 
 
-def stand_alone() -> bool:
+def leave_torchrun_group() -> bool:
     """Leave torchrun's group, so that each process trains runs of its own on a GPU of its own; whether there was a group.
 
     Which runs those are is settled by `files.lock_folder`: whoever comes first.

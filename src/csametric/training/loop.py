@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from csametric.data.loading import made_ahead
+from csametric.data.loading import prefetch
 from csametric.errors import DivergedError, explaining_full_disk
 from csametric.files import lock_folder, write_text
 from csametric.progress import data_progress, step_progress
@@ -94,7 +94,7 @@ def _train(experiment: Experiment, task: Task, folder: Path, machine: Machine) -
     bar = step_progress(f"training {experiment.recipe}", task.steps, first, announcement, enabled=machine.is_main)
 
     with writing as log, bar as progress:
-        batches = made_ahead(task.batch, range(first, task.steps))
+        batches = prefetch(task.batch, range(first, task.steps))
         started = time.perf_counter()
         for step, batch in enumerate(batches, first):
             torch.manual_seed(_step_seed(experiment.seed, step, machine.rank))

@@ -11,14 +11,14 @@ import torch
 from numpy.typing import NDArray
 
 from csametric.data.datasets import dataset_root
-from csametric.data.loading import in_batches, made_ahead, read_images
+from csametric.data.loading import in_batches, prefetch, read_images
 from csametric.data.records import Record, ReidDataset, data_digest
 from csametric.distances import euclidean_distances
 from csametric.evaluation.reid import evaluate_distances, evaluate_reid, nearest_entries
 from csametric.evaluation.rerank import k_reciprocal_distances
 from csametric.inference.images import EMBED_BATCH, embed_images
 from csametric.models.pcb import PCB
-from csametric.progress import counted
+from csametric.progress import show_progress
 from csametric.runs.experiment import ReidData
 from csametric.training.machine import Machine
 
@@ -32,7 +32,9 @@ def embed_records(
     batches = in_batches(records, EMBED_BATCH)
     each = -(-len(batches) // machine.world_size)
     own = batches[machine.rank * each : (machine.rank + 1) * each]
-    images = counted(made_ahead(lambda batch: read_images(batch, height, width), own), "embedding", len(own), machine.is_main)
+    images = show_progress(
+        prefetch(lambda batch: read_images(batch, height, width), own), "embedding", len(own), machine.is_main
+    )
     features = [embed_images(model, batch, machine.device, machine.precision, flip) for batch in images]
     rows = np.concatenate(features) if features else np.zeros((0, model.dimensions), np.float32)
     return machine.gather_rows(rows, len(records))

@@ -86,7 +86,7 @@ def make_app(attend: Attend, title: str, first: NDArray | None = None, host: str
     app = Starlette(
         routes=[Route("/", explore), Route("/attention", attention, methods=["POST"])],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=_allowed_hosts(host), www_redirect=False)],
-        exception_handlers={UserError: _explain, ClientDisconnect: _nobody_listens, Exception: _apologise},
+        exception_handlers={UserError: _explain, ClientDisconnect: _answer_nobody, Exception: _internal_error},
     )
     return Hardened(app, policy)
 
@@ -202,10 +202,10 @@ async def _explain(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, status_code=getattr(error, "status", 400))
 
 
-async def _nobody_listens(request: Request, error: Exception) -> Response:
+async def _answer_nobody(request: Request, error: Exception) -> Response:
     return Response(status_code=400)
 
 
-async def _apologise(request: Request, error: Exception) -> Response:
+async def _internal_error(request: Request, error: Exception) -> Response:
     message = f"csametric failed ({type(error).__name__}); the terminal of csametric serve says where, report it"
     return JSONResponse({"error": message}, status_code=500)
