@@ -109,7 +109,8 @@ def test_the_layer_needs_neither_opencv_nor_timm_nor_matplotlib():
 def test_a_run_is_loaded_without_what_trains():
     """Embedding needs neither accelerate nor the losses nor the loop."""
     heavy = run_python(
-        "import sys; from csametric import load; heavy = ('accelerate', 'csametric.training', 'csametric.losses', 'matplotlib');"
+        "import sys; from csametric import load; "
+        "heavy = ('accelerate', 'csametric.training', 'csametric.losses', 'matplotlib'); "
         "print([m for m in sys.modules if m.startswith(heavy)])"
     )
     assert heavy.strip() == "[]"
