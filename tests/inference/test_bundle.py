@@ -15,7 +15,7 @@ from torch import nn
 from csametric import files, load
 from csametric.errors import UserError
 from csametric.files import write_text
-from csametric.inference.bundle import CARD, ONNX, Bundle, ExportError, without_paths, write_bundle
+from csametric.inference.bundle import CARD, ONNX, Bundle, ExportError, write_bundle
 from csametric.recipes import RECIPES, find_recipe
 from csametric.reports.run_report import scores_table
 from csametric.runs.experiment import override
@@ -54,7 +54,7 @@ def bundled(request, tmp_path_factory):
     """A run and its bundle."""
     run = request.getfixturevalue(request.param)
     folder = tmp_path_factory.mktemp("bundles") / "bundle"
-    write_bundle(run, folder, scores_table(run))
+    write_bundle(run, folder)
     return run, folder
 
 
@@ -118,7 +118,7 @@ def test_saved_again_it_is_the_same(bundled, tmp_path):
 
 
 def test_saved_into_a_folder_of_something_else_it_removes_nothing(of_people, tmp_path):
-    write_bundle(of_people, tmp_path / "bundle", scores_table(of_people), onnx=False)
+    write_bundle(of_people, tmp_path / "bundle", onnx=False)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / ONNX).write_text("my own")
     Bundle(tmp_path / "bundle").save_pretrained(tmp_path / "other")
@@ -128,16 +128,16 @@ def test_saved_into_a_folder_of_something_else_it_removes_nothing(of_people, tmp
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_can_be_told_without_paths(recipe):
     experiment = find_recipe(recipe)
-    assert type(without_paths(experiment)) is type(experiment)
+    assert type(experiment.without_paths()) is type(experiment)
 
 
 def test_other_folders_are_left_alone_and_bundles_replaced(of_people, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("all of it")
     with pytest.raises(UserError, match="holds files and is no bundle"):
-        write_bundle(of_people, tmp_path / "other", scores_table(of_people), onnx=False)
+        write_bundle(of_people, tmp_path / "other", onnx=False)
     for _ in range(2):
-        write_bundle(of_people, tmp_path / "bundle", scores_table(of_people), onnx=False)
+        write_bundle(of_people, tmp_path / "bundle", onnx=False)
     assert not (tmp_path / "bundle" / ONNX).exists()
     assert "onnxruntime" not in (tmp_path / "bundle" / CARD).read_text()
 
@@ -145,7 +145,7 @@ def test_other_folders_are_left_alone_and_bundles_replaced(of_people, tmp_path):
 def test_a_failure_leaves_nothing_half_done(of_people, tmp_path, monkeypatch):
     monkeypatch.setattr("csametric.inference.bundle.write_onnx", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        write_bundle(of_people, tmp_path / "bundle", scores_table(of_people))
+        write_bundle(of_people, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -241,38 +241,38 @@ def test_nothing_but_a_bundle_is_replaced(of_people, tmp_path, files, mend):
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / name).write_text(content)
     with pytest.raises(UserError, match=mend):
-        write_bundle(of_people, tmp_path / "out", scores_table(of_people), onnx=False)
+        write_bundle(of_people, tmp_path / "out", onnx=False)
     assert {name: (tmp_path / "out" / name).read_text() for name in files} == files
 
 
 def test_a_file_a_bundle_and_the_folder_one_is_in(of_people, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="is no folder"):
-        write_bundle(of_people, tmp_path / "file", scores_table(of_people), onnx=False)
+        write_bundle(of_people, tmp_path / "file", onnx=False)
     (tmp_path / "here").mkdir()
     with monkeypatch.context() as there:
         there.chdir(tmp_path / "here")
         with pytest.raises(UserError, match="name a folder in it"):
             write_bundle(of_people, Path(), scores_table(of_people), onnx=False)
-    write_bundle(of_people, tmp_path / "here", scores_table(of_people), onnx=False)
+    write_bundle(of_people, tmp_path / "here", onnx=False)
     assert (tmp_path / "here" / CARD).read_text().count('load("here")') == 1
     with pytest.raises(UserError, match="is a bundle already"):
-        write_bundle(tmp_path / "here", tmp_path / "again", scores_table(of_people), onnx=False)
+        write_bundle(tmp_path / "here", tmp_path / "again", onnx=False)
 
 
 def test_a_failure_leaves_the_bundle_that_was_there(of_people, tmp_path, monkeypatch):
-    write_bundle(of_people, tmp_path / "bundle", scores_table(of_people), onnx=False)
+    write_bundle(of_people, tmp_path / "bundle", onnx=False)
     before = {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()}
     monkeypatch.setattr("csametric.inference.bundle.card", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        write_bundle(of_people, tmp_path / "bundle", scores_table(of_people), onnx=False)
+        write_bundle(of_people, tmp_path / "bundle", onnx=False)
     assert {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
 def test_a_name_is_no_markup_in_the_card(of_people, tmp_path):
     folder = tmp_path / "<img onerror=x> [a](b) | `c`"
-    write_bundle(of_people, folder, scores_table(of_people), onnx=False)
+    write_bundle(of_people, folder, onnx=False)
     title = next(line for line in (folder / CARD).read_text().splitlines() if line.startswith("# "))
     assert title == r"# \<img onerror=x\> \[a\](b) \| \`c\`"
 
@@ -283,7 +283,7 @@ def test_two_at_once_leave_one_whole_bundle(of_people, of_patches, tmp_path):
 
     def write(run):
         try:
-            write_bundle(run, tmp_path / "bundle", scores_table(run), onnx=False)
+            write_bundle(run, tmp_path / "bundle", onnx=False)
             outcomes.append("made")
         except UserError as error:
             outcomes.append(str(error))
@@ -300,13 +300,13 @@ def test_two_at_once_leave_one_whole_bundle(of_people, of_patches, tmp_path):
 
 
 def test_after_a_kill_between_the_renames_the_old_one_is_put_back(of_people, tmp_path, monkeypatch):
-    write_bundle(of_people, tmp_path / "bundle", scores_table(of_people), onnx=False)
+    write_bundle(of_people, tmp_path / "bundle", onnx=False)
     (tmp_path / "bundle").rename(tmp_path / ".bundle.old")
     (tmp_path / ".csametric-0123456789abcdef.part").mkdir()
     files._cleaned.clear()  # as in the process after the killed one
     monkeypatch.setattr("csametric.inference.bundle.card", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        write_bundle(of_people, tmp_path / "bundle", scores_table(of_people), onnx=False)
+        write_bundle(of_people, tmp_path / "bundle", onnx=False)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
     load(tmp_path / "bundle")
 
@@ -314,7 +314,7 @@ def test_after_a_kill_between_the_renames_the_old_one_is_put_back(of_people, tmp
 def test_an_onnx_program_that_says_something_else_is_refused(of_people, tmp_path, monkeypatch):
     monkeypatch.setattr("csametric.inference.bundle._largest_error", lambda *_: float("nan"))
     with pytest.raises(ExportError, match="--no-onnx"):
-        write_bundle(of_people, tmp_path / "bundle", scores_table(of_people))
+        write_bundle(of_people, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -329,7 +329,7 @@ def test_an_onnx_program_that_says_something_else_is_refused(of_people, tmp_path
     ids=["cut weights", "no weights", "cut experiment", "other weights"],
 )
 def test_a_damaged_bundle_is_explained(of_people, tmp_path, name, damage, mend):
-    write_bundle(of_people, tmp_path / "bundle", scores_table(of_people), onnx=False)
+    write_bundle(of_people, tmp_path / "bundle", onnx=False)
     damage(tmp_path / "bundle" / name)
     with pytest.raises(UserError, match=mend):
         load(tmp_path / "bundle")
@@ -337,16 +337,16 @@ def test_a_damaged_bundle_is_explained(of_people, tmp_path, name, damage, mend):
 
 def test_a_file_of_weights_keeps_its_name_alone(of_people):
     experiment = override(read_experiment(of_people), ["model.pretrained=/data/me/r50.pth"])
-    assert without_paths(experiment).model.pretrained == "r50.pth"
+    assert experiment.without_paths().model.pretrained == "r50.pth"
 
 
 def test_another_models_bundle_is_not_replaced(of_people, of_patches, tmp_path):
-    write_bundle(of_people, tmp_path / "bundle", scores_table(of_people), onnx=False)
+    write_bundle(of_people, tmp_path / "bundle", onnx=False)
     with pytest.raises(UserError, match=r"is a bundle of other weights or data \(pcb_csa\)"):
-        write_bundle(of_patches, tmp_path / "bundle", scores_table(of_patches), onnx=False)
+        write_bundle(of_patches, tmp_path / "bundle", onnx=False)
     shutil.copytree(of_people, tmp_path / "run")
     environment = read_environment(of_people) | {"data": {"train": 64, "identities": 8, "digest": "other"}}
     write_text(tmp_path / "run" / ENVIRONMENT, json.dumps(environment))
     with pytest.raises(UserError, match="is a bundle of other weights or data"):
-        write_bundle(tmp_path / "run", tmp_path / "bundle", scores_table(of_people), onnx=False)
+        write_bundle(tmp_path / "run", tmp_path / "bundle", onnx=False)
     assert load(tmp_path / "bundle").embed(inputs_of(load(of_people))).shape[0] == 5

@@ -6,8 +6,6 @@ from typing import Annotated
 import typer
 
 from csametric.inference.bundle import write_bundle
-from csametric.reports.run_report import scores_table
-from csametric.runs.folder import ENVIRONMENT
 
 
 def export(
@@ -21,7 +19,6 @@ def export(
 
     Example: csametric export runs/pcb_csa --bundle pcb_csa_market
     """
-    was_trained_here = (run / ENVIRONMENT).is_file()
-    write_bundle(run, bundle, scores_table(run) if was_trained_here else None, onnx=not no_onnx)
+    write_bundle(run, bundle, onnx=not no_onnx)
     for path in sorted(bundle.iterdir()):
         print(f"{path}  {path.stat().st_size / 2**20:,.1f} MiB")

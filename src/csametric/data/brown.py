@@ -10,9 +10,9 @@ Legend: P patches, M pairs, S = 32 the side of a patch.
 import functools
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import cv2
 import numpy as np
@@ -44,6 +44,10 @@ class BrownSettings:
     train: Literal["liberty", "notredame", "yosemite"] = "liberty"
     resampling: Resampling = "area"
     turn: Turn = "transpose"
+
+    def without_paths(self) -> Self:
+        """The settings without the place of the dataset."""
+        return replace(self, root="")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,10 +8,10 @@ import json
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,6 +80,10 @@ class PhotoSettings:
         for name in ("support", "contrast_threshold", "separation"):
             if getattr(self, name) <= 0:
                 raise UserError(f"data.{name}={getattr(self, name)} is too little; use a number above 0")
+
+    def without_paths(self) -> Self:
+        """The settings without the place of the folder, whose name stays."""
+        return replace(self, folder=Path(self.folder).name or "photographs")
 
 
 @dataclass(frozen=True, kw_only=True)

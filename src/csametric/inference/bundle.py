@@ -7,7 +7,7 @@ model.safetensors                  README.md, the card               model.onnx,
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,7 +28,7 @@ from csametric.inference.load import load
 from csametric.inference.patches import PatchEmbedder
 from csametric.models.l2net import PATCH_SIDE, for_inference
 from csametric.models.pcb import PCB
-from csametric.runs.experiment import BrownExperiment, Experiment, PatchExperiment, ReidExperiment, to_json, without_paths
+from csametric.runs.experiment import Experiment, PatchExperiment, to_json
 from csametric.runs.folder import (
     BUNDLED_WEIGHTS,
     CONFIG,
@@ -39,6 +39,7 @@ from csametric.runs.folder import (
     read_scores,
     save_weights,
 )
+from csametric.runs.kinds import call
 
 CARD, ONNX = "README.md", "model.onnx"
 FILES = (CONFIG, EXPERIMENT, ENVIRONMENT, SCORES, BUNDLED_WEIGHTS, CARD, ONNX)
@@ -125,12 +126,11 @@ class Bundle(ModelHubMixin, library_name="csametric", license="apache-2.0", tags
         return cls(folder)
 
 
-def write_bundle(run: Path, folder: Path, figures: Table | None, onnx: bool = True) -> None:
+def write_bundle(run: Path, folder: Path, onnx: bool = True) -> None:
     """Make the bundle of a finished run, aside and then under its name.
 
     Args:
         folder: is made, or replaced where it is a bundle of the same experiment and nothing else.
-        figures: what the card says of the scores; None for converted weights, which have none.
         onnx: whether to write model.onnx, checked against the model.
 
     Raises:
@@ -144,6 +144,8 @@ def write_bundle(run: Path, folder: Path, figures: Table | None, onnx: bool = Tr
     if onnx:
         _need_onnx()
     model = load(run, device="cpu")
+    was_trained_here = (run / ENVIRONMENT).is_file()  # converted weights have no scores
+    figures = call(model.experiment, "tabulate", run) if was_trained_here else None
     _check_same_model(folder, model.experiment, _data_digest(run, figures))
     with replace_folder(folder) as new:
         _check_free(folder)
@@ -172,7 +174,7 @@ def _check_same_model(folder: Path, experiment: Experiment, data_digest: str) ->
         return
     config = json.loads((folder / CONFIG).read_text())
     present, digest = config.get("experiment", {}), config.get("data_digest", "")
-    if present != json.loads(to_json(without_paths(experiment))) or not digest == data_digest != "":
+    if present != json.loads(to_json(experiment.without_paths())) or not digest == data_digest != "":
         raise UserError(
             f"{folder} is a bundle of other weights or data ({present.get('recipe')}); remove it, or name another folder"
         )
@@ -186,7 +188,7 @@ def _data_digest(run: Path, figures: Table | None) -> str:
 
 
 def _write(name: str, run: Path, model: Embedder, folder: Path, figures: Table | None, onnx: bool) -> None:
-    experiment = json.loads(to_json(without_paths(model.experiment)))
+    experiment = json.loads(to_json(model.experiment.without_paths()))
     ids = model.model.classifiers[0].out_features if isinstance(model.model, PCB) else None
     save_weights(folder / BUNDLED_WEIGHTS, model.model)
     write_text(folder / EXPERIMENT, json.dumps(experiment, indent=1))
@@ -195,7 +197,7 @@ def _write(name: str, run: Path, model: Embedder, folder: Path, figures: Table |
     commit, trained_on = "unknown", None
     if figures is not None:
         environment, scores = read_environment(run), read_scores(run)
-        trained_on = words_for_data(model.experiment, environment.pop("data"), scores)
+        trained_on = call(model.experiment, "describe_data", model.experiment, environment.pop("data"), scores)
         commit = environment.get("commit", commit)
         write_text(folder / ENVIRONMENT, json.dumps(environment, indent=1))
         told = {name: value for name, value in scores.items() if name != "ranked"}
@@ -295,20 +297,6 @@ def _need_onnx() -> None:
     missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
     if missing:
         raise UserError(f"model.onnx needs {', '.join(missing)}; pip install 'csametric[onnx]', or give --no-onnx")
-
-
-def words_for_data(experiment: Experiment, data: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
-    """What a run was trained on, in words, without the names of files.
-
-    Args:
-        data: as environment.json of the run has it.
-    """
-    if isinstance(experiment, ReidExperiment):
-        return f"{scores['dataset']}: {data['train']:,} images of {data['identities']:,} identities"
-    if isinstance(experiment, BrownExperiment):
-        return f"{experiment.data.train} of Brown / UBC PhotoTour: {data['train']:,} patches"
-    keypoints = data["train"].values()
-    return f"{len(keypoints):,} photographs without labels: {sum(keypoints):,} keypoints"
 
 
 def literal(text: object) -> str:

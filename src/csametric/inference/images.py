@@ -1,7 +1,8 @@
 """Images to embeddings: a trained re-identification model with its preprocessing."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,7 +18,7 @@ from csametric.models.backbone import Normalization, normalization
 from csametric.models.pcb import PCB
 from csametric.models.weights import load_strictly, read_state
 from csametric.runs.experiment import PCBSettings, ReidExperiment
-from csametric.runs.folder import WEIGHTS
+from csametric.runs.folder import WEIGHTS, fit_weights, read_weights, weights_of
 from csametric.runs.precision import Precision, autocast, choose_precision
 
 EMBED_BATCH = 64
@@ -163,3 +164,17 @@ def _colour_images(images: NDArray) -> NDArray:
     if images.dtype != np.uint8:
         raise UserError(f"images are uint8 or floating numbers in [0, 1], not {images.dtype}; convert them")
     return images
+
+
+def load_pcb(folder: Path, experiment: ReidExperiment, device: torch.device) -> ImageEmbedder:
+    """The model of a finished run or a bundle; raises as `fit_weights`."""
+    weights = read_weights(weights_of(folder))
+    num_ids = len(weights.get("classifiers.0.bias", (0,)))  # fit_weights explains weights of something else
+    model = build_pcb(experiment.model, num_ids, trained=True)
+    fit_weights(weights, model, weights_of(folder))
+    return ImageEmbedder(model, experiment, device)
+
+
+def describe_people(experiment: ReidExperiment, data: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
+    """What a run was trained on, for its card; `data` as environment.json has it."""
+    return f"{scores['dataset']}: {data['train']:,} images of {data['identities']:,} identities"

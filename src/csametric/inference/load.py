@@ -4,10 +4,10 @@ from pathlib import Path
 
 import torch
 
-from csametric.inference.images import ImageEmbedder, build_pcb
-from csametric.inference.patches import PatchEmbedder, build_descriptor
-from csametric.runs.experiment import PatchExperiment, ReidExperiment
-from csametric.runs.folder import fit_weights, load_weights, read_experiment, read_weights, weights_of
+from csametric.inference.images import ImageEmbedder
+from csametric.inference.patches import PatchEmbedder
+from csametric.runs.folder import read_experiment
+from csametric.runs.kinds import call
 
 
 def load(run: str | Path, device: str | torch.device | None = None) -> PatchEmbedder | ImageEmbedder:
@@ -18,14 +18,5 @@ def load(run: str | Path, device: str | torch.device | None = None) -> PatchEmbe
     """
     folder = Path(run)
     experiment = read_experiment(folder)
-    chosen = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
-    if isinstance(experiment, PatchExperiment):
-        network = build_descriptor(experiment.model)
-        load_weights(weights_of(folder), network)
-        return PatchEmbedder(network, experiment, chosen)
-    assert isinstance(experiment, ReidExperiment)
-    weights = read_weights(weights_of(folder))
-    num_ids = len(weights.get("classifiers.0.bias", (0,)))  # fit_weights explains weights of something else
-    model = build_pcb(experiment.model, num_ids, trained=True)
-    fit_weights(weights, model, weights_of(folder))
-    return ImageEmbedder(model, experiment, chosen)
+    target = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    return call(experiment, "load_model", folder, experiment, target)

@@ -1,6 +1,8 @@
 """Grey patches to descriptors: a trained descriptor network with its preprocessing."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,7 +17,8 @@ from csametric.errors import UserError
 from csametric.inference.attended import AttendedImage, attended_image
 from csametric.inference.images import to_array
 from csametric.models.l2net import PATCH_SIDE, L2Net, for_inference
-from csametric.runs.experiment import DescriptorExperiment, DescriptorSettings, PatchExperiment
+from csametric.runs.experiment import BrownExperiment, DescriptorExperiment, DescriptorSettings, PatchExperiment
+from csametric.runs.folder import load_weights, weights_of
 from csametric.runs.precision import Precision, autocast, choose_precision
 
 EMBED_BATCH = 512
@@ -91,3 +94,21 @@ class PatchEmbedder:
         with recorded_attention(self.model) as found:
             self.model(to_network(np.stack([patch]), self.device))
         return attended_image(patch, found.values(), ["layer 3"], self.experiment.recipe)
+
+
+def load_descriptor(folder: Path, experiment: PatchExperiment, device: torch.device) -> PatchEmbedder:
+    """The descriptor of a finished run or a bundle; raises as `load_weights`."""
+    network = build_descriptor(experiment.model)
+    load_weights(weights_of(folder), network)
+    return PatchEmbedder(network, experiment, device)
+
+
+def describe_photographs(experiment: DescriptorExperiment, data: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
+    """What a run was trained on, for its card; `data` as environment.json has it."""
+    keypoints = data["train"].values()
+    return f"{len(keypoints):,} photographs without labels: {sum(keypoints):,} keypoints"
+
+
+def describe_brown(experiment: BrownExperiment, data: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
+    """What a run was trained on, for its card; `data` as environment.json has it."""
+    return f"{experiment.data.train} of Brown / UBC PhotoTour: {data['train']:,} patches"

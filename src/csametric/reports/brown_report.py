@@ -1,6 +1,7 @@
 """From runs on Brown / UBC PhotoTour to a table and a report."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -59,3 +60,8 @@ def _attention_section(label: str, folder: Path) -> Section:
 
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.2f}"
+
+
+def brown_scores(folder: Path) -> Table:
+    """The scores of a finished run, captioned with what they measure."""
+    return replace(brown_table({"per cent": read_scores(folder)["fpr95"]}), caption=EXPLANATION)

@@ -1,6 +1,7 @@
 """From run folders to a report: load, look, draw."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,3 +131,8 @@ def _match_section(models: Mapping[str, PatchEmbedder]) -> Section:
         )
         pictures.append((figures.data_uri(figure), caption))
     return Section(title="Matches between two real photographs", pictures=pictures)
+
+
+def photo_scores(folder: Path) -> Table:
+    """The scores of a finished run, captioned with what they measure."""
+    return replace(score_table({"": run_scores(folder)}), caption=EXPLANATION)

@@ -90,3 +90,9 @@ def _ranked_section(label: str, scores: Mapping[str, Any], run: Path) -> Section
     picture = figures.data_uri(ranked_picture(scores, experiment.data))
     caption = f"{label}: evenly spread queries and their nearest gallery images; green: the same person, orange: another"
     return Section(title=f"Ranked lists of {label}", pictures=[(picture, caption)])
+
+
+def reid_scores(folder: Path) -> Table:
+    """The scores of a finished run, captioned with the conventions they were computed in."""
+    scores = read_scores(folder)
+    return replace(reid_table({"per cent": scores}), caption=conventions(scores))

@@ -4,14 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from csametric.runs.experiment import without_paths
 from csametric.runs.folder import read_environment, read_experiment
 from csametric.visualization.page import Section, Table
 
 
 def settings_sections(runs: Mapping[str, Path]) -> Sequence[Section]:
     """The settings of each run, and the machine of the first."""
-    settings = {label: asdict(without_paths(read_experiment(folder))) for label, folder in runs.items()}
+    settings = {label: asdict(read_experiment(folder).without_paths()) for label, folder in runs.items()}
     sections = [_values_section(f"Settings of {label}", values) for label, values in settings.items()]
     return [*sections, _values_section("Machine", read_environment(next(iter(runs.values()))), "what")]
 

@@ -18,6 +18,7 @@ from csametric.inference.patches import build_descriptor, embedder
 from csametric.models.pcb import PCB
 from csametric.reproduction.plan import Run
 from csametric.runs.experiment import BrownExperiment, Experiment, ReidExperiment
+from csametric.runs.kinds import call
 from csametric.training.descriptor_task import LOSSES, batch_loss
 from csametric.training.machine import Machine, join_processes
 from csametric.training.optimizer import descriptor_optimizer
@@ -51,16 +52,21 @@ def work_left(run: Run) -> Work:
     """Of a run, as far as it has come; of a finished one nothing."""
     if run.is_finished:
         return Work(0, 0)
-    experiment = run.experiment
-    if isinstance(experiment, BrownExperiment):
-        steps = experiment.epochs * max(1, experiment.pairs_per_epoch // experiment.batch_size)
-        score = 2 * sum(count_brown(experiment.data)["tests"].values())
-    else:
-        assert isinstance(experiment, ReidExperiment)
-        dataset = read_dataset(experiment.data.kind, experiment.data.path)
-        steps = experiment.epochs * image_steps_per_epoch(len(dataset.train), experiment.batch_size, 1)
-        score = len(dataset.query) + len(dataset.gallery)
-    return Work(max(0, steps - run.steps_done) * experiment.batch_size, score)
+    steps, score = call(run.experiment, "count_work", run.experiment)
+    return Work(max(0, steps - run.steps_done) * run.experiment.batch_size, score)
+
+
+def count_brown_work(experiment: BrownExperiment) -> tuple[int, int]:
+    """The steps of a run, and the patches it scores."""
+    steps = experiment.epochs * max(1, experiment.pairs_per_epoch // experiment.batch_size)
+    return steps, 2 * sum(count_brown(experiment.data)["tests"].values())
+
+
+def count_reid_work(experiment: ReidExperiment) -> tuple[int, int]:
+    """The steps of a run, and the images it scores."""
+    dataset = read_dataset(experiment.data.kind, experiment.data.path)
+    steps = experiment.epochs * image_steps_per_epoch(len(dataset.train), experiment.batch_size, 1)
+    return steps, len(dataset.query) + len(dataset.gallery)
 
 
 def pace_of(run: Run, known: Path) -> Pace:
@@ -72,8 +78,7 @@ def pace_of(run: Run, known: Path) -> Pace:
     paces = json.loads(known.read_text()) if known.is_file() else {}
     key = _kind(run.experiment, machine)
     if key not in paces:
-        measure = _measure_brown if isinstance(run.experiment, BrownExperiment) else _measure_reid
-        paces[key] = asdict(measure(run, machine))
+        paces[key] = asdict(call(run.experiment, "measure_pace", run.experiment, machine))
         write_text(known, json.dumps(paces, indent=1))
     return Pace(**paces[key])
 
@@ -85,9 +90,8 @@ def _kind(experiment: Experiment, machine: Machine) -> str:
     return json.dumps([str(machine.device), machine.precision.name, sizes, model])
 
 
-def _measure_reid(run: Run, machine: Machine) -> Pace:
-    experiment = run.experiment
-    assert isinstance(experiment, ReidExperiment)
+def measure_reid(experiment: ReidExperiment, machine: Machine) -> Pace:
+    """Measure a training step and the embedding of a batch."""
     batch_size = min(PROBE_IMAGES, experiment.batch_size)
     small = replace(experiment, batch_size=batch_size, model=replace(experiment.model, pretrained="none"))
     task = ReidTask(small, machine, read_dataset(experiment.data.kind, experiment.data.path))
@@ -106,9 +110,8 @@ def _measure_reid(run: Run, machine: Machine) -> Pace:
     return Pace(_seconds(step) / batch_size, _seconds(score) / batch_size)
 
 
-def _measure_brown(run: Run, machine: Machine) -> Pace:
-    experiment = run.experiment
-    assert isinstance(experiment, BrownExperiment)
+def measure_brown(experiment: BrownExperiment, machine: Machine) -> Pace:
+    """Measure a training step and the description of a batch."""
     model = build_descriptor(experiment.model).to(machine.device)
     optimizer = descriptor_optimizer(model, experiment.optimizer)
     patches = np.random.default_rng(0).integers(0, 256, (2, experiment.batch_size, 32, 32), np.uint8)

@@ -3,9 +3,9 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -34,6 +34,7 @@ from csametric.runs.folder import (
     read_scores,
     write_scores,
 )
+from csametric.runs.kinds import call
 from csametric.training import loop
 from csametric.training.machine import join_processes
 from csametric.training.reid_scoring import score_dataset
@@ -90,18 +91,9 @@ def _adopt(run: Run) -> None:
     if settings_digest(present) != settings_digest(run.experiment):
         return
     is_finished = (run.folder / SCORES).is_file()
-    wanted = with_data_of(present, run.experiment) if is_finished else run.experiment
+    wanted = present.with_data_of(run.experiment) if is_finished else run.experiment
     if wanted != present:
         write_text(run.folder / EXPERIMENT, to_json(wanted))
-
-
-def with_data_of(experiment: Experiment, other: Experiment) -> Experiment:
-    """An experiment on the data of another one of the same kind."""
-    if isinstance(experiment, ReidExperiment) and isinstance(other, ReidExperiment):
-        return replace(experiment, data=other.data)
-    assert isinstance(experiment, BrownExperiment)
-    assert isinstance(other, BrownExperiment)
-    return replace(experiment, data=other.data)
 
 
 def _is_scored_here(run: Run) -> bool:
@@ -129,10 +121,17 @@ def is_trained_on_data_of(folder: Path, experiment: Experiment) -> bool:
         UserError: environment.json is missing or damaged, or the data are.
     """
     trained_on = read_environment(folder).get("data", {})
-    if isinstance(experiment, ReidExperiment):
-        return trained_on.get("digest") == _digests(experiment.data.kind, experiment.data.path)[0]
-    assert isinstance(experiment, BrownExperiment)
-    return trained_on == count_brown(experiment.data)
+    return trained_on.items() >= call(experiment, "identify_data", experiment).items()
+
+
+def identify_people(experiment: ReidExperiment) -> dict[str, Any]:
+    """The digest of the training images that an experiment names."""
+    return {"digest": _digests(experiment.data.kind, experiment.data.path)[0]}
+
+
+def identify_brown(experiment: BrownExperiment) -> dict[str, Any]:
+    """The counts of patches and pairs that an experiment names."""
+    return count_brown(experiment.data)
 
 
 @cache

@@ -5,7 +5,7 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin, get_type_hints
 
 from csametric.data.brown import BrownSettings
 from csametric.data.photo_patches import PhotoSettings
@@ -40,6 +40,19 @@ class Experiment:
         if not 0 <= self.seed < 2**63:
             raise UserError(f"seed={self.seed} is no seed; use a whole number from 0 on")
 
+    @property
+    def has_unused_parameters(self) -> bool:
+        """Whether some parameters take no part in some steps, which DistributedDataParallel must be told."""
+        return False
+
+    def without_paths(self) -> Self:
+        """The experiment without the paths of this machine."""
+        return replace(self, **{name: getattr(self, name).without_paths() for name in ("data", "model")})
+
+    def with_data_of(self, other: "Experiment") -> Self:
+        """The experiment on the data of another one of the same kind."""
+        return replace(self, data=other.data)  # type: ignore[attr-defined, call-arg]
+
 
 @dataclass(frozen=True, kw_only=True)
 class DescriptorSettings:
@@ -53,6 +66,10 @@ class DescriptorSettings:
         if self.maps < 1:
             raise UserError(f"model.maps={self.maps} leaves nothing to attend with; use 1 or more")
         _check_probabilities(self, "model.", "dropout")
+
+    def without_paths(self) -> Self:
+        """The same: these settings name no path."""
+        return self
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,6 +155,10 @@ class ReidData:
         _check_least(self, "data.", height=16, width=16, images_per_identity=0, pad=0)
         _check_probabilities(self, "data.", "flip", "erasing", highest=1.0)
 
+    def without_paths(self) -> Self:
+        """The settings without the place of the dataset."""
+        return replace(self, path="")
+
 
 @dataclass(frozen=True, kw_only=True)
 class PCBSettings:
@@ -173,6 +194,10 @@ class PCBSettings:
             raise UserError(f"model.stages={self.stages} names no stage or one twice; use for example 1,2,3")
         if self.attention in ("sa", "csa") and self.alpha == 0 and not self.learn_alpha:
             raise UserError("model.alpha=0 that is not learned switches the attention off; set model.alpha=1")
+
+    def without_paths(self) -> Self:
+        """The settings without the places of weights; a file of weights keeps its name."""
+        return replace(self, start_from="", pretrained=Path(self.pretrained).name)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -252,6 +277,11 @@ class ReidExperiment(Experiment):
         if self.loss.triplet > 0 and self.data.images_per_identity < 2:
             raise UserError("loss.triplet needs pairs of an identity in a batch; set data.images_per_identity=4")
 
+    @property
+    def has_unused_parameters(self) -> bool:
+        """A refined model begins with stripes, without its part classifier."""
+        return self.model.refined
+
 
 AnyExperiment = TypeVar("AnyExperiment", bound=Experiment)
 EXPERIMENTS: dict[str, type[Experiment]] = {
@@ -277,17 +307,6 @@ def _check_probabilities(settings: Any, prefix: str, *names: str, highest: float
     for name in names:
         if not 0 <= getattr(settings, name) <= highest:
             raise UserError(f"{prefix}{name}={getattr(settings, name)} is no probability; use one, for example 0.3")
-
-
-def without_paths(experiment: Experiment) -> Experiment:
-    """The experiment without the paths of this machine; of photographs and files of weights the name stays."""
-    if isinstance(experiment, ReidExperiment):
-        model = replace(experiment.model, start_from="", pretrained=Path(experiment.model.pretrained).name)
-        return replace(experiment, data=replace(experiment.data, path=""), model=model)
-    if isinstance(experiment, BrownExperiment):
-        return replace(experiment, data=replace(experiment.data, root=""))
-    assert isinstance(experiment, DescriptorExperiment)
-    return replace(experiment, data=replace(experiment.data, folder=Path(experiment.data.folder).name or "photographs"))
 
 
 def to_json(experiment: Experiment) -> str:

@@ -13,7 +13,7 @@ from csametric.inference.patches import Describe, build_descriptor, embedder, to
 from csametric.losses.hardnet import hardnet_loss
 from csametric.losses.ralnet import ral_loss
 from csametric.losses.sosnet import sos_loss
-from csametric.runs.experiment import BrownExperiment, DescriptorExperiment, PatchExperiment
+from csametric.runs.experiment import BrownExperiment, DescriptorExperiment
 from csametric.runs.precision import Precision, autocast
 from csametric.training.attention_log import IMAGES, Look, look
 from csametric.training.brown_source import open_brown_pairs
@@ -45,16 +45,18 @@ class PairSource(Protocol):
         """What the finished run writes to scores.json."""
 
 
-def open_descriptors(experiment: PatchExperiment, machine: Machine, cache: Path | None, progress: Progress) -> "DescriptorTask":
-    """The task with its patches, cut into the cache if they are not there.
-
-    Raises:
-        UserError: patches that cannot be had, or too few for a batch.
-    """
-    if isinstance(experiment, BrownExperiment):
-        return DescriptorTask(experiment, machine, open_brown_pairs(experiment, machine.world_size, cache, progress))
-    assert isinstance(experiment, DescriptorExperiment)
+def open_photo_descriptors(
+    experiment: DescriptorExperiment, machine: Machine, cache: Path | None, progress: Progress
+) -> "DescriptorTask":
+    """Open the task on photographs, cutting their patches into the cache first if needed; raises as `open_photo_pairs`."""
     return DescriptorTask(experiment, machine, open_photo_pairs(experiment, machine.world_size, cache, progress))
+
+
+def open_brown_descriptors(
+    experiment: BrownExperiment, machine: Machine, cache: Path | None, progress: Progress
+) -> "DescriptorTask":
+    """Open the task on Brown, cutting its patches into the cache first if needed; raises as `open_brown_pairs`."""
+    return DescriptorTask(experiment, machine, open_brown_pairs(experiment, machine.world_size, cache, progress))
 
 
 class DescriptorTask:

@@ -13,7 +13,7 @@ from csametric.errors import DivergedError, explaining_full_disk
 from csametric.files import lock_folder, write_text
 from csametric.progress import data_progress, step_progress
 from csametric.runs.environment import describe_environment
-from csametric.runs.experiment import BrownExperiment, Experiment, PatchExperiment, ReidExperiment, to_json
+from csametric.runs.experiment import Experiment, to_json
 from csametric.runs.folder import (
     EXPERIMENT,
     SCORES,
@@ -25,12 +25,11 @@ from csametric.runs.folder import (
     save_weights,
     write_scores,
 )
+from csametric.runs.kinds import call, kind_of
 from csametric.training.checkpoint import load_checkpoint, save_checkpoint
-from csametric.training.descriptor_task import open_descriptors
 from csametric.training.log import RunLog
 from csametric.training.machine import Machine, join_processes
 from csametric.training.memory import keep_freed_memory
-from csametric.training.reid_task import open_reid
 from csametric.training.task import Task
 
 
@@ -48,7 +47,7 @@ def train(experiment: Experiment, folder: Path, cache: Path | None = None) -> No
     with explaining_full_disk(folder, "free some room and give the same command again: it goes on from the last checkpoint"):
         keep_freed_memory()
         torch.backends.cudnn.deterministic = True
-        machine = join_processes(experiment.precision, some_unused=_some_unused(experiment))
+        machine = join_processes(experiment.precision, some_unused=experiment.has_unused_parameters)
         check_run_folder(folder, experiment)
         task = open_task(experiment, machine, cache)
         check_data(folder, task.describe_data())
@@ -59,18 +58,11 @@ def train(experiment: Experiment, folder: Path, cache: Path | None = None) -> No
         machine.accelerator.wait_for_everyone()
 
 
-def _some_unused(experiment: Experiment) -> bool:
-    return isinstance(experiment, ReidExperiment) and experiment.model.refined
-
-
 def open_task(experiment: Experiment, machine: Machine, cache: Path | None = None) -> Task:
     """The job of an experiment with its data open; the main process builds caches first."""
-    note = "sheets" if isinstance(experiment, BrownExperiment) else "photographs"
-    with machine.accelerator.main_process_first(), data_progress(machine.is_main, "cutting patches", note) as progress:
-        if isinstance(experiment, PatchExperiment):
-            return open_descriptors(experiment, machine, cache, progress)
-        assert isinstance(experiment, ReidExperiment)
-        return open_reid(experiment, machine)
+    unit = kind_of(experiment).cached_unit
+    with machine.accelerator.main_process_first(), data_progress(machine.is_main, "cutting patches", unit) as progress:
+        return call(experiment, "open_task", experiment, machine, cache, progress)
 
 
 def _train(experiment: Experiment, task: Task, folder: Path, machine: Machine) -> None:

@@ -1,5 +1,6 @@
 """Person re-identification as a task of the loop: PCB and RPP, their losses, evaluation on query and gallery."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn, optim
 
+from csametric.data.cache import Progress
 from csametric.data.datasets import read_dataset
 from csametric.data.inspection import unreadable
 from csametric.data.loading import ImageBatch, image_batch, read_images
@@ -25,8 +27,10 @@ from csametric.training.optimizer import reid_optimizer, scale_learning_rates, s
 from csametric.training.reid_scoring import filters_cameras, score_dataset
 
 
-def open_reid(experiment: ReidExperiment, machine: Machine) -> "ReidTask":
-    """The task with its dataset read.
+def open_reid(
+    experiment: ReidExperiment, machine: Machine, cache: Path | None = None, progress: Progress | None = None
+) -> "ReidTask":
+    """Open the task, reading its dataset; images need no cache.
 
     Raises:
         UserError: a dataset that cannot be used, or too small for a batch.
