@@ -51,7 +51,7 @@ def test_a_killed_conversion_is_made_again(tmp_path, work, run, called_here, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("csametric.runs.experiment.to_json", killed)
+        patched.setattr("csametric.cli.runs.to_json", killed)
         called_here("convert", work / "hardnet.pth", "made", cwd=tmp_path)
     assert list(tmp_path.iterdir()) == []
     done = called_here("convert", work / "hardnet.pth", "made", cwd=tmp_path)

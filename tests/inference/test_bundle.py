@@ -17,7 +17,6 @@ from csametric.errors import UserError
 from csametric.files import write_text
 from csametric.inference.bundle import CARD, ONNX, Bundle, ExportError, write_bundle
 from csametric.recipes import RECIPES, find_recipe
-from csametric.reports.run_report import scores_table
 from csametric.runs.experiment import override
 from csametric.runs.folder import (
     BUNDLED_WEIGHTS,
@@ -253,7 +252,7 @@ def test_a_file_a_bundle_and_the_folder_one_is_in(of_people, tmp_path, monkeypat
     with monkeypatch.context() as there:
         there.chdir(tmp_path / "here")
         with pytest.raises(UserError, match="name a folder in it"):
-            write_bundle(of_people, Path(), scores_table(of_people), onnx=False)
+            write_bundle(of_people, Path(), onnx=False)
     write_bundle(of_people, tmp_path / "here", onnx=False)
     assert (tmp_path / "here" / CARD).read_text().count('load("here")') == 1
     with pytest.raises(UserError, match="is a bundle already"):

@@ -114,7 +114,7 @@ def test_refined_parts_begin_at_their_epoch(tmp_path, market):
     settings = ["model.refined=true", "refine_from=1", "freeze_epochs=1", "epochs=3", "model.attention=none"]
     experiment = tiny_reid.experiment("market1501", market, *settings)
     task = loop.open_task(experiment, join_processes("fp32"))
-    model = task.build_pcb()
+    model = task.build_model()
     optimizer = task.build_optimizer(model)
     seen = []
     for step in range(task.steps):
