@@ -50,7 +50,7 @@ def step_progress(title: str, steps: int, first: int, announcement: str, enabled
     """Prints what will run, then yields a function of (steps done, a note to show)."""
     with _bar(enabled) as bar:
         if enabled:
-            bar.console.print(announcement, highlight=False, markup=False)
+            bar.console.print(announcement, highlight=False, markup=False, soft_wrap=True)
         task = bar.add_task(title, total=steps, completed=first, note="")
 
         def advance(done: int, note: str) -> None:
