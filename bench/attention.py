@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bench.measure import RESULTS, best_device, interleaved, ratio, write_results
 from csametric import CompressedSelfAttention, SelfAttention
-from csametric.attention.peers import PEERS
+from csametric.attention.catalogue import PEERS, peer
 from csametric.cli.tables import print_table
 from csametric.training.memory import keep_freed_memory
 
@@ -36,7 +36,7 @@ def layers(channels: int, peers: bool) -> dict[str, nn.Module]:
         made[LITERAL.format(groups)], made[CSA.format(groups)] = literal, layer
     if peers:
         made["SA"] = SelfAttention(channels, alpha=0.5)
-        made.update({name: make(channels) for name, make in PEERS.items()})
+        made.update({name: peer(name)(channels) for name in PEERS})
     return made
 
 

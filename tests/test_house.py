@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import time
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -72,6 +73,26 @@ def test_every_file_imports_downwards_only():
     assert not unknown, f"rooms the plan does not know: {unknown}"
     wrong = {str(path): wrong_imports(path) for path in files if wrong_imports(path)}
     assert not wrong
+
+
+def imports_between_files() -> dict[str, set[str]]:
+    """Module -> the modules of the package it imports, at its top or later."""
+    modules = {}
+    for path in PACKAGE.rglob("*.py"):
+        parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+        modules[".".join(part for part in parts if part != "__init__")] = path
+    imports = {}
+    for name, path in modules.items():
+        names = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom):
+                names |= {f"{node.module}.{alias.name}" for alias in node.names} | {str(node.module)}
+        imports[name] = names & set(modules) - {name, "csametric"}
+    return imports
+
+
+def test_no_files_import_one_another_in_a_circle():
+    TopologicalSorter(imports_between_files()).prepare()
 
 
 def test_the_import_test_sees_an_upward_import(tmp_path, monkeypatch):

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from csametric import CompressedSelfAttention
-from csametric.attention import dispatch, recomputed, reference, reordered
+from csametric.attention import dispatch, reference, reordered
+from csametric.attention.reference import CSAWeights
 from csametric.errors import UserError
 from tests.attention.test_paths import problem
 
@@ -51,7 +52,8 @@ def on_device(arguments, dtype=None):
 def results(path, arguments, gradient) -> dict[str, Tensor]:
     """The output, and the gradients of X and of each parameter, for a gradient of the output."""
     leaves = {name: value.detach().requires_grad_() for name, value in arguments.items() if isinstance(value, Tensor)}
-    out = path(**(arguments | leaves))
+    x_NCHW, *fields = (arguments | leaves).values()
+    out = path(x_NCHW, CSAWeights(*fields))
     gradients = torch.autograd.grad(out, list(leaves.values()), gradient.to(out.dtype))
     return {"output": out, **dict(zip(leaves, gradients, strict=True))}
 
@@ -171,7 +173,8 @@ def test_an_empty_batch_and_biases_that_are_not_contiguous():
     found = results(fused.compressed_self_attention, arguments, gradient)
     assert all(distance(found[what], expected[what]) < 3e-6 for what in expected)
     nothing = arguments | {"x_NCHW": arguments["x_NCHW"][:0]}
-    for path in (reference, recomputed, fused):
+    assert dispatch.choose_path("reordered", nothing["x_NCHW"], maps=8).form == "reordered"
+    for path in (reference, reordered, fused):
         gradients = results(path.compressed_self_attention, nothing, gradient[:0])
         assert gradients["output"].shape[0] == 0
         assert not any(value.any() for value in gradients.values())
@@ -217,7 +220,7 @@ def test_the_registration_holds(memory_format):
 def test_the_layer_runs_compiled_and_tells_its_path(memory_format, monkeypatch):
     ran = []
     monkeypatch.setitem(
-        dispatch.PATHS, "fused", lambda *a, path=dispatch.PATHS["fused"]: ran.append("fused") or path(*a)
+        dispatch.FORMS, "fused", lambda *a, path=dispatch.FORMS["fused"]: ran.append("fused") or path(*a)
     )  # the spy must see the kernels' path, not the name that is told
     layer = CompressedSelfAttention(16, maps=8, alpha=0.5, backend="fused").to(DEVICE)
     plain = CompressedSelfAttention(16, maps=8, backend="reference").to(DEVICE)
@@ -257,7 +260,7 @@ def test_an_exported_program_has_no_kernels(monkeypatch):
 
 def test_what_cannot_run_says_why():
     layer = CompressedSelfAttention(8, maps=200, backend="fused").to(DEVICE)
-    with pytest.raises(UserError, match="up to 128 maps a group, the layer has 200; use backend='auto'"):
+    with pytest.raises(UserError, match="up to 128 maps per group, the layer has 200; use backend='auto'"):
         layer(torch.randn(1, 8, 3, 3, device=DEVICE))
     with pytest.raises(UserError, match="fp32, fp16 and bf16"):
         CompressedSelfAttention(8, backend="fused").double().to(DEVICE)(
@@ -271,7 +274,7 @@ def test_without_a_gpu_the_name_is_refused():
         "CUDA_VISIBLE_DEVICES": ""
     }
     done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, env=environment, timeout=100)
-    assert "cannot run: the fused kernels need a CUDA device, and there is none; use backend='auto'" in done.stderr
+    assert "cannot run: the fused kernels need a CUDA device, and none was found; use backend='auto'" in done.stderr
 
 
 @only_on_a_gpu

@@ -92,7 +92,7 @@ def test_taken_out_the_network_is_as_before(kind):
     assert remove_after(model, [SOME[kind]]) is model
     assert list(model.state_dict()) == keys
     assert torch.equal(model(image), plain)
-    with pytest.raises(UserError, match="has no inserted layer"):
+    with pytest.raises(UserError, match="without an inserted layer"):
         remove_after(model, [SOME[kind]])
 
 
@@ -143,7 +143,7 @@ def test_any_layer_will_do():
 
 def test_an_unknown_stage_is_refused_with_those_there_are():
     model = network("timm resnet18")
-    with pytest.raises(UserError, match=r"no stage 'layer9'; its stages are layer1, layer2, layer3, layer4"):
+    with pytest.raises(UserError, match=r"unknown stage 'layer9'; the stages of this model are layer1, layer2, layer3, layer4"):
         insert_after(model, {"layer1": attending(), "layer9": attending()})
     assert not hasattr(model.layer1, "attention")
 
@@ -153,19 +153,19 @@ def test_a_layer_takes_over_type_and_mode():
     assert model.layer1.attention.logits.weight.dtype == torch.float64
     assert not model.layer1.attention.training
     model(torch.randn(1, 3, 64, 64, dtype=torch.float64))
-    with pytest.raises(UserError, match="stage 'layer9' has no inserted layer"):
+    with pytest.raises(UserError, match="stage 'layer9' is unknown or without an inserted layer"):
         remove_after(model, ["layer9"])
 
 
 @pytest.mark.parametrize("layer", [CompressedSelfAttention(64), "csa"], ids=["a layer", "a name"])
 def test_what_makes_no_layer_is_refused(layer):
-    with pytest.raises(UserError, match="what goes after 'layer1' must make a layer of a number of channels"):
+    with pytest.raises(UserError, match="'layer1' needs a function or class that makes a layer from a number of channels"):
         insert_after(network("timm resnet18"), {"layer1": layer})
 
 
 def test_a_second_layer_at_a_stage_is_refused():
     model = insert_after(network("timm resnet18"), {"layer1": attending()})
-    with pytest.raises(UserError, match="take an inserted one out"):
+    with pytest.raises(UserError, match="remove an inserted layer with remove_after"):
         insert_after(model, {"layer1": attending()})
 
 

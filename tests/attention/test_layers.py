@@ -33,13 +33,15 @@ def test_alpha_zero_leaves_the_input_as_it_was():
 @pytest.mark.parametrize("backend", ["auto", "reference", "reordered"])
 def test_the_path_that_ran_is_told(backend, monkeypatch):
     ran = []
-    for name, path in list(dispatch.PATHS.items()):
-        monkeypatch.setitem(dispatch.PATHS, name, lambda *a, name=name, path=path: ran.append(name) or path(*a))
+    for name, form in list(dispatch.FORMS.items()):
+        monkeypatch.setitem(dispatch.FORMS, name, lambda *a, name=name, form=form: ran.append(name) or form(*a))
     layer = CompressedSelfAttention(8, backend=backend)
     assert layer.last_path == layer.last_reason == ""
     layer(torch.randn(1, 8, 3, 3))
     expected = "reordered" if backend == "auto" else backend
-    assert ran == [layer.last_path] == [expected]
+    assert ran == [layer.last_form]
+    assert layer.last_path == expected
+    assert layer.last_form == ("eager" if expected == "reordered" else expected)
     assert ("fused" in layer.last_reason) == (backend == "auto")
 
 
@@ -130,13 +132,13 @@ def test_self_attention_equals_loops():
     torch.testing.assert_close(layer(x)[0].flatten(1).detach(), expected)
 
 
-def test_errors_name_the_mend():
+def test_errors_name_the_values():
     for make, words in (
-        (lambda: CompressedSelfAttention(10, groups=4), "choose a divisor"),
-        (lambda: CompressedSelfAttention(10, groups=0), "choose a divisor"),
-        (lambda: CompressedSelfAttention(8, maps=0), "use 1 or more"),
+        (lambda: CompressedSelfAttention(10, groups=4), "multiple of groups, got channels=10 and groups=4"),
+        (lambda: CompressedSelfAttention(10, groups=0), "multiple of groups, got channels=10 and groups=0"),
+        (lambda: CompressedSelfAttention(8, maps=0), "maps must be at least 1, got 0"),
         (lambda: CompressedSelfAttention(8, backend="cuda"), "use one of auto, reference, reordered, fused"),
-        (lambda: SelfAttention(12, reduction=8), "choose a divisor"),
+        (lambda: SelfAttention(12, reduction=8), "multiple of reduction, got channels=12 and reduction=8"),
     ):
         with pytest.raises(UserError, match=words):
             make()

@@ -9,14 +9,17 @@ from hypothesis import strategies as st
 from torch.autograd import gradcheck
 
 from csametric import CompressedSelfAttention
-from csametric.attention import recomputed, reference, reordered
+from csametric.attention import eager, reference, reordered
+from csametric.attention.reference import CSAWeights
 from tests.attention import oracle
 
-PATHS = {
-    "reference": reference.compressed_self_attention,
-    "reordered": reordered.compressed_self_attention,
-    "recomputed": recomputed.compressed_self_attention,
-}
+
+def with_weights(path):
+    """A path as a function of the input and the fields of `CSAWeights`, so that a test can change one of them."""
+    return lambda x_NCHW, *fields, **named: path.compressed_self_attention(x_NCHW, CSAWeights(*fields, **named))
+
+
+PATHS = {path.__name__.rpartition(".")[2]: with_weights(path) for path in (reference, reordered, eager)}
 FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 both_paths = pytest.mark.parametrize("path", PATHS)
 both_formats = pytest.mark.parametrize("memory_format", FORMATS.values(), ids=FORMATS)
@@ -78,7 +81,7 @@ def test_reordered_equals_reference(positions, maps, memory_format):
     arguments = in_format(
         problem(n=2, channels=24, height=positions[0], width=positions[1], maps=maps, groups=3, bias=True), memory_format
     )
-    for path in ("reordered", "recomputed"):
+    for path in ("reordered", "eager"):
         torch.testing.assert_close(PATHS[path](**arguments), PATHS["reference"](**arguments), rtol=1e-9, atol=1e-9)
 
 
@@ -148,7 +151,7 @@ def test_the_hand_written_backward_keeps_no_maps(memory_format):
     leaves = {name: value.requires_grad_() for name, value in arguments.items() if isinstance(value, torch.Tensor)}
     kept: list[torch.Tensor] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
-        PATHS["recomputed"](**arguments)
+        PATHS["eager"](**arguments)
     own = {tensor.untyped_storage().data_ptr() for tensor in leaves.values()}
     beyond = sum(tensor.numel() for tensor in kept if tensor.untyped_storage().data_ptr() not in own)
     assert beyond == 2 * 32 * 16
@@ -162,15 +165,15 @@ def test_a_gradient_in_any_layout():
     layouts = (weight.to(memory_format=torch.channels_last), weight.transpose(2, 3).contiguous().transpose(2, 3))
     for layout, channels_last in itertools.product(layouts, (False, True)):
         given = arguments | {"x_NCHW": x.to(memory_format=torch.channels_last) if channels_last else x}
-        torch.testing.assert_close(torch.autograd.grad(PATHS["recomputed"](**given), x, layout)[0], expected)
+        torch.testing.assert_close(torch.autograd.grad(PATHS["eager"](**given), x, layout)[0], expected)
     (ones,) = torch.autograd.grad(PATHS["reference"](**arguments).sum(), x)
-    torch.testing.assert_close(torch.autograd.grad(PATHS["recomputed"](**arguments).sum(), x)[0], ones)
+    torch.testing.assert_close(torch.autograd.grad(PATHS["eager"](**arguments).sum(), x)[0], ones)
 
 
 def test_differentiating_twice_is_refused():
     arguments = problem(n=1, channels=4, height=2, width=2, maps=2, groups=1)
     x = arguments["x_NCHW"].requires_grad_()
-    (gradient,) = torch.autograd.grad(PATHS["recomputed"](**arguments).square().sum(), x, create_graph=True)
+    (gradient,) = torch.autograd.grad(PATHS["eager"](**arguments).square().sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         gradient.sum().backward()
 
@@ -181,7 +184,7 @@ def test_backward_under_autocast_stays_exact():
         for name, value in problem(channels=16, maps=8).items()
     }
     x = arguments["x_NCHW"].requires_grad_()
-    loss = PATHS["recomputed"](**arguments).square().sum()
+    loss = PATHS["eager"](**arguments).square().sum()
     (expected,) = torch.autograd.grad(loss, x, retain_graph=True)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(torch.autograd.grad(loss, x)[0], expected)
@@ -258,7 +261,7 @@ def test_low_precision_error(path, dtype):
         gradients = torch.autograd.grad(out.float().square().sum(), list(tensors.values()))
         return [out, *gradients]
 
-    truth = outputs_and_gradients(reference.compressed_self_attention, exact)
+    truth = outputs_and_gradients(PATHS["reference"], exact)
     ours, theirs = outputs_and_gradients(PATHS[path], low), outputs_and_gradients(plain, low)
     for index, (want, got, bar) in enumerate(zip(truth, ours, theirs, strict=True)):
         allowed = (2 if index == 0 else 3) * (bar.float() - want).norm() + 1e-3 * want.norm()

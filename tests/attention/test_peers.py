@@ -7,7 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from csametric import PCB, insert_after
-from csametric.attention.peers import PEERS, EfficientAttention, ExpectationMaximizationAttention, MultiHeadAttention
+from csametric.attention.catalogue import PEERS, peer
+from csametric.attention.peers import EfficientAttention, ExpectationMaximizationAttention, MultiHeadAttention
 from csametric.errors import UserError
 
 C, H, W = 16, 3, 4
@@ -142,7 +143,7 @@ each_peer = pytest.mark.parametrize("name", PEERS)
 def awake(name: str, channels: int = C) -> nn.Module:
     """The layer with every weight and statistic drawn, so that nothing is hidden behind a zero."""
     torch.manual_seed(0)
-    layer = PEERS[name](channels)
+    layer = peer(name)(channels)
     with torch.no_grad():
         for key, tensor in layer.state_dict().items():
             if key.endswith(("running_var", "norm.weight", "leave.1.weight")):
@@ -166,7 +167,7 @@ def test_equals_its_formula(name, memory_format):
 @each_peer
 def test_goes_into_any_network_and_pcb_by_name(name):
     images = torch.randn(2, 3, 96, 32)
-    network = insert_after(nn.Sequential(nn.Conv2d(3, 32, 3)), {"0": PEERS[name]})
+    network = insert_after(nn.Sequential(nn.Conv2d(3, 32, 3)), {"0": peer(name)})
     assert network(images).shape == (2, 32, 94, 30)
     model = PCB("resnet18", num_ids=4, attention=name, stages=(1,)).train()
     out = model(images)
@@ -185,17 +186,17 @@ def test_the_bases_follow_the_batches_in_training_only():
 
 
 def test_widths_are_the_published_ones():
-    assert PEERS["non_local"](256).t.weight.shape == (128, 256, 1, 1)
-    assert PEERS["danet"](256).query.weight.shape == (32, 256, 1, 1)
-    assert PEERS["a2"](256).gather.weight.shape == (64, 256, 1, 1)
-    assert PEERS["gc"](256).mlp_add.fc1.weight.shape[0] == 16
-    assert PEERS["se"](256).fc1.weight.shape[0] == 16
+    assert peer("non_local")(256).t.weight.shape == (128, 256, 1, 1)
+    assert peer("danet")(256).query.weight.shape == (32, 256, 1, 1)
+    assert peer("a2")(256).gather.weight.shape == (64, 256, 1, 1)
+    assert peer("gc")(256).mlp_add.fc1.weight.shape[0] == 16
+    assert peer("se")(256).fc1.weight.shape[0] == 16
     assert MultiHeadAttention(256).query_key_value.weight.shape[0] == 3 * 4 * 64
     assert ExpectationMaximizationAttention(256).bases.shape == (256, 64)
-    assert PEERS["external"](256).keys.weight.shape[0] == 64
+    assert peer("external")(256).keys.weight.shape[0] == 64
     assert EfficientAttention(256).key.weight.shape[0] == 64
 
 
 def test_channels_that_cannot_be_reduced():
-    with pytest.raises(UserError, match="choose a divisor"):
-        PEERS["csa_pooled"](12)
+    with pytest.raises(UserError, match="multiple of reduction"):
+        peer("csa_pooled")(12)

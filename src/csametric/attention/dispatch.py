@@ -1,4 +1,4 @@
-"""The one seam between the layer and its paths: picks the path, casts to the input's type, tells which ran and why."""
+"""The one place that decides which path and form of CSA runs, casts to the input's type, and says what ran and why."""
 
 import os
 from collections.abc import Callable
@@ -8,7 +8,8 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor
 
-from csametric.attention import recomputed, reference
+from csametric.attention import eager, reference, reordered
+from csametric.attention.reference import CSAWeights
 from csametric.errors import UserError
 
 Backend = Literal["auto", "reference", "reordered", "fused"]
@@ -18,40 +19,49 @@ INTERPRETS = os.environ.get("TRITON_INTERPRET") == "1"
 
 
 class Choice(NamedTuple):
-    """Which path runs and why, in words."""
+    """Which path runs, in which form, and why."""
 
-    path: str
-    reason: str
+    path: str  # "reference", "reordered" or "fused": the public name
+    form: str  # a key of FORMS; "reordered" has two, "eager" with a hand-written backward and "reordered" for tracing
+    reason: str  # one sentence
 
 
 def check_backend(backend: str) -> None:
-    """Raises `UserError` where the name is unknown or the path cannot run on this machine, with the reason."""
+    """Raise `UserError` if the name is unknown or the path cannot run on this machine; the message says why."""
     if backend not in get_args(Backend):
         raise UserError(f"backend={backend!r} is unknown; use one of {', '.join(get_args(Backend))}")
     if backend == "fused":
-        _refuse_where(_obstacle_on_this_machine())
+        _refuse_fused(_obstacle_on_this_machine())
 
 
 def choose_path(backend: str, x_NCHW: Tensor, maps: int) -> Choice:
-    """The path for an input, given a checked backend name.
+    """The path and form for an input, given a checked backend name.
 
     Raises:
-        UserError: the fused kernels were asked for and cannot run on this input, with the reason.
+        UserError: the fused kernels were asked for and cannot run on this input; the message says why.
     """
-    if backend not in ("auto", "fused"):
-        return Choice(backend, "asked for by name")
+    if backend == "reference":
+        return Choice("reference", "reference", "asked for by name")
+    if backend == "reordered":
+        return Choice("reordered", _reordered_form(x_NCHW), "asked for by name")
     obstacle = why_not_fused(x_NCHW, maps)
     if backend == "fused":
-        _refuse_where(obstacle)
-        return Choice("fused", "asked for by name")
+        _refuse_fused(obstacle)
+        return Choice("fused", "fused", "asked for by name")
     if obstacle or not x_NCHW.is_cuda:
         why = obstacle or "the fused kernels are only interpreted on a CPU"
-        return Choice("reordered", f"auto: {why}; the reordered operators are the fastest exact ones")
-    return Choice("fused", "auto: the fused kernels run on this input")
+        reason = f"auto: {why}; the reordered operators are the fastest exact ones"
+        return Choice("reordered", _reordered_form(x_NCHW), reason)
+    return Choice("fused", "fused", "auto: the fused kernels run on this input")
+
+
+def _reordered_form(x_NCHW: Tensor) -> str:
+    """Plain operators for a compiler to differentiate, and for inputs without values; else the hand-written backward."""
+    return "reordered" if torch.compiler.is_compiling() or not x_NCHW.numel() else "eager"
 
 
 def why_not_fused(x_NCHW: Tensor, maps: int) -> str:
-    """Why the fused kernels cannot run on an input, in words; "" where they can."""
+    """Why the fused kernels cannot run on an input, as a sentence; "" if they can."""
     if obstacle := _obstacle_on_this_machine():
         return obstacle
     if torch.compiler.is_exporting():
@@ -61,7 +71,7 @@ def why_not_fused(x_NCHW: Tensor, maps: int) -> str:
     return fused.why_not(x_NCHW, maps)
 
 
-def _refuse_where(obstacle: str) -> None:
+def _refuse_fused(obstacle: str) -> None:
     if obstacle:
         raise UserError(f"backend='fused' cannot run: {obstacle}; use backend='auto'")
 
@@ -70,45 +80,25 @@ def _obstacle_on_this_machine() -> str:
     if not HAS_TRITON:
         return "the fused kernels need triton, which is not installed"
     if not (torch.cuda.is_available() or INTERPRETS):
-        return "the fused kernels need a CUDA device, and there is none"
+        return "the fused kernels need a CUDA device, and none was found"
     return ""
 
 
-def _fused(*arguments: Tensor | int | None) -> Tensor:
-    from csametric.attention import fused
+def _fused(x_NCHW: Tensor, weights: CSAWeights) -> Tensor:
+    from csametric.attention import fused  # imports triton, which may be absent
 
-    return fused.compressed_self_attention(*arguments)  # type: ignore[arg-type]
+    return fused.compressed_self_attention(x_NCHW, weights)
 
 
-PATHS: dict[str, Callable[..., Tensor]] = {
+FORMS: dict[str, Callable[[Tensor, CSAWeights], Tensor]] = {
     "reference": reference.compressed_self_attention,
-    "reordered": recomputed.compressed_self_attention,
+    "reordered": reordered.compressed_self_attention,
+    "eager": eager.compressed_self_attention,
     "fused": _fused,
 }
 
 
-def compressed_self_attention(
-    path: str,
-    x_NCHW: Tensor,
-    logit_weight: Tensor,
-    value_weight: Tensor,
-    alpha: Tensor,
-    logit_bias: Tensor | None,
-    value_bias: Tensor | None,
-    groups: int,
-) -> Tensor:
-    """Run a path in the type of its input: parameters are cast to it, autocast is off, so output type = input type."""
-
-    def cast(parameter: Tensor | None) -> Tensor | None:
-        return None if parameter is None else parameter.to(x_NCHW.dtype)
-
+def compressed_self_attention(form: str, x_NCHW: Tensor, weights: CSAWeights) -> Tensor:
+    """Run a form in the type of its input: weights are cast to it and autocast is off, so output type = input type."""
     with reference.without_autocast(x_NCHW):
-        return PATHS[path](
-            x_NCHW,
-            logit_weight.to(x_NCHW.dtype),
-            value_weight.to(x_NCHW.dtype),
-            alpha.to(x_NCHW.dtype),
-            cast(logit_bias),
-            cast(value_bias),
-            groups,
-        )
+        return FORMS[form](x_NCHW, weights.to(x_NCHW.dtype))

@@ -1,9 +1,9 @@
 """The exact reordering in fused kernels, registered with PyTorch: for eager, autocast, `torch.compile` and CUDA graphs.
 
-Kept for the backward: X, U (N, G, c, D) and the logarithm of each map's softmax denominator; the maps are formed again.
+The backward keeps X, U (N, G, c, D) and the logarithm of each map's softmax denominator, and recomputes the maps.
 Sums over splits of the positions run in a fixed order, without atomics: two runs agree to the bit.
 
-Legend: N images, G groups of c channels, P = H*W positions, D maps a group, S splits of the positions; K = N*G.
+Legend: N images, G groups of c channels, P = H*W positions, D maps per group, S splits of the positions; K = N*G.
 """
 
 from functools import cache
@@ -14,37 +14,29 @@ import triton
 from torch import Tensor
 
 from csametric.attention import kernels
-from csametric.attention.gradients import elementary_gradients, image_by_image, side_by_side
-from csametric.attention.reference import without_autocast
+from csametric.attention.gradients import elementary_gradients, join_images, split_images
+from csametric.attention.reference import CSAWeights, without_autocast
 
-MOST_MAPS = 128
-ACCUMULATED = 16384  # values of U that a program of 8 warps holds in registers; what spills none on an sm_90
-ACCUMULATED_BESIDE_GRADIENTS = 8192
-MOST_CHANNELS = 512  # of a program
-OLDEST = (8, 0)  # compute capability: before it, shared memory is too small
+MOST_MAPS = 128  # per group
+ACCUMULATED = 16384  # values of U that a program of 8 warps holds in registers: the most that does not spill on an sm_90
+ACCUMULATED_BESIDE_GRADIENTS = 8192  # the same for the program that also holds two logit gradients
+MOST_CHANNELS = 512  # per program
+OLDEST = (8, 0)  # compute capability; older GPUs have too little shared memory
 PROGRAMS_A_PROCESSOR = 4
 INTERPRETER_SPLITS = 2
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def compressed_self_attention(
-    x_NCHW: Tensor,
-    logit_weight: Tensor,
-    value_weight: Tensor,
-    alpha: Tensor,
-    logit_bias: Tensor | None = None,
-    value_bias: Tensor | None = None,
-    groups: int = 1,
-) -> Tensor:
+def compressed_self_attention(x_NCHW: Tensor, weights: CSAWeights) -> Tensor:
     """O = X + alpha (Wg (X B^T) + bg) W, equal to equation (7), (N, C, H, W) in the memory format of the input.
 
-    The arguments are those of `reference.compressed_self_attention`, all of one type of `TYPES`.
+    Input and weights are all of one type of `TYPES`.
     """
-    return _forward(x_NCHW, logit_weight, value_weight, alpha, logit_bias, value_bias, groups)[0]
+    return _forward(x_NCHW, *weights)[0]
 
 
 def why_not(x_NCHW: Tensor, maps: int) -> str:
-    """Why the kernels cannot run on an input, in words; "" where they can."""
+    """Why the kernels cannot run on an input, as a sentence; "" if they can."""
     if not (x_NCHW.is_cuda or interpreted()):
         return f"the fused kernels need a CUDA device, the input is on {x_NCHW.device.type}"
     if x_NCHW.is_cuda and (obstacle := _obstacle_on_device(x_NCHW.device)):
@@ -52,14 +44,14 @@ def why_not(x_NCHW: Tensor, maps: int) -> str:
     if x_NCHW.dtype not in TYPES:
         return f"the fused kernels take fp32, fp16 and bf16, the input is {x_NCHW.dtype}"
     if maps > MOST_MAPS:
-        return f"the fused kernels take up to {MOST_MAPS} maps a group, the layer has {maps}"
+        return f"the fused kernels take up to {MOST_MAPS} maps per group, the layer has {maps}"
     return ""
 
 
 @cache
 def _obstacle_on_device(device: torch.device) -> str:
     if torch.version.hip:
-        return "the fused kernels are made for NVIDIA's GPUs"
+        return "the fused kernels need an NVIDIA GPU"
     if torch.cuda.get_device_capability(device) < OLDEST:
         return f"the fused kernels need compute capability {'.'.join(map(str, OLDEST))} or later"
     try:
@@ -75,11 +67,11 @@ def interpreted() -> bool:
 
 
 class _Sizes(NamedTuple):
-    images: int
-    groups: int
-    channels: int
-    maps: int
-    positions: int
+    images: int  # N
+    groups: int  # G
+    channels: int  # c, per group
+    maps: int  # D, per group
+    positions: int  # P
 
     @property
     def pairs(self) -> int:
@@ -87,12 +79,12 @@ class _Sizes(NamedTuple):
 
 
 class _Blocks(NamedTuple):
-    maps: int
-    channels: int
-    step: int
-    positions: int
-    stages: int
-    splits: int
+    maps: int  # BLOCK_D, all maps of a group
+    channels: int  # BLOCK_C, the channels whose sums one program accumulates
+    step: int  # BLOCK_K, the channels read at a time for the logits
+    positions: int  # BLOCK_P, positions per tile
+    stages: int  # of software pipelining
+    splits: int  # S
     tiles_a_split: int
 
 
@@ -102,7 +94,7 @@ def _sizes(x_NCHW: Tensor, logit_weight: Tensor, groups: int) -> _Sizes:
 
 
 def _blocks(sizes: _Sizes, x_NCHW: Tensor, accumulated: int) -> _Blocks:
-    """Tiles that fit the registers and 99 KiB of shared memory, the least that a GPU since 2020 gives a program."""
+    """Tiles that fit the registers and 99 KiB of shared memory, the least that GPUs since 2020 give one program."""
     maps, all_channels = (max(16, triton.next_power_of_2(count)) for count in (sizes.maps, sizes.channels))
     wide = x_NCHW.element_size() > 2
     channels = min(all_channels, MOST_CHANNELS, accumulated // (4 * maps if wide else maps))
@@ -138,7 +130,7 @@ def _grid(sizes: _Sizes, blocks: _Blocks) -> tuple[int]:
 
 
 def _as_read(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Contiguous, and something to point at where there is no bias."""
+    """Contiguous tensors; the weight stands in for an absent bias, because a kernel needs a pointer."""
     weight = weight.contiguous()
     return weight, weight if bias is None else bias.contiguous()
 
@@ -175,15 +167,18 @@ def _forward(
         value, added = _as_read(value_weight, value_bias)
         flat, width = _is_flat(x_NCHW, out), x_NCHW.shape[3]
         counts = (groups, sizes.channels, sizes.maps)
+        # [c, D] sums of X under each map's exponentials, per split of the positions
         kernels.gather[_grid(sizes, blocks)](
             x_NCHW, base, bias, gathered, highest, total,
             *x_NCHW.stride(), width, *counts, sizes.positions, blocks.splits, blocks.tiles_a_split,
             BLOCK_C=blocks.channels, **_options(x_NCHW, blocks, logit_bias, flat),
         )  # fmt: skip
+        # [c, D] the splits joined to U, then alpha E = alpha (Wg U + bg)
         kernels.elementary_outputs[(triton.cdiv(sizes.channels, blocks.step) * sizes.pairs,)](
             gathered, highest, total, value, added, alpha, elementary, means, log_totals,
             *counts, blocks.splits, BLOCK_R=blocks.step, **_options(x_NCHW, blocks, value_bias),
         )  # fmt: skip
+        # [c, P] O = X + alpha E W
         kernels.scatter[(triton.cdiv(sizes.positions, blocks.positions) * sizes.pairs,)](
             x_NCHW, base, bias, elementary, out,
             *x_NCHW.stride(), *out.stride(), width, *counts, sizes.positions,
@@ -217,19 +212,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of X, both weights, alpha and both biases."""
     if not x_NCHW.numel():
-        arguments = (
-            gradient_NCHW,
-            x_NCHW,
-            means,
-            log_totals,
-            logit_weight,
-            value_weight,
-            alpha,
-            logit_bias,
-            value_bias,
-            groups,
-        )
-        return tuple(each.zero_() for each in _fake_backward(*arguments))
+        weights = (logit_weight, value_weight, alpha, logit_bias, value_bias, groups)
+        return tuple(grad.zero_() for grad in _fake_backward(gradient_NCHW, x_NCHW, means, log_totals, *weights))
     with torch.cuda.device_of(x_NCHW):
         sizes = _sizes(x_NCHW, logit_weight, groups)
         blocks = _blocks(sizes, x_NCHW, ACCUMULATED)
@@ -238,14 +222,17 @@ def _backward(
         base, bias = _as_read(logit_weight, logit_bias)
         counts = (width, groups, sizes.channels, sizes.maps, sizes.positions)
         gathered = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.channels, sizes.maps)
+        # [c, D] dO W^T, per split of the positions
         kernels.gather_gradient[_grid(sizes, blocks)](
             x_NCHW, gradient_NCHW, base, bias, gathered, *x_NCHW.stride(), *gradient_NCHW.stride(),
             *counts, blocks.splits, blocks.tiles_a_split,
             BLOCK_C=blocks.channels, **_options(x_NCHW, blocks, logit_bias, flat),
         )  # fmt: skip
-        means_GcK = side_by_side(means)
+
+        # [c, D] what follows without a feature map: dE, dU, dWg, dbg, d alpha
+        means_GcK = join_images(means)
         small = elementary_gradients(
-            side_by_side(gathered.sum(1).view_as(means)),
+            join_images(gathered.sum(1).view_as(means)),
             means_GcK,
             value_weight.float(),
             None if value_bias is None else value_bias.float(),
@@ -253,8 +240,10 @@ def _backward(
         )
         delta_G1K = (small.means * means_GcK).sum(1, keepdim=True)
         elementary, mean_gradient, delta = (
-            image_by_image(each, sizes.images).contiguous() for each in (small.elementary, small.means, delta_G1K)
+            split_images(matrix, sizes.images).contiguous() for matrix in (small.elementary, small.means, delta_G1K)
         )
+
+        # [c, P] dX = dO + dU B + Wm^T dM; [D, c] dM X^T and [D] the sum of dM, per split
         blocks = _blocks(sizes, x_NCHW, ACCUMULATED_BESIDE_GRADIENTS)
         base_gradient = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps, sizes.channels)
         bias_gradient = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps)
@@ -265,6 +254,8 @@ def _backward(
             *counts, blocks.splits, blocks.tiles_a_split,
             BLOCK_C=blocks.channels, **_options(x_NCHW, blocks, logit_bias, flat),
         )  # fmt: skip
+
+        # the splits and images summed in a fixed order
         logit_gradient = base_gradient.unflatten(0, (-1, groups)).sum((0, 2)).reshape(logit_weight.shape)
         logit_bias_gradient = bias_gradient.unflatten(0, (-1, groups)).sum((0, 2)).flatten()
         small_gradients = (logit_gradient, small.value_weight, small.alpha, logit_bias_gradient, small.value_bias)
@@ -291,9 +282,9 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 def _differentiate(ctx: Any, gradient_NCHW: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     *kept, logit_bias, value_bias = ctx.saved_tensors
     with without_autocast(gradient_NCHW):
-        *gradients, of_logit_bias, of_value_bias = _backward(gradient_NCHW, *kept, logit_bias, value_bias, ctx.groups)
-    biases = (None if logit_bias is None else of_logit_bias, None if value_bias is None else of_value_bias)
-    return *gradients, *biases, None
+        *gradients, logit_bias_grad, value_bias_grad = _backward(gradient_NCHW, *kept, logit_bias, value_bias, ctx.groups)
+    bias_grads = (None if logit_bias is None else logit_bias_grad, None if value_bias is None else value_bias_grad)
+    return *gradients, *bias_grads, None
 
 
 _forward.register_autograd(_differentiate, setup_context=_keep)

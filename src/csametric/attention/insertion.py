@@ -20,10 +20,10 @@ _PROBE_SIDE = 256
 
 
 class FeatureMap(NamedTuple):
-    """What a module gives out: its channels, and how many times smaller than the image its map is, a power of two."""
+    """The shape of a module's output."""
 
-    channels: int
-    reduction: int
+    channels: int  # C
+    reduction: int  # how many times smaller than the image the map is, a power of two
 
 
 def insert_after(model: nn.Module, layers: Mapping[str, MakeLayer]) -> nn.Module:
@@ -34,24 +34,33 @@ def insert_after(model: nn.Module, layers: Mapping[str, MakeLayer]) -> nn.Module
     DistributedDataParallel, deepcopy and pickle.
 
     Args:
-        layers: by the name of a stage (`stages(model)` lists them) or of another submodule that gives out a map
-            (N, C, H, W): a function from C to a module (N, C, H, W) -> (N, C, H, W).
+        layers: for the name of a stage (`stages(model)` lists them) or of another submodule whose output is a map
+            (N, C, H, W), a function from C to a module (N, C, H, W) -> (N, C, H, W).
 
     Raises:
-        UserError: no such stage (the message lists those there are), one that cannot take a layer, or has one already.
-            The model is left as it was.
+        UserError: an unknown stage (the message lists the known ones), one that cannot take a layer, or one that already has
+            a layer. The model is left unchanged.
+
+    Examples:
+        >>> import torchvision
+        >>> from csametric import CompressedSelfAttention
+        >>> resnet = insert_after(torchvision.models.resnet18(), {"layer1": CompressedSelfAttention})
+        >>> resnet.layer1.attention.channels
+        64
     """
     for name, make_layer in layers.items():
         if isinstance(make_layer, nn.Module) or not callable(make_layer):
-            raise UserError(f"what goes after {name!r} must make a layer of a number of channels; give a class or a function")
+            raise UserError(
+                f"{name!r} needs a function or class that makes a layer from a number of channels, got {make_layer}"
+            )
     maps = feature_maps(model)
     for name in layers:
         _check_stage(model, maps, name)
-    made = {name: make_layer(maps[name].channels) for name, make_layer in layers.items()}
-    for name in made:
+    new_layers = {name: make_layer(maps[name].channels) for name, make_layer in layers.items()}
+    for name in new_layers:
         model.get_submodule(name).add_module(CHILD, nn.Identity())
     run_by_their_stage = feature_maps(model)  # Sequential and its like run every child they have
-    for name, layer in made.items():
+    for name, layer in new_layers.items():
         stage = model.get_submodule(name)
         stage.add_module(CHILD, _like(stage, layer))
         if f"{name}.{CHILD}" not in run_by_their_stage:
@@ -60,7 +69,7 @@ def insert_after(model: nn.Module, layers: Mapping[str, MakeLayer]) -> nn.Module
 
 
 def remove_after(model: nn.Module, names: Iterable[str]) -> nn.Module:
-    """Take out again what `insert_after` put after the named stages, in place; returns the model.
+    """Remove what `insert_after` put after the named stages, in place; returns the model.
 
     Raises:
         UserError: a stage without such a layer.
@@ -68,7 +77,7 @@ def remove_after(model: nn.Module, names: Iterable[str]) -> nn.Module:
     for name in names:
         stage = dict(model.named_modules()).get(name)
         if stage is None or not hasattr(stage, CHILD):
-            raise UserError(f"stage {name!r} has no inserted layer to take out")
+            raise UserError(f"stage {name!r} is unknown or without an inserted layer; name one that insert_after was given")
         for key, hook in list(stage._forward_hooks.items()):
             if hook is _run_child:
                 del stage._forward_hooks[key]
@@ -77,36 +86,43 @@ def remove_after(model: nn.Module, names: Iterable[str]) -> nn.Module:
 
 
 def stages(model: nn.Module) -> dict[str, FeatureMap]:
-    """The stages of a network by name, in the order they run."""
+    """The stages of a network by name, in the order they run.
+
+    Examples:
+        >>> import torchvision
+        >>> stages(torchvision.models.resnet18())["layer2"]
+        FeatureMap(channels=128, reduction=8)
+    """
     return dict(_stages(model, feature_maps(model), ""))
 
 
 def feature_maps(model: nn.Module) -> dict[str, FeatureMap]:
-    """All submodules that give out a map, by name, in the order they finish; one pass of shapes without values."""
+    """All submodules whose output is a map, by name, in the order they finish; one forward of shapes without values."""
     probed = copy.deepcopy(model).to("meta").eval()
-    found: dict[str, FeatureMap] = {}
+    maps: dict[str, FeatureMap] = {}
     for name, module in probed.named_modules():
         if name:
-            module.register_forward_hook(_noting(found, name))
+            module.register_forward_hook(_shape_recorder(maps, name))
     channels = next(module.in_channels for module in probed.modules() if isinstance(module, nn.Conv2d))
     with torch.no_grad():
         probed(torch.empty(2, channels, _PROBE_SIDE, _PROBE_SIDE, device="meta"))
-    return found
+    return maps
 
 
-def _noting(found: dict[str, FeatureMap], name: str) -> Callable[[nn.Module, Any, Any], None]:
-    def note(module: nn.Module, inputs: Any, output: Any) -> None:
+def _shape_recorder(maps: dict[str, FeatureMap], name: str) -> Callable[[nn.Module, Any, Any], None]:
+    def record(module: nn.Module, inputs: Any, output: Any) -> None:
         if isinstance(output, Tensor) and output.dim() == 4:
-            found[name] = FeatureMap(output.shape[1], 2 ** round(math.log2(_PROBE_SIDE / output.shape[2])))
+            maps[name] = FeatureMap(output.shape[1], 2 ** round(math.log2(_PROBE_SIDE / output.shape[2])))
 
-    return note
+    return record
 
 
 def _stages(module: nn.Module, maps: Mapping[str, FeatureMap], prefix: str) -> Iterator[tuple[str, FeatureMap]]:
     for name, child in module.named_children():
         path = prefix + name
-        inner = {maps[f"{path}.{each}"].reduction for each, _ in child.named_children() if f"{path}.{each}" in maps}
-        if len(inner) > 1:
+        names = [f"{path}.{grandchild}" for grandchild, _ in child.named_children()]
+        reductions = {maps[inner].reduction for inner in names if inner in maps}
+        if len(reductions) > 1:
             yield from _stages(child, maps, f"{path}.")
         elif path in maps and any(list(grandchild.parameters()) for grandchild in child.children()):
             yield path, maps[path]
@@ -114,12 +130,12 @@ def _stages(module: nn.Module, maps: Mapping[str, FeatureMap], prefix: str) -> I
 
 def _check_stage(model: nn.Module, maps: Mapping[str, FeatureMap], name: str) -> None:
     if name not in maps:
-        raise UserError(f"the model has no stage {name!r}; its stages are {', '.join(dict(_stages(model, maps, '')))}")
+        raise UserError(f"unknown stage {name!r}; the stages of this model are {', '.join(dict(_stages(model, maps, '')))}")
     stage = model.get_submodule(name)
     if hasattr(stage, CHILD):
-        raise UserError(f"stage {name!r} has a child {CHILD!r} already; take an inserted one out with remove_after first")
+        raise UserError(f"stage {name!r} already has a child {CHILD!r}; remove an inserted layer with remove_after first")
     if isinstance(stage, nn.ModuleDict | nn.ModuleList):
-        raise UserError(f"stage {name!r} runs over its children in a way of its own; insert after the module that follows it")
+        raise UserError(f"stage {name!r} is a container without a forward; insert after the module that follows it")
 
 
 def _like(stage: nn.Module, layer: nn.Module) -> nn.Module:

@@ -1,11 +1,13 @@
-"""Triton programs of the exact reordering: two passes over the feature map forward, each a pass again backward.
+"""Triton programs of the exact reordering: two passes over the feature map forward, and two backward.
 
-Forward: `gather` forms the logits tile by tile and accumulates U = X B^T with an online softmax, `elementary_outputs` makes
-alpha E = alpha (Wg U + bg) of it, `scatter` forms the logits again and writes O = X + alpha E W. Backward: `gather_gradient`
+Forward: `gather` forms the logits tile by tile and accumulates U = X B^T with an online softmax, `elementary_outputs` turns
+it into alpha E = alpha (Wg U + bg), `scatter` forms the logits again and writes O = X + alpha E W. Backward: `gather_gradient`
 accumulates dO W^T, `input_gradient` writes dX and sums the gradient of the base vectors.
 
-Legend: N images, G groups of c channels, P positions, D maps a group, S splits of the positions; K = N*G. Every channel
-block of a program reads the logits' channels in steps of BLOCK_K. FLAT: one stride leads from each position to the next.
+Legend: N images, G groups of c channels, P positions, D maps per group, S splits of the positions; K = N*G.
+BLOCK_D: all maps of a group. BLOCK_C: the channels whose sums one program accumulates. BLOCK_K: the channels read at a time
+for the logits. BLOCK_R: the rows of the value matrix per program. BLOCK_P: positions per tile. FLAT: one stride leads from
+each position to the next.
 """
 
 import triton
@@ -21,7 +23,7 @@ def _dot(a, b, start, PRECISION: tl.constexpr, UPCAST: tl.constexpr):
 
 @triton.jit
 def _place(first, second):
-    """Which of `first`, of `second` and of the rest this program is; all lie along the one axis of a grid that has no limit."""
+    """Index of a program in the three factors of the grid, which all lie along its first axis: only that has no limit."""
     program = tl.program_id(0)
     return program % first, program // first % second, program // (first * second)
 
@@ -35,7 +37,7 @@ def _position_offsets(positions, width, stride_h, stride_w, FLAT: tl.constexpr):
 
 @triton.jit
 def _tile(x, channels, stride_c, offsets, inside, c):
-    """The values of channels at positions, 0 outside."""
+    """The values of some channels at some positions (channels x positions), 0 outside."""
     mask = (channels < c)[:, None] & inside[None, :]
     return tl.load(x + channels.to(tl.int64)[:, None] * stride_c + offsets[None, :], mask=mask, other=0.0)
 
@@ -53,7 +55,7 @@ def _logits(
     HAS_BIAS: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """M of a tile, D x P."""
+    """M = Wm X + bm of a tile (D x P), in fp32."""
     maps = tl.arange(0, BLOCK_D)
     logits = tl.zeros((BLOCK_D, BLOCK_P), tl.float32)
     for start in range(0, c, BLOCK_K):
@@ -67,7 +69,7 @@ def _logits(
 
 @triton.jit
 def _adaptive_weights(logits, maps, D):
-    """W of a tile: the softmax over the maps."""
+    """W of a tile (D x P): the softmax over the maps, equation (4)."""
     logits = tl.where((maps < D)[:, None], logits, float("-inf"))
     exponentials = tl.exp(logits - tl.max(logits, 0)[None, :])
     return exponentials / tl.sum(exponentials, 0)[None, :]
@@ -80,12 +82,14 @@ def gather(
     HAS_BIAS: tl.constexpr, FLAT: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
     BLOCK_P: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Of each split: the highest logit of each map, the sum of exponentials, and X times them (K, S, c, D)."""
+    """Writes, for each split, the highest logit of each map, the sum of exponentials, and X times them (K, S, c, D)."""
     split, block, image_group = _place(S, tl.cdiv(c, BLOCK_C))
     group = image_group % G
+    # pointers to this image and group
     x += (image_group // G).to(tl.int64) * stride_n + (group * c).to(tl.int64) * stride_c
     base += group * D * c
     bias += group * D
+    # running maximum, denominator [D] and sums [c, D] of the online softmax over positions
     maps, channels = tl.arange(0, BLOCK_D), block * BLOCK_C + tl.arange(0, BLOCK_C)
     best = tl.full((BLOCK_D,), float("-inf"), tl.float32)
     summed = tl.zeros((BLOCK_D,), tl.float32)
@@ -95,10 +99,12 @@ def gather(
         positions = start + tl.arange(0, BLOCK_P)
         inside = positions < P
         offsets = _position_offsets(positions, width, stride_h, stride_w, FLAT)
+        # [D, P] logits of the tile; -inf outside, so that they add nothing
         logits = _logits(
             x, stride_c, offsets, inside, base, bias, c, D, HAS_BIAS, BLOCK_D, BLOCK_K, BLOCK_P, PRECISION, UPCAST
         )  # fmt: skip
         logits = tl.where(inside[None, :], logits, float("-inf"))
+        # online softmax: rescale what was summed to the new maximum, then add X times the new exponentials
         better = tl.maximum(best, tl.max(logits, 1))
         rescale = tl.exp(best - better)
         exponentials = tl.exp(logits - better[:, None])
@@ -106,6 +112,7 @@ def gather(
         sums = _dot(values, tl.trans(exponentials.to(values.dtype)), sums * rescale[None, :], PRECISION, UPCAST)
         summed = summed * rescale + tl.sum(exponentials, 1)
         best = better
+    # one partial result per split; the channel blocks of a split agree on maximum and denominator, the first writes them
     place = image_group * S + split
     mask = (channels < c)[:, None] & (maps < D)[None, :]
     tl.store(gathered + place.to(tl.int64) * c * D + channels[:, None] * D + maps[None, :], sums, mask=mask)
@@ -121,15 +128,17 @@ def elementary_outputs(
     HAS_BIAS: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """The splits joined to U and the logarithm of the softmax's denominator; alpha (Wg U + bg)."""
+    """Joins the splits to U and the logarithm of the softmax's denominator, and writes alpha E = alpha (Wg U + bg)."""
     block, _, image_group = _place(tl.cdiv(c, BLOCK_R), 1)
     group = image_group % G
     value += (group * c).to(tl.int64) * c
     maps, rows = tl.arange(0, BLOCK_D), block * BLOCK_R + tl.arange(0, BLOCK_R)
     known = maps < D
+    # [D] the maximum over all splits
     best = tl.full((BLOCK_D,), float("-inf"), tl.float32)
     for split in range(S):
         best = tl.maximum(best, tl.load(highest + (image_group * S + split) * D + maps, mask=known, other=0.0))
+    # [D] the denominator over all splits, each rescaled to the common maximum
     summed = tl.zeros((BLOCK_D,), tl.float32)
     for split in range(S):
         place = (image_group * S + split) * D + maps
@@ -137,6 +146,7 @@ def elementary_outputs(
         summed += rescale * tl.load(total + place, mask=known, other=1.0)
     if block == 0:
         tl.store(log_totals + image_group * D + maps, best + tl.log(summed), mask=known)
+    # [r, D] Wg U, channel step by channel step; U is the sum of the rescaled splits over the denominator
     product = tl.zeros((BLOCK_R, BLOCK_D), tl.float32)
     for start in range(0, c, BLOCK_K):
         channels = start + tl.arange(0, BLOCK_K)
@@ -150,6 +160,7 @@ def elementary_outputs(
             tl.store(means + image_group.to(tl.int64) * c * D + channels[:, None] * D + maps[None, :], mean, mask=mask)
         weight = _matrix(value, rows, channels, c, c)
         product = _dot(weight, mean.to(weight.dtype), product, PRECISION, UPCAST)
+    # alpha (Wg U + bg), rounded once
     if HAS_BIAS:
         product += tl.load(value_bias + group * c + rows, mask=rows < c, other=0.0).to(tl.float32)[:, None]
     product *= tl.load(alpha).to(tl.float32)
@@ -165,10 +176,11 @@ def scatter(
     HAS_BIAS: tl.constexpr, FLAT: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """O = X + alpha E W of a tile."""
+    """Writes O = X + alpha E W of one tile, equation (7)."""
     tile, _, image_group = _place(tl.cdiv(P, BLOCK_P), 1)
     image, group = (image_group // G).to(tl.int64), image_group % G
     first_channel = (group * c).to(tl.int64)
+    # pointers to this image and group, in input and output
     x += image * stride_n + first_channel * stride_c
     out += image * out_n + first_channel * out_c
     elementary += image_group.to(tl.int64) * c * D
@@ -176,11 +188,13 @@ def scatter(
     inside = positions < P
     offsets = _position_offsets(positions, width, stride_h, stride_w, FLAT)
     written = _position_offsets(positions, width, out_h, out_w, FLAT)
+    # [D, P] the tile's logits again, and its adaptive weights
     logits = _logits(
         x, stride_c, offsets, inside, base + group * D * c, bias + group * D, c, D,
         HAS_BIAS, BLOCK_D, BLOCK_K, BLOCK_P, PRECISION, UPCAST,
     )  # fmt: skip
     weights = _adaptive_weights(logits, maps, D)
+    # [c, P] X + alpha E W, channel step by channel step; the sum starts from X
     for start in range(0, c, BLOCK_K):
         channels = start + tl.arange(0, BLOCK_K)
         values = _tile(x, channels, stride_c, offsets, inside, c)
@@ -198,10 +212,11 @@ def gather_gradient(
     HAS_BIAS: tl.constexpr, FLAT: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
     BLOCK_P: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Of each split dO W^T (K, S, c, D)."""
+    """Writes dO W^T for each split (K, S, c, D)."""
     split, block, image_group = _place(S, tl.cdiv(c, BLOCK_C))
     image, group = (image_group // G).to(tl.int64), image_group % G
     first_channel = (group * c).to(tl.int64)
+    # pointers to this image and group, in input and gradient
     x += image * stride_n + first_channel * stride_c
     gradient += image * grad_n + first_channel * grad_c
     base += group * D * c
@@ -213,13 +228,16 @@ def gather_gradient(
         positions = start + tl.arange(0, BLOCK_P)
         inside = positions < P
         offsets = _position_offsets(positions, width, stride_h, stride_w, FLAT)
+        # [D, P] the tile's logits again, and its adaptive weights
         logits = _logits(
             x, stride_c, offsets, inside, base, bias, c, D, HAS_BIAS, BLOCK_D, BLOCK_K, BLOCK_P, PRECISION, UPCAST
         )  # fmt: skip
         weights = _adaptive_weights(logits, maps, D)
+        # [c, D] dO W^T, summed over the tiles of the split
         offsets = _position_offsets(positions, width, grad_h, grad_w, FLAT)
         incoming = _tile(gradient, channels, grad_c, offsets, inside, c)
         sums = _dot(incoming, tl.trans(weights.to(incoming.dtype)), sums, PRECISION, UPCAST)
+    # one partial result per split
     mask = (channels < c)[:, None] & (maps < D)[None, :]
     place = (image_group * S + split).to(tl.int64) * c * D
     tl.store(gathered + place + channels[:, None] * D + maps[None, :], sums, mask=mask)
@@ -233,10 +251,14 @@ def input_gradient(
     HAS_BIAS: tl.constexpr, FLAT: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
     BLOCK_P: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """The input's gradient dX = dO + dU B + Wm^T dM; of each split dM X^T (K, S, D, c) and the sum of dM (K, S, D)."""
+    """Writes dX = dO + dU B + Wm^T dM and, for each split, dM X^T (K, S, D, c) and the sum of dM (K, S, D).
+
+    mean_gradient: dU (K, c, D). delta: the sum over channels of dU * U (K, D), the softmax backward's inner product.
+    """
     split, block, image_group = _place(S, tl.cdiv(c, BLOCK_C))
     image, group = (image_group // G).to(tl.int64), image_group % G
     first_channel, pair = (group * c).to(tl.int64), image_group.to(tl.int64) * c * D
+    # pointers to this image and group
     x += image * stride_n + first_channel * stride_c
     gradient += image * grad_n + first_channel * grad_c
     out += image * out_n + first_channel * out_c
@@ -244,12 +266,14 @@ def input_gradient(
     bias += group * D
     elementary += pair
     mean_gradient += pair
+    # [D] log denominators and delta; [D, c] base vectors and [c, D] dU of this program's channels
     maps, channels = tl.arange(0, BLOCK_D), block * BLOCK_C + tl.arange(0, BLOCK_C)
     known = maps < D
     log_total = tl.load(log_totals + image_group * D + maps, mask=known, other=0.0)
     offset = tl.load(delta + image_group * D + maps, mask=known, other=0.0)
     vectors = _matrix(base, maps, channels, D, c)
     mean_rows = _matrix(mean_gradient, channels, maps, c, D)
+    # running sums over the tiles of the split
     base_sums = tl.zeros((BLOCK_D, BLOCK_C), tl.float32)
     bias_sums = tl.zeros((BLOCK_D,), tl.float32)
     first = split * tiles_a_split * BLOCK_P
@@ -258,6 +282,7 @@ def input_gradient(
         inside = positions < P
         here = _position_offsets(positions, width, stride_h, stride_w, FLAT)
         there = _position_offsets(positions, width, grad_h, grad_w, FLAT)
+        # [D, P] three products over all channels: logits Wm X, dW = (alpha E)^T dO, dB = dU^T X
         logits = tl.zeros((BLOCK_D, BLOCK_P), tl.float32)
         weight_gradient = tl.zeros((BLOCK_D, BLOCK_P), tl.float32)
         map_gradient = tl.zeros((BLOCK_D, BLOCK_P), tl.float32)
@@ -272,11 +297,14 @@ def input_gradient(
             map_gradient = _dot(means, values, map_gradient, PRECISION, UPCAST)
         if HAS_BIAS:
             logits += tl.load(bias + maps, mask=known, other=0.0).to(tl.float32)[:, None]
+        # [D, P] the adaptive weights (softmax over D) and base maps (softmax over P, by the stored denominator)
         weights = _adaptive_weights(logits, maps, D)
         attention = tl.where(known[:, None] & inside[None, :], tl.exp(logits - log_total[:, None]), 0.0)
+        # [D, P] dM: backward of both softmaxes, summed
         logit_gradient = weights * (weight_gradient - tl.sum(weights * weight_gradient, 0)[None, :])
         logit_gradient += attention * (map_gradient - offset[:, None])
         logit_gradient = tl.where(inside[None, :], logit_gradient, 0.0)
+        # [c, P] dX = dO + dU B + Wm^T dM of this program's channels
         values = _tile(x, channels, stride_c, here, inside, c)
         incoming = _tile(gradient, channels, grad_c, there, inside, c)
         result = _dot(mean_rows, attention.to(mean_rows.dtype), incoming.to(tl.float32), PRECISION, UPCAST)
@@ -285,8 +313,10 @@ def input_gradient(
         written = _position_offsets(positions, width, out_h, out_w, FLAT)
         place = out + channels.to(tl.int64)[:, None] * out_c + written[None, :]
         tl.store(place, result.to(out.dtype.element_ty), mask=mask)
+        # [D, c] dM X^T and [D] the sum of dM
         base_sums = _dot(logit_gradient.to(values.dtype), tl.trans(values), base_sums, PRECISION, UPCAST)
         bias_sums += tl.sum(logit_gradient, 1)
+    # one partial result per split; the channel blocks of a split agree on the sum of dM, the first writes it
     place = (image_group * S + split).to(tl.int64)
     mask = known[:, None] & (channels < c)[None, :]
     tl.store(base_gradient + place * c * D + maps[:, None] * c + channels[None, :], base_sums, mask=mask)

@@ -1,14 +1,13 @@
 """The layers: compressed self-attention, and self-attention beside it."""
 
 from collections.abc import Callable
-from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from csametric.attention import dispatch, reference
 from csametric.attention.normalization import folded, input_norm, observe
-from csametric.attention.reference import AttentionMaps
+from csametric.attention.reference import AttentionMaps, CSAWeights
 from csametric.errors import UserError
 
 MakeLayer = Callable[[int], nn.Module]
@@ -23,21 +22,29 @@ class CompressedSelfAttention(nn.Module):
     Args:
         channels: C, divisible by `groups`.
         maps: D, the base attention maps of each group, at least 1.
-        groups: G; every group of C/G channels attends with weights of its own.
-        alpha: the weight of the attended features at the start; 0 leaves a pretrained network as it was.
-        learn_alpha: whether alpha is a parameter or a buffer.
-        bias: whether the two 1x1 convolutions carry biases; the paper's equations have none.
-        norm: whether the layer works on each channel normalised by its running mean and deviation, and returns to the input's
-            units. Ours, not the paper's: in front of pretrained weights the maps may have any scale (docs/decisions/0007). It
+        groups: G; each group of C/G channels has its own attention weights.
+        alpha: the initial weight of the attended features; 0 leaves a pretrained network unchanged.
+        learn_alpha: True makes alpha a parameter, False a buffer.
+        bias: True gives the two 1x1 convolutions biases; the paper's equations have none.
+        norm: True normalises each input channel by its running mean and deviation, and scales the result back to the input's
+            units. Ours, not the paper's: before pretrained weights the maps may have any scale (docs/decisions/0007). It
             costs nothing at inference.
         backend: "auto", or a path by name: "reference", "reordered" or "fused".
 
     Attributes:
-        last_path: which path ran the last forward; "" before the first one.
+        last_path: which path ran the last forward, "reference", "reordered" or "fused"; "" before the first one.
+        last_form: which form of that path ran, a key of `attention.dispatch.FORMS`.
         last_reason: why that path ran.
 
     Raises:
         UserError: channels not divisible by groups, maps below 1, or a backend that cannot run.
+
+    Examples:
+        >>> layer = CompressedSelfAttention(channels=64, maps=8, groups=2)
+        >>> layer(torch.zeros(2, 64, 24, 8)).shape
+        torch.Size([2, 64, 24, 8])
+        >>> layer.last_path
+        'reordered'
     """
 
     alpha: Tensor
@@ -55,35 +62,36 @@ class CompressedSelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         if groups < 1 or channels % groups:
-            raise UserError(f"channels={channels} cannot be split into groups={groups}; choose a divisor of the channels")
+            raise UserError(f"channels must be a multiple of groups, got channels={channels} and groups={groups}")
         if maps < 1:
-            raise UserError(f"maps={maps} leaves nothing to attend with; use 1 or more")
+            raise UserError(f"maps must be at least 1, got {maps}")
         dispatch.check_backend(backend)
         self.channels, self.maps, self.groups, self.backend = channels, maps, groups, backend
         self.logits = nn.Conv2d(channels, groups * maps, 1, groups=groups, bias=bias)
         self.value = nn.Conv2d(channels, channels, 1, groups=groups, bias=bias)
         self.norm = input_norm(channels, norm)
         _register_alpha(self, alpha, learn_alpha)
-        self.last_path, self.last_reason = "", ""
+        self.last_path, self.last_form, self.last_reason = "", "", ""
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W), equation (7)."""
         _check_input(x_NCHW, self.channels)
         observe(self.norm, x_NCHW)
-        self.last_path, self.last_reason = dispatch.choose_path(self.backend, x_NCHW, self.maps)
-        logit_weight, logit_bias = folded(self.logits, self.norm)
-        value_weight, value_bias = folded(self.value, self.norm, in_units_of_input=True)
-        return dispatch.compressed_self_attention(
-            self.last_path, x_NCHW, logit_weight, value_weight, self.alpha, logit_bias, value_bias, self.groups
-        )
+        self.last_path, self.last_form, self.last_reason = dispatch.choose_path(self.backend, x_NCHW, self.maps)
+        return dispatch.compressed_self_attention(self.last_form, x_NCHW, self._weights())
 
     def attention(self, x_NCHW: Tensor) -> AttentionMaps:
         """The base maps and adaptive weights for an input of (N, C, H, W), each (N, G, D, H, W), equations (3), (4)."""
         _check_input(x_NCHW, self.channels)
-        weight, bias = folded(self.logits, self.norm)
-        bias = None if bias is None else bias.to(x_NCHW.dtype)
+        weights = self._weights().to(x_NCHW.dtype)
         with reference.without_autocast(x_NCHW):
-            return reference.attention_maps(x_NCHW, weight.to(x_NCHW.dtype), bias, self.groups)
+            return reference.attention_maps(x_NCHW, weights.logit_weight, weights.logit_bias, self.groups)
+
+    def _weights(self) -> CSAWeights:
+        """The weights as the paths take them, with the running mean and deviation folded in."""
+        logit_weight, logit_bias = folded(self.logits, self.norm)
+        value_weight, value_bias = folded(self.value, self.norm, in_units_of_input=True)
+        return CSAWeights(logit_weight, value_weight, self.alpha, logit_bias, value_bias, self.groups)
 
     def extra_repr(self) -> str:
         """What `print` shows beside the convolutions."""
@@ -103,6 +111,10 @@ class SelfAttention(nn.Module):
 
     Raises:
         UserError: channels not divisible by the reduction.
+
+    Examples:
+        >>> SelfAttention(channels=64)(torch.zeros(2, 64, 24, 8)).shape
+        torch.Size([2, 64, 24, 8])
     """
 
     alpha: Tensor
@@ -118,7 +130,7 @@ class SelfAttention(nn.Module):
     ) -> None:
         super().__init__()
         if reduction < 1 or channels % reduction:
-            raise UserError(f"channels={channels} cannot be reduced by {reduction}; choose a divisor of the channels")
+            raise UserError(f"channels must be a multiple of reduction, got channels={channels} and reduction={reduction}")
         self.channels, self.reduction = channels, reduction
         self.query = nn.Conv2d(channels, channels // reduction, 1, bias=bias)
         self.key = nn.Conv2d(channels, channels // reduction, 1, bias=bias)
@@ -145,38 +157,6 @@ class SelfAttention(nn.Module):
     def extra_repr(self) -> str:
         """What `print` shows beside the convolutions."""
         return f"reduction={self.reduction}"
-
-
-def attention_maker(
-    attention: str | MakeLayer | None,
-    maps: int,
-    groups: int,
-    alpha: float = 0.0,
-    norm: bool = False,
-    learn_alpha: bool = True,
-) -> MakeLayer | None:
-    """What makes a layer of a number of channels: of "sa" or "csa" with these settings, of a name of `peers.PEERS`.
-
-    A callable and None come back as they are.
-
-    Raises:
-        UserError: an unknown name.
-    """
-    if attention is None or callable(attention):
-        return attention
-    makers: dict[str, MakeLayer] = {
-        "sa": partial(SelfAttention, alpha=alpha, learn_alpha=learn_alpha, norm=norm),
-        "csa": partial(CompressedSelfAttention, maps=maps, groups=groups, alpha=alpha, learn_alpha=learn_alpha, norm=norm),
-    }
-    if attention in makers:
-        return makers[attention]
-    from csametric.attention.peers import PEERS
-
-    if attention not in PEERS:
-        raise UserError(
-            f"attention={attention!r} is unknown; use None, 'sa', 'csa', {', '.join(map(repr, PEERS))} or a callable"
-        )
-    return PEERS[attention]
 
 
 def _register_alpha(layer: nn.Module, alpha: float, learn: bool) -> None:

@@ -1,16 +1,16 @@
-"""A layer may work in normalised coordinates, z = (x - mean) / deviation: folded into its 1x1 convolutions."""
+"""Input normalisation of an attention layer, z = (x - mean) / deviation, folded into its 1x1 convolutions."""
 
 import torch
 from torch import Tensor, nn
 
 
 def input_norm(channels: int, used: bool) -> nn.BatchNorm2d | None:
-    """The means and variances of a layer's input, without parameters, or None."""
+    """Running means and variances of a layer's input, without parameters; None if not used."""
     return nn.BatchNorm2d(channels, affine=False) if used else None
 
 
 def observe(norm: nn.BatchNorm2d | None, x_NCHW: Tensor) -> None:
-    """In training, the running mean and variance move towards those of the batch."""
+    """In training, move the running mean and variance towards those of the batch."""
     if norm is not None and norm.training:
         with torch.no_grad():
             norm(x_NCHW)
@@ -19,10 +19,10 @@ def observe(norm: nn.BatchNorm2d | None, x_NCHW: Tensor) -> None:
 def folded(
     convolution: nn.Conv2d, norm: nn.BatchNorm2d | None, in_units_of_input: bool = False
 ) -> tuple[Tensor, Tensor | None]:
-    """Weight and bias of a 1x1 convolution of (x - mean) / deviation, as ones of x itself.
+    """Weight and bias that apply a 1x1 convolution of (x - mean) / deviation to x itself.
 
-    Mean and deviation are the running ones, in training too, and constants to the gradient: the layer stays the exact layer
-    with other weights, on every path. In units of the input, each of the C outputs is multiplied by its channel's deviation.
+    Mean and deviation are the running ones, in training too, and constant for the gradient: on every path the layer is the
+    exact layer with other weights. With `in_units_of_input`, each of the C outputs is multiplied by its channel's deviation.
     """
     if norm is None:
         return convolution.weight, convolution.bias

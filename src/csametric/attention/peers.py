@@ -1,7 +1,7 @@
-"""Other layers of global context, to compare with: each takes and returns (N, C, H, W) and adds to its input.
+"""Other layers of global context to compare with: each takes and returns (N, C, H, W) and adds to its input.
 
-Widths are the published defaults. Those that keep their input at the start do so by a weight of zero, as published. They
-run in the types that PyTorch gives them under autocast; their sums over positions are as exact as its operators.
+Widths are the published defaults. Layers that are the identity at first have a weight of zero, as published. Under autocast
+they run in the types that PyTorch chooses; their sums over positions are as exact as its operators.
 
 Legend: N images, C channels, P = H*W positions, K a layer's own number of maps, bases or keys.
 """
@@ -13,7 +13,7 @@ from timm.layers.squeeze_excite import SEModule
 from torch import Tensor, nn
 from torch.nn import functional
 
-from csametric.attention.layers import MakeLayer, SelfAttention
+from csametric.attention.layers import SelfAttention
 from csametric.errors import UserError
 
 
@@ -111,13 +111,13 @@ class ExpectationMaximizationAttention(nn.Module):
                 bases_NCK = functional.normalize(_means(entered_NCP, shares_NKP), dim=1)
         shares_NKP = (bases_NCK.transpose(1, 2) @ entered_NCP).softmax(1)
         if self.training:
-            self._follow(bases_NCK.mean(0))
+            self._update_bases(bases_NCK.mean(0))
         rebuilt = functional.relu((bases_NCK @ shares_NKP).unflatten(2, x_NCHW.shape[2:]))
         return functional.relu(x_NCHW + self.leave(rebuilt))
 
     @torch.no_grad()
-    def _follow(self, found_CK: Tensor) -> None:
-        self.bases.lerp_(found_CK.to(self.bases.dtype), 1 - self.momentum)
+    def _update_bases(self, batch_CK: Tensor) -> None:
+        self.bases.lerp_(batch_CK.to(self.bases.dtype), 1 - self.momentum)
 
 
 def _means(features_NCP: Tensor, shares_NKP: Tensor) -> Tensor:
@@ -156,7 +156,7 @@ class PooledCompressedSelfAttention(nn.Module):
     def __init__(self, channels: int, rows: int = 8, columns: int = 4, reduction: int = 8, alpha: float = 0.0) -> None:
         super().__init__()
         if channels % reduction:
-            raise UserError(f"channels={channels} cannot be reduced by {reduction}; choose a divisor of the channels")
+            raise UserError(f"channels must be a multiple of reduction, got channels={channels} and reduction={reduction}")
         self.grid = (rows, columns)
         self.query = nn.Conv2d(channels, channels // reduction, 1, bias=False)
         self.key = nn.Conv2d(channels, channels // reduction, 1, bias=False)
@@ -170,17 +170,3 @@ class PooledCompressedSelfAttention(nn.Module):
         gathered_NCD = x_NCHW.flatten(2) @ logits_NDP.softmax(2).transpose(1, 2)
         attended_NCP = self.value(gathered_NCD) @ logits_NDP.softmax(1)
         return x_NCHW + self.alpha * attended_NCP.unflatten(2, x_NCHW.shape[2:])
-
-
-PEERS: dict[str, MakeLayer] = {
-    "non_local": non_local,
-    "danet": position_attention,
-    "efficient": EfficientAttention,
-    "a2": DoubleAttention,
-    "gc": global_context,
-    "se": squeeze_excitation,
-    "mhsa": MultiHeadAttention,
-    "ema": ExpectationMaximizationAttention,
-    "external": ExternalAttention,
-    "csa_pooled": PooledCompressedSelfAttention,
-}

@@ -1,4 +1,4 @@
-"""What the compressed self-attention layers of a network look at, recorded in its own forwards."""
+"""Records what the compressed self-attention layers of a network look at, during its own forwards."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,26 +12,36 @@ from csametric.attention.reference import AttentionMaps
 
 
 class Attended(NamedTuple):
-    """What one layer looked at. maps: see `AttentionMaps`, in fp32 on the CPU. alpha: the weight of what it adds."""
+    """What one layer looked at."""
 
-    maps: AttentionMaps
-    alpha: float
+    maps: AttentionMaps  # in fp32 on the CPU
+    alpha: float  # the weight of the attended features
 
 
 @contextmanager
 def recorded_attention(network: nn.Module) -> Iterator[dict[str, Attended]]:
-    """A context whose dictionary each forward fills: the layers by their name in the network, from the first on.
+    """Record what each layer looks at in every forward inside the context; forwards of other threads are not recorded.
 
-    Forwards of other threads are not recorded.
+    Yields:
+        A dictionary from the name of a layer in the network to its maps, in the order of the forward.
+
+    Examples:
+        >>> from csametric import L2Net
+        >>> from torch import zeros
+        >>> net = L2Net(attention="csa", maps=8).eval()
+        >>> with recorded_attention(net) as attended:
+        ...     features = net(zeros(2, 1, 32, 32))
+        >>> attended["attention"].maps.base.shape
+        torch.Size([2, 1, 8, 16, 16])
     """
-    found: dict[str, Attended] = {}
-    here = get_ident()
+    attended: dict[str, Attended] = {}
+    thread = get_ident()
 
     def record(name: str, layer: CompressedSelfAttention, x_NCHW: Tensor) -> None:
-        if get_ident() != here:
+        if get_ident() != thread:
             return
         maps = layer.attention(x_NCHW)
-        found[name] = Attended(AttentionMaps(*(each.detach().float().cpu() for each in maps)), layer.alpha.item())
+        attended[name] = Attended(AttentionMaps(*(part.detach().float().cpu() for part in maps)), layer.alpha.item())
 
     layers = [(name, layer) for name, layer in network.named_modules() if isinstance(layer, CompressedSelfAttention)]
     hooks = [
@@ -39,7 +49,7 @@ def recorded_attention(network: nn.Module) -> Iterator[dict[str, Attended]]:
         for name, layer in layers
     ]
     try:
-        yield found
+        yield attended
     finally:
         for hook in hooks:
             hook.remove()

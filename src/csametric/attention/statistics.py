@@ -1,6 +1,6 @@
 """Numbers that tell a healthy attention layer from a collapsed one.
 
-Legend: N images, G groups, D maps a group, P = H*W positions.
+Legend: N images, G groups, D maps per group, P = H*W positions.
 """
 
 import math
@@ -15,23 +15,25 @@ from csametric.attention.reference import AttentionMaps
 
 @dataclass(frozen=True, kw_only=True)
 class AttentionStatistics:
-    """Of the maps of one layer, each a mean over images and groups.
+    """Statistics of one layer's maps, averaged over images and groups."""
 
-    entropy: of the base maps over positions, in [0, 1]; 1 where all are even, 0 where each is one position.
-    overlap: cosine of two different base maps, in [0, 1]; 1 where all are the same map, nan with a single one.
-    used_maps: how many maps carry the weights, in [1, D]; the exponential of the entropy of their mean weights.
-    usage: the mean weight of each map, (G, D), each row sums to 1.
-    """
-
-    entropy: float
-    overlap: float
-    used_maps: float
-    usage: Tensor
+    entropy: float  # of the base maps over positions, in [0, 1]: 1 if all maps are uniform, 0 if each is a single position
+    overlap: float  # mean cosine of two different base maps, in [0, 1]: 1 if all are the same map; nan with a single map
+    used_maps: float  # how many maps carry the weights, in [1, D]: the exponential of the entropy of their mean weights
+    usage: Tensor  # (G, D), the mean weight of each map; each row sums to 1
 
 
 def attention_statistics(maps: AttentionMaps) -> AttentionStatistics:
-    """The statistics of a layer's maps, as `CompressedSelfAttention.attention` returns them."""
-    base_NGDP, weights_NGDP = (each.detach().float().flatten(3) for each in (maps.base, maps.weights))
+    """Statistics of a layer's maps, as `CompressedSelfAttention.attention` returns them.
+
+    Examples:
+        >>> even = torch.full((1, 1, 2, 4, 4), 1 / 16)
+        >>> statistics = attention_statistics(AttentionMaps(base=even, weights=torch.full_like(even, 0.5)))
+        >>> round(statistics.entropy, 3), round(statistics.overlap, 3), round(statistics.used_maps, 3)
+        (1.0, 1.0, 2.0)
+    """
+    base_NGDP = maps.base.detach().float().flatten(3)
+    weights_NGDP = maps.weights.detach().float().flatten(3)
     count, positions = base_NGDP.shape[2:]
     usage_GD = weights_NGDP.mean((0, 3))
     return AttentionStatistics(
@@ -45,7 +47,7 @@ def attention_statistics(maps: AttentionMaps) -> AttentionStatistics:
 def cosines_to_base_maps(maps: AttentionMaps) -> Tensor:
     """The cosine of each position's reconstructed map to each base map, (N, G, D, H, W), in [0, 1].
 
-    Where the largest one is 1 a reconstructed map is a base map again: the redundancy that the paper's Figure 5 is about.
+    Where the largest cosine is 1, a reconstructed map is a base map again: the redundancy that the paper's Figure 5 shows.
     """
     base_NGDP, weights_NGDP = maps.base.float().flatten(3), maps.weights.float().flatten(3)
     unit_NGDP = normalize(base_NGDP, dim=3)

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from csametric.attention.layers import MakeLayer, attention_maker
+from csametric.attention.catalogue import attention_maker, refuse_ignored
+from csametric.attention.layers import MakeLayer
 
 PATCH_SIDE = 32
 ATTENDED_CHANNELS = 64
@@ -48,7 +49,8 @@ class L2Net(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.orthogonal_(module.weight, gain=ORTHOGONAL_GAIN)
         self.local = local
-        make_layer = attention_maker(attention, maps, groups=1)
+        refuse_ignored(attention, maps=maps)
+        make_layer = attention_maker(attention, maps=maps, groups=1)
         self.attention = (
             nn.Identity() if make_layer is None else make_layer(ATTENDED_CHANNELS)
         )  # drawn last: one seed gives every attention the same network

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils import _pytree as pytree
 
-from csametric.attention.layers import MakeLayer, attention_maker
+from csametric.attention.catalogue import attention_maker, refuse_ignored
+from csametric.attention.layers import MakeLayer
 from csametric.errors import UserError
 from csametric.models.backbone import Backbone
 from csametric.models.supervision import SupervisionBranch
@@ -42,7 +43,7 @@ class PCB(nn.Module):
         num_ids: identities to classify.
         parts: P.
         refined: refined part pooling instead of stripes.
-        attention: after the stages: None, "sa", "csa", a name of `attention.peers.PEERS`, or a function from channels to a
+        attention: after the stages: None, "sa", "csa", a name of `attention.catalogue.NAMES`, or a function from channels to a
             module.
         stages: where attention and supervision go, of 1, 2, 3.
         maps, groups: D and G of "csa".
@@ -88,7 +89,9 @@ class PCB(nn.Module):
         super().__init__()
         if feature not in ("pooled", "embedded"):
             raise UserError(f"feature={feature!r} is unknown; use 'pooled' or 'embedded'")
-        make_layer = attention_maker(attention, maps, groups, alpha, attention_norm, learn_alpha)
+        settings = {"maps": maps, "groups": groups, "alpha": alpha, "learn_alpha": learn_alpha, "norm": attention_norm}
+        refuse_ignored(attention, **settings)
+        make_layer = attention_maker(attention, **settings)
         layers = {} if make_layer is None else dict.fromkeys(stages, make_layer)
         self.backbone = Backbone(backbone, pretrained, layers, taken=stages if deep_supervision else ())
         self.parts, self.feature = parts, feature
