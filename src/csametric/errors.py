@@ -21,6 +21,14 @@ class BusyError(UserError):
     """Another process is at work on the same run."""
 
 
+class FolderInUseError(UserError):
+    """The folder of a new run holds another run, or something else."""
+
+
+class NoDatasetError(UserError):
+    """A dataset is needed and none was named."""
+
+
 class FullDiskError(UserError):
     """No space is left, or a quota is exceeded."""
 

@@ -71,8 +71,8 @@ def test_demo_compares_two_arms(tmp_path, cache, photo_folder):
         (["train", "hardnet", "--set", "optimizer.rate=1"], "did you mean"),
         (["train", "hardnet", "--data", "photos:nowhere"], "there is no folder"),
         (["train", "hardnet", "--data", "video:x"], "write photos:FOLDER"),
-        (["evaluate", "nowhere"], "is no run"),
-        (["train", "hardnet", "--seed", "-1"], "is no seed"),
+        (["evaluate", "nowhere"], "is not a run"),
+        (["train", "hardnet", "--seed", "-1"], "seed must be a whole number"),
         (["bench", "nothing"], "use one of attention"),
     ],
 )
@@ -89,7 +89,8 @@ def test_a_run_with_other_settings_is_kept(trained, called_here):
     before = (folder / "runs" / "mine" / "experiment.json").read_text()
     done = called_here("train", "hardnet", "--data", "photos:photos", "--name", "mine", cwd=folder)
     assert done.returncode == 2
-    assert "give this run another folder" in done.stderr
+    assert "choose another folder for this run" in done.stderr
+    assert "--name" in done.stderr
     assert (folder / "runs" / "mine" / "experiment.json").read_text() == before
 
 

@@ -8,8 +8,9 @@ import torch
 from csametric import L2Net
 from csametric.files import write_text
 from csametric.inference.bundle import ExportError
-from csametric.runs.experiment import BrownExperiment, to_json
+from csametric.runs.experiment import BrownExperiment
 from csametric.runs.folder import EXPERIMENT, SCORES, WEIGHTS, read_scores, save_weights
+from csametric.runs.overrides import to_json
 from csametric.training import loop
 from tests.data import people
 from tests.training import tiny_reid
@@ -55,7 +56,7 @@ def test_converted_weights_tell_that_nothing_was_measured(tmp_path, called_here)
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["nowhere", "--bundle", "out"], "is no run"),
+        (["nowhere", "--bundle", "out"], "is not a run"),
         (["run", "--bundle", "market"], "holds files and is no bundle"),
         (["run", "--bundle", "run"], "holds files and is no bundle"),
     ],

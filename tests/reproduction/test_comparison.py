@@ -18,8 +18,8 @@ from csametric.reproduction.comparison import fill
 from csametric.reproduction.paper import CUHK03, LIBERTY, MARKET, NOTREDAME, TABLES, YOSEMITE
 from csametric.reproduction.plan import HPATCHES_SCORES, Plan, Run
 from csametric.reproduction.rendering import as_csv, as_latex, as_sections, as_text
-from csametric.runs.experiment import to_json
 from csametric.runs.folder import ENVIRONMENT, EXPERIMENT, METRICS, write_scores
+from csametric.runs.overrides import to_json
 
 QUERIES = 200
 FOUND = {"PCB": 100, "PCB + CSA": 150}

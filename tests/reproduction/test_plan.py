@@ -20,7 +20,6 @@ from csametric.reproduction.execution import execute_runs
 from csametric.reproduction.paper import CUHK03, DUKE, LIBERTY, MARKET, TABLES
 from csametric.reproduction.places import HPATCHES, MissingDataError, find_place
 from csametric.reproduction.plan import HPATCHES_SCORES, Run, make_plan, settings_digest, trainings
-from csametric.runs.experiment import override
 from csametric.runs.folder import (
     EACH_SCORE,
     ENVIRONMENT,
@@ -31,6 +30,7 @@ from csametric.runs.folder import (
     read_experiment,
     read_scores,
 )
+from csametric.runs.overrides import override
 from csametric.training import loop
 from tests.data import people
 from tests.data.brown_folder import write_subset

@@ -22,5 +22,5 @@ def test_every_recipe_has_a_kind(recipe):
 
 
 def test_a_missing_function_is_explained():
-    with pytest.raises(UserError, match="hardnet cannot be used here: descriptors runs have no measure_pace"):
+    with pytest.raises(UserError, match="hardnet cannot be used here: the kind descriptors does not support measure_pace"):
         call(find_recipe("hardnet"), "measure_pace")

@@ -18,8 +18,8 @@ from csametric.inference.load import load
 from csametric.losses.hardnet import hardnet_loss
 from csametric.models.l2net import unit_length
 from csametric.recipes import find_recipe
-from csametric.runs.experiment import override
 from csametric.runs.folder import ENVIRONMENT, WEIGHTS, read_commits, read_environment, read_metrics, read_scores, read_weights
+from csametric.runs.overrides import override
 from csametric.training import loop
 from csametric.training.checkpoint import save_checkpoint
 from tests.data.brown_folder import write_subset

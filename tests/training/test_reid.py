@@ -19,8 +19,8 @@ from csametric.data.datasets import read_dataset
 from csametric.errors import UserError
 from csametric.inference.images import build_pcb
 from csametric.recipes import find_recipe
-from csametric.runs.experiment import override
 from csametric.runs.folder import from_json, read_environment, read_metrics, read_scores
+from csametric.runs.overrides import override
 from csametric.training import loop
 from csametric.training.machine import join_processes
 from csametric.training.reid_scoring import embed_records
@@ -195,16 +195,19 @@ def test_features_of_all_records_come_in_their_order(finished, market):
     [
         (["model.backbone=resnet51"], "timm has no network"),
         (["model.stages=1,4"], "no stage 4"),
-        (["data.height=64"], "data.height=64 has no 3 equal stripes; use a multiple of 48"),
+        (["data.height=64"], r"data.height must be a multiple of 48 \(16 x 3 parts\), got 64; use data.height=48"),
         (["batch_size=100"], "64 training images cannot fill a batch of 100"),
         (["data.images_per_identity=5"], "no multiple of images_per_identity=5"),
         (["loss.triplet=1"], "set data.images_per_identity=4"),
-        (["model.stages=1,1"], "names no stage or one twice"),
-        (["data.erasing=2"], "data.erasing=2.0 is no probability"),
-        (["optimizer.decay_every=0"], "decays at once"),
-        (["model.refined=true"], "refine_from=40 of 8 epochs never refines"),
-        (["loss.triplet=1", "data.images_per_identity=16"], "needs two identities in a batch"),
-        (["model.refined=maybe"], "neither true nor false"),
+        (["model.stages=1,1"], "model.stages must be different stages"),
+        (["data.erasing=2"], "data.erasing must be a probability in .0, 1., got 2.0"),
+        (["optimizer.decay_every=0"], "optimizer.decay_every must be the number of epochs between decays, got 0"),
+        (["model.refined=true"], "refine_from must be less than epochs=8, got 40"),
+        (
+            ["loss.triplet=1", "data.images_per_identity=16"],
+            "needs two identities per batch; use at least batch_size=32, got 16",
+        ),
+        (["model.refined=maybe"], "model.refined must be true or false, got maybe"),
     ],
 )
 def test_what_cannot_be_trained_is_refused(tmp_path, market, settings, words):

@@ -19,7 +19,6 @@ from csametric.errors import UserError
 from csametric.inference.patches import build_descriptor
 from csametric.models.weights import read_state
 from csametric.recipes import find_recipe
-from csametric.runs.experiment import override
 from csametric.runs.folder import (
     CHECKPOINT,
     keep_metrics_until,
@@ -30,6 +29,7 @@ from csametric.runs.folder import (
     read_weights,
     save_weights,
 )
+from csametric.runs.overrides import override
 from csametric.runs.precision import choose_precision
 from csametric.training import descriptor_task, loop
 from csametric.training.checkpoint import load_checkpoint, save_checkpoint
@@ -111,7 +111,7 @@ def test_a_torn_last_line_of_metrics_is_dropped(tmp_path):
 
 
 def test_another_experiment_in_the_folder_is_refused(finished, photo_folder, cache):
-    with pytest.raises(UserError, match=r"other settings \(optimizer.lr=1.0 there, 5.0 here\); give this run another folder"):
+    with pytest.raises(UserError, match=r"other settings \(optimizer.lr=1.0 there, 5.0 here\); choose another folder"):
         loop.train(tiny.experiment(photo_folder, "optimizer.lr=5"), finished, cache)
 
 
@@ -139,7 +139,7 @@ def test_another_number_of_processes_is_refused(tmp_path, finished, photo_folder
     (folder / "scores.json").unlink()
     environment = read_environment(folder) | {"processes": 2}
     (folder / "environment.json").write_text(json.dumps(environment))
-    with pytest.raises(UserError, match="began with 2 processes and has 1 now; go on with torchrun --nproc-per-node 2"):
+    with pytest.raises(UserError, match="was started with 2 processes, not 1; resume it with torchrun and 2 processes"):
         loop.train(tiny.experiment(photo_folder), folder, cache)
 
 
@@ -258,7 +258,7 @@ def test_loaded_runs_embed(finished, photo_folder, cache):
 
 
 def test_loading_what_is_no_finished_run(tmp_path, finished):
-    with pytest.raises(UserError, match="is no run"):
+    with pytest.raises(UserError, match="is not a run"):
         load(tmp_path)
     (tmp_path / "experiment.json").write_text((finished / "experiment.json").read_text())
     with pytest.raises(UserError, match="the run is not finished"):

@@ -6,7 +6,8 @@ from pathlib import Path
 import torch
 
 from csametric.recipes import find_recipe
-from csametric.runs.experiment import Experiment, override
+from csametric.runs.experiment import Experiment
+from csametric.runs.overrides import override
 
 SETTINGS = [
     "steps=12",

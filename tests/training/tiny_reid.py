@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from csametric.recipes import find_recipe
-from csametric.runs.experiment import Experiment, override
+from csametric.runs.experiment import Experiment
+from csametric.runs.overrides import override
 
 SETTINGS = [
     "precision=fp32",

@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from csametric.errors import UserError, explaining_full_disk
+from csametric.errors import FolderInUseError, NoDatasetError, UserError, explaining_full_disk
 from csametric.files import printable
 
 # Command -> the module in this folder, and the function or group in it. A module is imported when its command is called.
@@ -35,6 +35,10 @@ COMMANDS = {
     "doctor": ("system", "doctor"),
 }
 DEBUG = "--debug"
+HINTS: dict[type[UserError], str] = {  # how the command's options help with an error of the library
+    FolderInUseError: "(--name of train, --out of demo)",
+    NoDatasetError: "(--data KIND:PATH)",
+}
 MENDABLE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}
 
 
@@ -110,7 +114,7 @@ def main() -> None:
         with explaining_full_disk(Path.cwd(), "free some room and give the same command again"):
             app()
     except UserError as error:
-        _explain(str(error), debug)
+        _explain(f"{error} {HINTS.get(type(error), '')}", debug)
         sys.exit(2)
     except OSError as error:
         if error.errno not in MENDABLE or error.filename is None:

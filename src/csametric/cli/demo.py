@@ -9,7 +9,7 @@ from accelerate import PartialState
 from csametric.cli.tables import print_scores
 from csametric.recipes import find_recipe
 from csametric.reports.photo_report import report_runs
-from csametric.runs.experiment import override
+from csametric.runs.overrides import override
 from csametric.training.loop import train
 
 TITLE = "Descriptors with and without compressed self-attention"

@@ -25,15 +25,9 @@ from csametric.reports.attention_report import save_figure
 from csametric.reports.descriptor_evaluation import evaluate_descriptor, folder_of
 from csametric.reports.reid_report import conventions, ranked_picture, reid_table
 from csametric.reports.run_report import report_run
-from csametric.runs.experiment import (
-    BrownExperiment,
-    DescriptorExperiment,
-    Experiment,
-    PatchExperiment,
-    override,
-    to_json,
-)
+from csametric.runs.experiment import BrownExperiment, DescriptorExperiment, Experiment, PatchExperiment
 from csametric.runs.folder import BUNDLED_WEIGHTS, EXPERIMENT, WEIGHTS, save_weights, weights_of
+from csametric.runs.overrides import override, to_json
 from csametric.training.loop import train as train_experiment
 from csametric.training.machine import join_processes
 from csametric.training.reid_scoring import score_dataset

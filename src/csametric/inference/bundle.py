@@ -28,7 +28,7 @@ from csametric.inference.load import load
 from csametric.inference.patches import PatchEmbedder
 from csametric.models.l2net import PATCH_SIDE, for_inference
 from csametric.models.pcb import PCB
-from csametric.runs.experiment import Experiment, PatchExperiment, to_json
+from csametric.runs.experiment import Experiment, PatchExperiment
 from csametric.runs.folder import (
     BUNDLED_WEIGHTS,
     CONFIG,
@@ -40,6 +40,7 @@ from csametric.runs.folder import (
     save_weights,
 )
 from csametric.runs.kinds import call
+from csametric.runs.overrides import to_json
 
 CARD, ONNX = "README.md", "model.onnx"
 FILES = (CONFIG, EXPERIMENT, ENVIRONMENT, SCORES, BUNDLED_WEIGHTS, CARD, ONNX)

@@ -1,6 +1,7 @@
 """Images to embeddings: a trained re-identification model with its preprocessing."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from csametric.attention.catalogue import PEERS
 from csametric.attention.recording import recorded_attention
 from csametric.data.loading import in_batches, prefetch
 from csametric.data.transforms import read_image, resize
@@ -17,7 +19,7 @@ from csametric.inference.attended import AttendedImage, attended_image
 from csametric.models.backbone import Normalization, normalization
 from csametric.models.pcb import PCB
 from csametric.models.weights import load_strictly, read_state
-from csametric.runs.experiment import PCBSettings, ReidExperiment
+from csametric.runs.experiment import ATTENTION_SETTINGS, PCBSettings, ReidExperiment
 from csametric.runs.folder import WEIGHTS, fit_weights, read_weights, weights_of
 from csametric.runs.precision import Precision, autocast, choose_precision
 
@@ -26,27 +28,14 @@ EMBED_BATCH = 64
 
 def build_pcb(settings: PCBSettings, num_ids: int, trained: bool = False) -> PCB:
     """The model these settings describe, in channels_last, with the weights it begins with unless those of a run follow."""
-    anew = trained or settings.start_from or settings.pretrained == "none"
-    model = PCB(
-        backbone=settings.backbone,
-        num_ids=num_ids,
-        parts=settings.parts,
-        refined=settings.refined,
-        attention=None if settings.attention == "none" else settings.attention,
-        stages=settings.stages,
-        maps=settings.maps,
-        groups=settings.groups,
-        deep_supervision=settings.deep_supervision,
-        pretrained=None if anew else settings.pretrained,
-        alpha=settings.alpha,
-        learn_alpha=settings.learn_alpha,
-        attention_norm=settings.attention_norm,
-        shared_embedding=settings.shared_embedding,
-        embedding=settings.embedding,
-        feature=settings.feature,
-        dropout=settings.dropout,
-        plain_refinement=settings.plain_refinement,
-    )
+    arguments = {name: getattr(settings, name) for name in signature(PCB).parameters if hasattr(settings, name)}
+    if settings.attention == "none":
+        arguments["attention"] = None
+    if settings.attention in PEERS:  # runs may hold settings that a peer does not have, and that had no effect
+        arguments = {name: value for name, value in arguments.items() if name not in ATTENTION_SETTINGS}
+    if trained or settings.start_from or settings.pretrained == "none":
+        arguments["pretrained"] = None
+    model = PCB(num_ids=num_ids, **arguments)
     model.backbone.normalization = normalization(settings.backbone, settings.pretrained)
     if settings.start_from and not trained:
         start_from_trained(model, Path(settings.start_from) / WEIGHTS)

@@ -1,168 +1,192 @@
-"""Person re-identification: PCB and PCB-RPP, their attention, the ablations of the paper, controls, recipes for a CPU.
+"""Person re-identification: PCB and PCB-RPP, plain and with attention, the paper's ablations, controls, recipes for a CPU.
 
-Each needs --data KIND:PATH, for example --data market1501:/data/Market-1501. The expected scores are the paper's, rank-1 and
-mAP in per cent on Market-1501, DukeMTMC-reID and CUHK03-NP detected.
+Every recipe needs a dataset, for example `--data market1501:/data/Market-1501`. Expected scores are the paper's: rank-1/mAP
+in per cent on Market-1501, DukeMTMC-reID and CUHK03-NP detected.
 """
 
 from dataclasses import replace
 
+from csametric.recipes.recipe import recipe
 from csametric.runs.experiment import PCBSettings, ReidData, ReidExperiment, ReidLoss, ReidOptimizer
 
 CSA = PCBSettings(attention="csa", deep_supervision=True)
 
 
+@recipe
 def pcb() -> ReidExperiment:
     """PCB on ResNet-50 at 384 x 128, 100 epochs.
 
     Command: csametric train pcb --data market1501:PATH. Expected: 92.3/77.4, 81.7/66.1, 59.7/53.2.
     """
-    return ReidExperiment(recipe="pcb")
+    return ReidExperiment()
 
 
+@recipe
 def pcb_sa() -> ReidExperiment:
     """PCB + self-attention after stages 1 to 3, with deep supervision.
 
     Command: csametric train pcb_sa --data market1501:PATH.
     """
-    return ReidExperiment(recipe="pcb_sa", model=replace(CSA, attention="sa"))
+    return ReidExperiment(model=replace(CSA, attention="sa"))
 
 
+@recipe
 def pcb_csa() -> ReidExperiment:
     """PCB + compressed self-attention, 32 maps in each of 2 groups after stages 1 to 3, with deep supervision.
 
     Command: csametric train pcb_csa --data market1501:PATH. Expected: 93.7/82.3, 85.5/73.5, 67.2/63.7.
     """
-    return ReidExperiment(recipe="pcb_csa", model=CSA)
+    return ReidExperiment(model=CSA)
 
 
+@recipe
 def rpp() -> ReidExperiment:
     """PCB-RPP: 40 epochs of stripes, then 60 with refined parts, in one schedule.
 
     Command: csametric train rpp --data market1501:PATH.
     """
-    return ReidExperiment(recipe="rpp", model=PCBSettings(refined=True))
+    return ReidExperiment(model=PCBSettings(refined=True))
 
 
+@recipe
 def rpp_sa() -> ReidExperiment:
     """PCB-RPP + self-attention.
 
     Command: csametric train rpp_sa --data market1501:PATH.
     """
-    return ReidExperiment(recipe="rpp_sa", model=replace(CSA, attention="sa", refined=True))
+    return ReidExperiment(model=replace(CSA, attention="sa", refined=True))
 
 
+@recipe
 def rpp_csa() -> ReidExperiment:
     """PCB-RPP + compressed self-attention.
 
     Command: csametric train rpp_csa --data market1501:PATH. Expected: 93.9/83.5, 85.4/73.1, 67.4/65.0.
     """
-    return ReidExperiment(recipe="rpp_csa", model=replace(CSA, refined=True))
+    return ReidExperiment(model=replace(CSA, refined=True))
 
 
-def _ablation(recipe: str, **changes: object) -> ReidExperiment:
-    return ReidExperiment(recipe=recipe, model=replace(CSA, **changes))  # type: ignore[arg-type]
+def _ablation(**changes: object) -> ReidExperiment:
+    return ReidExperiment(model=replace(CSA, **changes))  # type: ignore[arg-type]
 
 
+@recipe
 def pcb_csa_maps8() -> ReidExperiment:
     """Table 2: 8 base maps. Expected on Market-1501 and DukeMTMC-reID: 93.6/82.1, 85.0/73.2."""
-    return _ablation("pcb_csa_maps8", maps=8)
+    return _ablation(maps=8)
 
 
+@recipe
 def pcb_csa_maps16() -> ReidExperiment:
     """Table 2: 16 base maps. Expected: 93.6/82.2, 85.5/73.4."""
-    return _ablation("pcb_csa_maps16", maps=16)
+    return _ablation(maps=16)
 
 
+@recipe
 def pcb_csa_maps64() -> ReidExperiment:
     """Table 2: 64 base maps. Expected: 93.9/82.2, 85.3/73.3."""
-    return _ablation("pcb_csa_maps64", maps=64)
+    return _ablation(maps=64)
 
 
+@recipe
 def pcb_csa_groups1() -> ReidExperiment:
     """Table 3: no groups. Expected: 93.6/81.9, 85.2/73.1."""
-    return _ablation("pcb_csa_groups1", groups=1)
+    return _ablation(groups=1)
 
 
+@recipe
 def pcb_csa_groups4() -> ReidExperiment:
     """Table 3: 4 groups. Expected: 93.9/82.1, 85.6/73.4."""
-    return _ablation("pcb_csa_groups4", groups=4)
+    return _ablation(groups=4)
 
 
+@recipe
 def pcb_csa_groups8() -> ReidExperiment:
     """Table 3: 8 groups. Expected: 93.8/82.3, 85.5/73.3."""
-    return _ablation("pcb_csa_groups8", groups=8)
+    return _ablation(groups=8)
 
 
+@recipe
 def pcb_csa_stage1() -> ReidExperiment:
     """Table 4: after stage 1 only. Expected: 93.5/81.6, 84.6/72.8."""
-    return _ablation("pcb_csa_stage1", stages=(1,))
+    return _ablation(stages=(1,))
 
 
+@recipe
 def pcb_csa_stages23() -> ReidExperiment:
     """Table 4: after stages 2 and 3. Expected: 93.3/81.2, 84.7/72.6."""
-    return _ablation("pcb_csa_stages23", stages=(2, 3))
+    return _ablation(stages=(2, 3))
 
 
+@recipe
 def pcb_csa_unsupervised() -> ReidExperiment:
     """Table 5: PCB + CSA without deep supervision. Expected: 93.5/81.3, 85.3/72.8."""
-    return _ablation("pcb_csa_unsupervised", deep_supervision=False)
+    return _ablation(deep_supervision=False)
 
 
+@recipe
 def rpp_csa_unsupervised() -> ReidExperiment:
     """Table 5: PCB-RPP + CSA without deep supervision. Expected: 93.6/82.7, 84.9/72.7."""
-    return _ablation("rpp_csa_unsupervised", deep_supervision=False, refined=True)
+    return _ablation(deep_supervision=False, refined=True)
 
 
+@recipe
 def pcb_supervised() -> ReidExperiment:
     """A control of ours: PCB with deep supervision and no attention."""
-    return ReidExperiment(recipe="pcb_supervised", model=PCBSettings(deep_supervision=True))
+    return ReidExperiment(model=PCBSettings(deep_supervision=True))
 
 
+@recipe
 def pcb_erasing() -> ReidExperiment:
     """A control of ours: PCB with random erasing and no attention. Public code reaches 93.4/81.3 on Market-1501."""
     plain = pcb()
-    return replace(plain, recipe="pcb_erasing", data=replace(plain.data, erasing=0.5))
+    return replace(plain, data=replace(plain.data, erasing=0.5))
 
 
+@recipe
 def pcb_csa_fixed() -> ReidExperiment:
-    """A control of ours: PCB + CSA with alpha fixed at 1 instead of learned from 0; the paper allows both."""
-    return _ablation("pcb_csa_fixed", alpha=1.0, learn_alpha=False)
+    """A control of ours: PCB + CSA with alpha fixed at 1 instead of learned from 0; the paper permits both."""
+    return _ablation(alpha=1.0, learn_alpha=False)
 
 
+@recipe
 def pcb_efficient() -> ReidExperiment:
     """A peer of CSA's cost: PCB + efficient attention (Shen et al. 2021), with deep supervision."""
-    return _ablation("pcb_efficient", attention="efficient")
+    return _ablation(attention="efficient")
 
 
+@recipe
 def pcb_a2() -> ReidExperiment:
     """A peer of CSA's cost: PCB + double attention (Chen et al. 2018), with deep supervision."""
-    return _ablation("pcb_a2", attention="a2")
+    return _ablation(attention="a2")
 
 
+@recipe
 def pcb_gc() -> ReidExperiment:
     """A peer below CSA's cost: PCB + global context blocks (Cao et al. 2019), with deep supervision."""
-    return _ablation("pcb_gc", attention="gc")
+    return _ablation(attention="gc")
 
 
+@recipe
 def modern() -> ReidExperiment:
-    """PCB with what has become usual: label smoothing, warm-up and cosine, erasing, shifts, P x K batches with triplets.
+    """PCB with today's usual training: label smoothing, warm-up and cosine, erasing, shifts, triplets in P x K batches.
 
     Command: csametric train modern --data market1501:PATH. Not yet measured at full length.
     """
-    return _modern("modern", PCBSettings())
+    return _modern(PCBSettings())
 
 
+@recipe
 def modern_csa() -> ReidExperiment:
     """Modern with compressed self-attention on normalised maps and deep supervision.
 
     Command: csametric train modern_csa --data market1501:PATH. Not yet measured at full length.
     """
-    return _modern("modern_csa", replace(CSA, attention_norm=True))
+    return _modern(replace(CSA, attention_norm=True))
 
 
-def _modern(recipe: str, model: PCBSettings) -> ReidExperiment:
+def _modern(model: PCBSettings) -> ReidExperiment:
     return ReidExperiment(
-        recipe=recipe,
         epochs=120,
         data=ReidData(images_per_identity=4, pad=10, erasing=0.5),
         model=model,
@@ -171,15 +195,14 @@ def _modern(recipe: str, model: PCBSettings) -> ReidExperiment:
     )
 
 
-def lite(full: ReidExperiment, recipe: str) -> ReidExperiment:
-    """An experiment for a machine without a GPU: EfficientNet-Lite0 at 192 x 64 for 6 epochs, its weights out of a package.
+def lite(full: ReidExperiment) -> ReidExperiment:
+    """An experiment for a machine without a GPU: EfficientNet-Lite0 at 192 x 64 for 6 epochs, weights from a package.
 
-    A quarter to half an hour on two CPU cores for 7,000 images. Self-attention gets a tenth of the rates; above, it diverges.
+    Takes 15 to 30 minutes on two CPU cores for 7,000 images. Self-attention gets a tenth of the rates; it diverges above that.
     """
     rate = 0.01 if full.model.attention == "sa" else 0.1
     return replace(
         full,
-        recipe=recipe,
         batch_size=32,
         precision="fp32",  # depthwise convolutions are slower in bf16 on a CPU
         epochs=6,
@@ -190,21 +213,25 @@ def lite(full: ReidExperiment, recipe: str) -> ReidExperiment:
     )
 
 
+@recipe
 def lite_pcb() -> ReidExperiment:
-    """PCB on EfficientNet-Lite0 at 192 x 64 for a machine without a GPU; weights out of an installed package."""
-    return lite(pcb(), "lite_pcb")
+    """PCB on EfficientNet-Lite0 at 192 x 64 for a machine without a GPU; weights from an installed package."""
+    return lite(pcb())
 
 
+@recipe
 def lite_pcb_supervised() -> ReidExperiment:
     """lite_pcb with deep supervision and no attention."""
-    return lite(pcb_supervised(), "lite_pcb_supervised")
+    return lite(pcb_supervised())
 
 
+@recipe
 def lite_pcb_sa() -> ReidExperiment:
-    """lite_pcb with self-attention and deep supervision, at a tenth of the rates, above which it diverges."""
-    return lite(pcb_sa(), "lite_pcb_sa")
+    """lite_pcb with self-attention and deep supervision, at a tenth of the rates because it diverges above that."""
+    return lite(pcb_sa())
 
 
+@recipe
 def lite_pcb_csa() -> ReidExperiment:
     """lite_pcb with compressed self-attention and deep supervision."""
-    return lite(pcb_csa(), "lite_pcb_csa")
+    return lite(pcb_csa())

@@ -7,7 +7,8 @@ from typing import Literal
 
 from csametric.recipes import find_recipe
 from csametric.recipes.reid_recipes import lite
-from csametric.runs.experiment import BrownExperiment, DescriptorOptimizer, Experiment, ReidExperiment, override
+from csametric.runs.experiment import BrownExperiment, DescriptorOptimizer, Experiment, ReidExperiment
+from csametric.runs.overrides import override
 
 Budget = Literal["full", "quick", "tiny"]
 MEANINGS = {
@@ -37,7 +38,7 @@ def experiment_for(recipe: str, data: str, folder: Path, seed: int, budget: Budg
 
 
 def _quick_reid(full: ReidExperiment) -> ReidExperiment:
-    return lite(full, full.recipe)
+    return lite(full)
 
 
 def _tiny_reid(full: ReidExperiment) -> ReidExperiment:

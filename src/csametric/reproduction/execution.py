@@ -22,7 +22,7 @@ from csametric.reports.hpatches_scores import describe_release, score_split
 from csametric.reports.run_report import report_run
 from csametric.reproduction.budgets import Budget
 from csametric.reproduction.plan import HPATCHES_SCORES, Run, settings_digest
-from csametric.runs.experiment import BrownExperiment, Experiment, ReidExperiment, to_json
+from csametric.runs.experiment import BrownExperiment, Experiment, ReidExperiment
 from csametric.runs.folder import (
     EACH_SCORE,
     EXPERIMENT,
@@ -35,6 +35,7 @@ from csametric.runs.folder import (
     write_scores,
 )
 from csametric.runs.kinds import call
+from csametric.runs.overrides import to_json
 from csametric.training import loop
 from csametric.training.machine import join_processes
 from csametric.training.reid_scoring import score_dataset

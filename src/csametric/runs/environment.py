@@ -1,4 +1,4 @@
-"""The machine and the versions a run saw."""
+"""The machine and the versions that a run was trained with."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ PACKAGES = ("csametric", "torch", "timm", "torchvision", "accelerate", "numpy", 
 
 
 def describe_environment(device: torch.device, precision: Precision) -> dict[str, Any]:
-    """Versions, processor, threads, device, and the arithmetic chosen with its reason, ready for JSON."""
+    """Versions, processor, threads, device, and the arithmetic with the reason for it, ready for JSON."""
     return {
         "python": platform.python_version(),
         "commit": source_commit(),
@@ -31,16 +31,16 @@ def describe_environment(device: torch.device, precision: Precision) -> dict[str
 
 
 def source_commit() -> str:
-    """The commit of the source checkout, with + where files differ from it; the version where it was installed otherwise."""
+    """The commit of the source checkout, with "+" if files differ from it; the version if installed from a package."""
     checkout = Path(__file__).parents[3]
     if not (checkout / ".git").exists():
         return _version("csametric")
     describe = ["git", "describe", "--always", "--exclude=*", "--abbrev=7", "--dirty=+"]
     try:
-        found = subprocess.run(describe, cwd=checkout, capture_output=True, text=True, check=True, timeout=10)
+        done = subprocess.run(describe, cwd=checkout, capture_output=True, text=True, check=True, timeout=10)
     except (OSError, subprocess.SubprocessError):
         return _version("csametric")
-    return found.stdout.strip()
+    return done.stdout.strip()
 
 
 def _version(package: str) -> str:

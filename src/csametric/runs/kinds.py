@@ -1,7 +1,7 @@
-"""The kinds of experiment, and what each of them needs from the rooms above this one.
+"""The kinds of experiment: what differs between re-identification, photographs and Brown, in one table.
 
-What differs between re-identification, photographs and Brown stands in `KINDS` and nowhere else. The functions are named, not
-imported, because most of them live in rooms that import this one; a name is resolved when its function is called.
+The functions are named, not imported, because most of them are in rooms that import this one; a name is resolved when its
+function is called.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from csametric.runs.experiment import Experiment
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """One kind of experiment. Functions are "room.file:function"; "" where this kind has none."""
+    """One kind of experiment; functions are named as "room.file:function", "" means that the kind has none."""
 
     cached_unit: str  # what the progress bar counts while the cache is built
     open_task: str  # (experiment, machine, cache, progress) -> Task
@@ -74,7 +74,7 @@ def call(experiment: Experiment, what: str, *arguments: Any) -> Any:
     """
     name = getattr(kind_of(experiment), what)
     if not name:
-        raise UserError(f"{experiment.recipe} cannot be used here: {experiment.task} runs have no {what}")
+        raise UserError(f"{experiment.recipe} cannot be used here: the kind {experiment.task} does not support {what}")
     return resolve(name)(*arguments)
 
 

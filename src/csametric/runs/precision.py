@@ -1,4 +1,4 @@
-"""Which arithmetic a run uses, and why."""
+"""The arithmetic that a run uses, fp32 or bf16, and why."""
 
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
@@ -9,16 +9,21 @@ _FAST_BF16 = ("amx_bf16", "avx512_bf16", "bf16")
 
 
 class Precision(NamedTuple):
-    """name: "bf16" or "fp32"; reason: why, in words."""
+    """An arithmetic and the reason for it."""
 
-    name: str
+    name: str  # "bf16" or "fp32"
     reason: str
 
 
-def choose_precision(wanted: str, device: torch.device) -> Precision:
-    """For "auto", bf16 on GPUs that have it and on processors with bf16 units (AMX, AVX-512 BF16, Arm BF16)."""
-    if wanted != "auto":
-        return Precision(wanted, "asked for")
+def choose_precision(setting: str, device: torch.device) -> Precision:
+    """The precision of a setting: "auto" takes bf16 on GPUs and processors with bf16 units (AMX, AVX-512 BF16, Arm BF16).
+
+    Examples:
+        >>> choose_precision("fp32", torch.device("cpu"))
+        Precision(name='fp32', reason='asked for')
+    """
+    if setting != "auto":
+        return Precision(setting, "asked for")
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
         return Precision("bf16" if fast else "fp32", f"the GPU {'has' if fast else 'lacks'} bf16 units")
@@ -31,5 +36,5 @@ def choose_precision(wanted: str, device: torch.device) -> Precision:
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[Any]:
-    """bf16 autocast where the precision says so."""
+    """A context with bf16 autocast, on if the precision is bf16."""
     return torch.autocast(device.type, torch.bfloat16, enabled=precision.name == "bf16")

@@ -13,7 +13,7 @@ from csametric.errors import DivergedError, explaining_full_disk
 from csametric.files import lock_folder, write_text
 from csametric.progress import data_progress, step_progress
 from csametric.runs.environment import describe_environment
-from csametric.runs.experiment import Experiment, to_json
+from csametric.runs.experiment import Experiment
 from csametric.runs.folder import (
     EXPERIMENT,
     SCORES,
@@ -26,6 +26,7 @@ from csametric.runs.folder import (
     write_scores,
 )
 from csametric.runs.kinds import call, kind_of
+from csametric.runs.overrides import to_json
 from csametric.training.checkpoint import load_checkpoint, save_checkpoint
 from csametric.training.log import RunLog
 from csametric.training.machine import Machine, join_processes
