@@ -70,7 +70,7 @@ def _find_photo(folder: Path, number: int) -> Path:
     candidates = [folder / f"{name}{suffix}" for name in (str(number), f"img{number}") for suffix in SUFFIXES]
     path = next((path for path in candidates if path.is_file()), None)
     if path is None:
-        raise UserError(f"{folder} has a homography for photograph {number} but not the photograph; add {number}.ppm")
+        raise UserError(f"{folder} has homographies, but photograph {number} is missing; add {number}.ppm or img{number}.ppm")
     return path
 
 
