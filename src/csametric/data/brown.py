@@ -1,9 +1,11 @@
 """Brown / UBC PhotoTour: grey 64 x 64 patches on bitmap sheets, the 3D point that each patch shows, and the test pairs.
 
 A subset is a folder that holds
+
     patches0000.bmp, ...     sheets of 1024 x 1024 pixels with 16 x 16 patches, row by row,
     info.txt                 one line per patch, which begins with its point,
     m50_100000_100000_0.txt  one line per test pair: patch, point, 0, patch, point, 0, 0.
+
 Patches are reduced to 32 x 32 pixels once and cached.
 
 Legend: P patches, M pairs, S = 32 side of a patch in pixels.
