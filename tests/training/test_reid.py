@@ -197,7 +197,7 @@ def test_features_of_all_records_come_in_their_order(finished, market):
         (["model.stages=1,4"], "no stage 4"),
         (["data.height=64"], "data.height=64 has no 3 equal stripes; use a multiple of 48"),
         (["batch_size=100"], "64 training images cannot fill a batch of 100"),
-        (["data.images_per_identity=5"], "no multiple of images_per_identity=5"),
+        (["data.images_per_identity=5"], "must be a multiple of images_per_identity=5"),
         (["loss.triplet=1"], "set data.images_per_identity=4"),
         (["model.stages=1,1"], "names no stage or one twice"),
         (["data.erasing=2"], "data.erasing=2.0 is no probability"),

@@ -42,7 +42,7 @@ Resampling = Literal["area", "cubic"]
 class BrownSettings:
     """The Brown subset to train on, and how its patches are read and augmented.
 
-    Example:
+    Examples:
         >>> BrownSettings(root="/data/brown", train="yosemite").without_paths().root
         ''
     """

@@ -43,7 +43,7 @@ def cache_key(settings: Sequence[Any], files: Sequence[Path]) -> str:
         settings: values that can be written as JSON.
         files: existing files; their names, sizes and modification times enter the key.
 
-    Example:
+    Examples:
         >>> cache_key([1, "area"], []) == cache_key([1, "cubic"], [])
         False
     """

@@ -30,7 +30,7 @@ def dataset_root(kind: str, path: str | Path) -> Path:
         kind: a key of `READERS`.
         path: of the dataset; `~` is expanded.
 
-    Example:
+    Examples:
         >>> dataset_root("folder", "data/people").as_posix(), dataset_root("csv", "data/people.csv").as_posix()
         ('data/people', 'data')
     """

@@ -78,7 +78,7 @@ def decode_colours(source: Path | bytes, max_pixels: int = MAX_PIXELS, formats: 
         UserError: the file does not exist.
         UnreadableImageError: the file cannot be decoded.
 
-    Example:
+    Examples:
         >>> decode_colours(b"P5 3 2 255 " + bytes(6)).shape  # a grey PPM image of 3 x 2 pixels
         (2, 3, 3)
     """
@@ -99,7 +99,7 @@ def decode_grey(source: Path | bytes, max_side: int | None = None) -> DecodedPho
         UserError: the file does not exist.
         UnreadableImageError: the file cannot be decoded.
 
-    Example:
+    Examples:
         >>> photo = decode_grey(b"P5 30 20 255 " + bytes(600), max_side=15)
         >>> photo.pixels.shape, photo.file_size
         ((10, 15), (30, 20))

@@ -39,7 +39,7 @@ Sequences = Mapping[str, Mapping[str, NDArray]]
 def splits() -> dict[str, list[str]]:
     """Return the test sequences of each split (a, b, c, illum, view, full) in their published order.
 
-    Example:
+    Examples:
         >>> len(splits()["full"]), splits()["a"][0]
         (116, 'i_ajuntament')
     """
@@ -97,7 +97,7 @@ def check_counts(folder: Path, values_by_kind: Mapping[str, NDArray]) -> None:
     Raises:
         UserError: a kind has more or fewer rows than ref.
 
-    Example:
+    Examples:
         >>> check_counts(Path("v_wall"), {"ref": np.zeros(5), "e1": np.zeros(4)})
         Traceback (most recent call last):
         csametric.errors.UserError: v_wall must have as many patches in e1 as in ref (5), got 4; write or unpack it again
@@ -242,7 +242,7 @@ def check_task(path: Path, rows: NDArray, counts: Sequence[int]) -> None:
     Raises:
         UserError: a row names an image or a patch that does not exist.
 
-    Example:
+    Examples:
         >>> check_task(Path("retr_queries_split-a.csv"), np.array([[0, 3], [1, 3]]), counts=[4, 6])
     """
     # Rows of retrieval files have no image; 0, the reference, takes its place.
@@ -270,7 +270,7 @@ def verification_pairs(counts: Sequence[int], pairs: int = PAIRS) -> tuple[NDArr
     Returns:
         Positives, negatives within a sequence, and negatives across sequences, each (M, 6) as in `read_task`.
 
-    Example:
+    Examples:
         >>> positives, within, across = verification_pairs([5, 40, 17], pairs=3)
         >>> positives.shape, bool((within[:, 0] == within[:, 3]).all())
         ((3, 6), True)
@@ -299,7 +299,7 @@ def draw_two(legacy_rng: np.random.RandomState, counts: Sequence[int]) -> NDArra
     Returns:
         int64 (M, 2).
 
-    Example:
+    Examples:
         >>> draw_two(np.random.RandomState(0), [2, 2]).sum(axis=1).tolist()  # always 0 and 1
         [1, 1]
     """

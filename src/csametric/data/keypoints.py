@@ -17,7 +17,7 @@ SIMILAR_SIZES = 1.5  # keypoints at one place whose sizes differ by less than th
 class Keypoints(NamedTuple):
     """K keypoints, strongest first.
 
-    Example:
+    Examples:
         >>> keypoints = Keypoints(centres=np.array([[20.0, 30.0], [50.0, 40.0]]), sizes=np.array([2.0, 3.0]))
         >>> keypoints.strongest(1).corners(support=4.0).tolist()
         [[[16.0, 26.0], [24.0, 26.0], [24.0, 34.0], [16.0, 34.0]]]
@@ -52,7 +52,7 @@ def detect_keypoints(
         separation: in sizes. A keypoint is dropped if a stronger one of similar size (within a factor of 1.5) is nearer
             than this: both show the same thing, so in training they would be false negatives of each other.
 
-    Example:
+    Examples:
         >>> len(detect_keypoints(np.full((64, 64), 90, np.uint8), limit=10).sizes)  # a flat image
         0
     """
@@ -80,7 +80,7 @@ def keypoint_patches(image_HW: NDArray, keypoints: Keypoints, support: float = S
     Returns:
         uint8 (K, 32, 32).
 
-    Example:
+    Examples:
         >>> image = np.full((90, 90), 128, np.uint8)
         >>> keypoint_patches(image, Keypoints(np.array([[45.0, 45.0]]), np.array([2.0]))).shape
         (1, 32, 32)

@@ -25,7 +25,7 @@ def prefetch(function: Callable[[Item], Result], items: Iterable[Item], workers:
         items: taken one by one, `workers` ahead of the results.
         workers: number of threads.
 
-    Example:
+    Examples:
         >>> list(prefetch(abs, [-3, 1, -2]))
         [3, 1, 2]
     """
@@ -45,7 +45,7 @@ def prefetch(function: Callable[[Item], Result], items: Iterable[Item], workers:
 def in_batches(items: Sequence[Any] | NDArray, size: int) -> list[Any]:
     """Cut a sequence into slices of `size` items; the last one may be shorter.
 
-    Example:
+    Examples:
         >>> in_batches("abcde", 2)
         ['ab', 'cd', 'e']
     """

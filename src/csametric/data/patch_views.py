@@ -17,7 +17,7 @@ _VIEWS_AT_ONCE = 512  # keeps the arrays in the processor's cache; cv2.remap is 
 class ViewRange:
     """How far a view may differ from the upright patch; ranges are symmetric and uniform unless stated.
 
-    Example:
+    Examples:
         >>> ViewRange(rotation=5, scale=0.1, corner_jitter=0, shift=0).noise
         6.0
     """
@@ -50,7 +50,7 @@ def upright_corners(centres_K2: NDArray, sides_K: NDArray) -> NDArray:
     Returns:
         (K, 4, 2), clockwise from the upper left.
 
-    Example:
+    Examples:
         >>> upright_corners(np.array([[10.0, 20.0]]), np.array([4.0])).tolist()
         [[[8.0, 18.0], [12.0, 18.0], [12.0, 22.0], [8.0, 22.0]]]
     """
@@ -69,7 +69,7 @@ def random_corners(corners_K42: NDArray, view_range: ViewRange, rng: np.random.G
     Returns:
         (K, 4, 2), the corners of the views.
 
-    Example:
+    Examples:
         >>> square = upright_corners(np.array([[0.0, 0.0]]), np.array([20.0]))
         >>> shift_only = ViewRange(rotation=0, scale=0, corner_jitter=0, shift=0.1)
         >>> shifted = random_corners(square, shift_only, np.random.default_rng(0))
@@ -99,7 +99,7 @@ def homographies(corners_K42: NDArray, side: int = PATCH_SIDE) -> NDArray:
     Returns:
         (K, 3, 3), with 1 in the lower right.
 
-    Example:
+    Examples:
         >>> shift = homographies(upright_corners(np.array([[115.5, 215.5]]), np.array([32.0])), side=32)[0]
         >>> (shift @ [0, 0, 1]).round(6).tolist()  # the first patch pixel
         [100.0, 200.0, 1.0]
@@ -127,7 +127,7 @@ def pyramid(image_HW: NDArray) -> list[NDArray]:
     Returns:
         The image and its reductions, down to a shorter side of 16 to 31 pixels.
 
-    Example:
+    Examples:
         >>> [level.shape for level in pyramid(np.zeros((64, 96), np.uint8))]
         [(64, 96), (32, 48), (16, 24)]
     """
@@ -152,7 +152,7 @@ def sample_patches(image_pyramid: list[NDArray], corners_K42: NDArray, side: int
     Returns:
         uint8 (K, S, S).
 
-    Example:
+    Examples:
         >>> image = np.arange(4096, dtype=np.uint16).reshape(64, 64).astype(np.uint8)
         >>> patch = sample_patches([image], upright_corners(np.array([[31.5, 31.5]]), np.array([32.0])))[0]
         >>> bool((patch == image[16:48, 16:48]).all())
@@ -194,7 +194,7 @@ def alter_light(patches_KSS: NDArray, view_range: ViewRange, rng: np.random.Gene
     Returns:
         uint8 (K, S, S).
 
-    Example:
+    Examples:
         >>> grey = np.full((3, 32, 32), 128, np.uint8)
         >>> alter_light(grey, LEVELS["easy"], np.random.default_rng(0)).shape
         (3, 32, 32)
@@ -232,7 +232,7 @@ def random_views(
     Returns:
         uint8 (K, V, S, S).
 
-    Example:
+    Examples:
         >>> image = np.full((64, 64), 128, np.uint8)
         >>> squares = upright_corners(np.array([[32.0, 32.0], [30.0, 28.0]]), np.array([20.0, 24.0]))
         >>> random_views(pyramid(image), squares, 4, LEVELS["tough"], np.random.default_rng(0)).shape

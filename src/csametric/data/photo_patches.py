@@ -59,7 +59,7 @@ class PhotoSettings:
     Raises:
         UserError: a value is out of range.
 
-    Example:
+    Examples:
         >>> PhotoSettings(folder="/home/me/holiday").without_paths().folder
         'holiday'
     """
@@ -136,7 +136,7 @@ class PhotoPatches:
 def photo_root(settings: PhotoSettings) -> Path:
     """Return the folder that holds the photographs.
 
-    Example:
+    Examples:
         >>> photo_root(PhotoSettings(folder="holiday")).name
         'holiday'
     """
@@ -152,7 +152,7 @@ def find_photos(settings: PhotoSettings) -> tuple[list[Path], list[Path]]:
     Raises:
         UserError: the folder does not exist or has fewer than two image files.
 
-    Example:
+    Examples:
         >>> images, others = find_photos(PhotoSettings(folder="bundled"))
         >>> images[0].name, others
         ('astronaut.png', [])

@@ -13,7 +13,7 @@ JUNK = -1  # the identity of images that evaluation ignores; identity 0 marks di
 class Record(NamedTuple):
     """An image file with its identity and camera.
 
-    Example:
+    Examples:
         >>> Record(Path("0002_c1s1_000451_03.jpg"), identity=2, camera=1).camera
         1
     """
@@ -26,7 +26,7 @@ class Record(NamedTuple):
 class Count(NamedTuple):
     """The size of a split.
 
-    Example:
+    Examples:
         >>> print(Count(images=12_936, identities=751))
         12,936 images of 751 identities
     """
@@ -42,7 +42,7 @@ class Count(NamedTuple):
 class ReidDataset:
     """A dataset with its three splits, each sorted by file name.
 
-    Example:
+    Examples:
         >>> dataset = ReidDataset(name="mine", train=[Record(Path("a.jpg"), 1, 1)], query=[], gallery=[])
         >>> print(dataset)
         mine: train 1 images of 1 identities; query 0 images of 0 identities; gallery 0 images of 0 identities
@@ -87,7 +87,7 @@ class ReidDataset:
 def count(records: Sequence[Record]) -> Count:
     """Count the images that are not junk, and the identities that are neither junk nor distractors.
 
-    Example:
+    Examples:
         >>> count([Record(Path("a.jpg"), 7, 1), Record(Path("b.jpg"), 7, 2), Record(Path("c.jpg"), 0, 1)])
         Count(images=3, identities=1)
     """
@@ -104,7 +104,7 @@ def queries_without_match(dataset: ReidDataset, camera_filter: bool) -> list[Rec
         dataset: its query and gallery splits are compared.
         camera_filter: whether only gallery images of other cameras than the query's count as matches.
 
-    Example:
+    Examples:
         >>> query, gallery = Record(Path("a.jpg"), 7, camera=1), Record(Path("b.jpg"), 7, camera=1)
         >>> dataset = ReidDataset(name="mine", train=[], query=[query], gallery=[gallery])
         >>> len(queries_without_match(dataset, camera_filter=True)), len(queries_without_match(dataset, camera_filter=False))
@@ -128,7 +128,7 @@ def number_identities(records: Sequence[Record]) -> dict[int, int]:
 
     The mapping depends on the identities alone, so every process computes the same one.
 
-    Example:
+    Examples:
         >>> number_identities([Record(Path("a.jpg"), 7, 1), Record(Path("b.jpg"), 3, 1)])
         {3: 0, 7: 1}
     """
@@ -138,7 +138,7 @@ def number_identities(records: Sequence[Record]) -> dict[int, int]:
 def data_digest(records: Sequence[Record]) -> str:
     """Hash the file names, identities and cameras of images to 16 hexadecimal digits.
 
-    Example:
+    Examples:
         >>> data_digest([Record(Path("photos/a.jpg"), 7, 1)]) == data_digest([Record(Path("elsewhere/a.jpg"), 7, 1)])
         True
     """

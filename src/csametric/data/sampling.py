@@ -31,7 +31,7 @@ def steps_per_epoch(identities: int, batch_size: int, world_size: int = 1) -> in
     Raises:
         UserError: there are fewer identities than one batch of all ranks needs.
 
-    Example:
+    Examples:
         >>> steps_per_epoch(1000, batch_size=128, world_size=2)
         3
     """
@@ -63,7 +63,7 @@ def pair_batch(
     Raises:
         UserError: there are fewer keypoints than one batch of all ranks needs.
 
-    Example:
+    Examples:
         >>> batch = pair_batch(np.zeros((10, 4, 32, 32), np.uint8), step=0, batch_size=8, seed=0)
         >>> batch.patches.shape, len(set(batch.identities.tolist()))
         ((2, 8, 32, 32), 8)
@@ -97,7 +97,7 @@ def index_points(points_P: NDArray) -> PointIndex:
     Args:
         points_P: (P,), the point of each patch.
 
-    Example:
+    Examples:
         >>> index = index_points(np.array([7, 3, 7, 9, 9, 9]))
         >>> index.order[index.starts[0] : index.starts[0] + index.counts[0]].tolist()  # the patches of point 7
         [0, 2]
@@ -136,7 +136,7 @@ def point_batch(
     Raises:
         UserError: there are fewer points with two patches than one batch of all ranks needs.
 
-    Example:
+    Examples:
         >>> index = index_points(np.array([0, 0, 1, 1, 2, 2]))
         >>> point_batch(np.zeros((6, 32, 32), np.uint8), index, step=0, batch_size=2, seed=0).patches.shape
         (2, 2, 32, 32)
@@ -177,7 +177,7 @@ def image_steps_per_epoch(images: int, batch_size: int, world_size: int = 1) -> 
     Raises:
         UserError: there are fewer images than one batch of all ranks needs.
 
-    Example:
+    Examples:
         >>> image_steps_per_epoch(12_936, batch_size=64)
         202
     """
@@ -206,7 +206,7 @@ def shuffled_batch(images: int, step: int, *, batch_size: int, seed: int, rank: 
     Raises:
         UserError: there are fewer images than one batch of all ranks needs.
 
-    Example:
+    Examples:
         >>> sorted(shuffled_batch(4, step=0, batch_size=4, seed=0).tolist())
         [0, 1, 2, 3]
     """
@@ -240,7 +240,7 @@ def identity_batch(
         UserError: batch_size is not a multiple of `per_identity`, or there are fewer identities than one batch of all ranks
             needs.
 
-    Example:
+    Examples:
         >>> classes = np.array([0, 0, 1, 1, 2, 2])
         >>> classes[identity_batch(classes, step=0, batch_size=4, per_identity=2, seed=0)].tolist()
         [2, 2, 0, 0]

@@ -38,7 +38,7 @@ class StereoPatches:
 def motorcycle() -> StereoPair:
     """Read the motorcycle pair, 741 x 500 pixels; no model is trained on it.
 
-    Example:
+    Examples:
         >>> motorcycle().disparity.shape
         (500, 741)
     """
@@ -52,7 +52,7 @@ def motorcycle() -> StereoPair:
 def motorcycle_patches() -> StereoPatches:
     """Detect the keypoints of the motorcycle pair and sample their patches, once per process.
 
-    Example:
+    Examples:
         >>> patches = motorcycle_patches()
         >>> len(patches.left_patches) == len(patches.left_centres)
         True

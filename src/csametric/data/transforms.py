@@ -49,7 +49,7 @@ def resize(image_HW3: NDArray, height: int, width: int) -> NDArray:
     Returns:
         uint8 (height, width, 3), or grey (height, width).
 
-    Example:
+    Examples:
         >>> resize(np.zeros((128, 64, 3), np.uint8), 384, 128).shape
         (384, 128, 3)
     """
@@ -69,7 +69,7 @@ def augment(image_HW3: NDArray, settings: Augmentation, rng: np.random.Generator
     Returns:
         uint8 (H, W, 3), possibly a view of the input.
 
-    Example:
+    Examples:
         >>> image = np.arange(6, dtype=np.uint8).reshape(1, 2, 3)
         >>> augment(image, Augmentation(flip=1.0), np.random.default_rng(0)).tolist()
         [[[3, 4, 5], [0, 1, 2]]]
