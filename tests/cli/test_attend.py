@@ -46,7 +46,7 @@ def test_a_folder_gives_a_sheet_without_its_broken_file(called_here, work):
     ("words", "message"),
     [
         (["mixed/broken.png"], "is not a BMP, GIF, JPEG"),
-        (["mixed/none.png"], "there is no image mixed/none.png"),
+        (["mixed/none.png"], "image mixed/none.png does not exist"),
         (["mixed", "mixed/0.png"], "mixed is a folder; name it alone"),
         (["mixed/0.png", "--layer", "stage 9"], "there is no attention at stage 9; it is at stage 1, stage 2, stage 3"),
         (["mixed/0.png", "--group", "3"], "there is no group 3; use one of 1 to 2"),

@@ -147,15 +147,15 @@ def test_check_a_dataset(trained, called_here):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["train", "pcb"], "there is no dataset to train on; give --data KIND:PATH, of kind market1501"),
-        (["train", "pcb", "--data", "market1501:nowhere"], "there is no folder"),
+        (["train", "pcb"], "no dataset given; use --data KIND:PATH, where KIND is one of market1501"),
+        (["train", "pcb", "--data", "market1501:nowhere"], "does not exist"),
         (["train", "pcb", "--data", "nowhere"], "'nowhere' names no dataset; write KIND:PATH"),
-        (["train", "pcb", "--data", "photos:people"], "there is no dataset kind 'photos'"),
-        (["evaluate", "runs/mine", "--data", "folder:nowhere"], "there is no folder"),
+        (["train", "pcb", "--data", "photos:people"], "unknown dataset kind 'photos'"),
+        (["evaluate", "runs/mine", "--data", "folder:nowhere"], "does not exist"),
         (["embed", "runs/mine", "people", "--out", "x.csv"], "neither .npy nor .parquet"),
         (["embed", "runs/mine", "nowhere", "--out", "x.npy"], "there is no folder nowhere"),
         (["embed", "runs/mine", "runs/mine/state", "--out", "x.npy"], "holds no images"),
-        (["data", "check", "market1501:people"], "there is no folder"),
+        (["data", "check", "market1501:people"], "does not exist"),
     ],
 )
 def test_mistakes_are_one_sentence_and_status_two(trained, words, message, called_here):

@@ -1,11 +1,11 @@
-"""A generated subset in the layout of Brown / UBC PhotoTour."""
+"""Writes a generated subset in the layout of Brown / UBC PhotoTour."""
 
 import cv2
 import numpy as np
 
 
 def write_subset(folder, points: int = 120, per_point: int = 3, pairs: int = 400, seed: int = 0, noise: float = 12):
-    """Patches of a point are one random texture with noise; returns the 64 x 64 patches (P, 64, 64)."""
+    """Write a subset and return its patches (P, 64, 64); those of a point show one random texture with different noise."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
     textures = rng.integers(0, 256, (points, 8, 8)).astype(np.uint8)
@@ -20,16 +20,16 @@ def write_subset(folder, points: int = 120, per_point: int = 3, pairs: int = 400
 
 
 def write_sheet(path, patches):
-    """Up to 256 patches of 64 pixels, row by row, the rest black."""
+    """Write up to 256 patches of 64 x 64 pixels row by row, and black for the missing ones."""
     sheet = np.zeros((1024, 1024), np.uint8)
-    for place, patch in enumerate(patches):
-        row, column = divmod(place, 16)
+    for index, patch in enumerate(patches):
+        row, column = divmod(index, 16)
         sheet[64 * row : 64 * row + 64, 64 * column : 64 * column + 64] = patch
     cv2.imwrite(str(path), sheet)
 
 
 def write_pairs(folder, owners, pairs, rng):
-    """Half of them matches."""
+    """Write random test pairs, at least every second of which is a match."""
     per_point = np.bincount(owners).max()
     first = rng.integers(len(owners), size=pairs)
     same = owners[first] * per_point + (first + 1) % per_point

@@ -1,4 +1,4 @@
-"""Generated sequences in the layout of HPatches' patch release."""
+"""Writes generated sequences and task files in the layout of HPatches' patch release."""
 
 import cv2
 import numpy as np
@@ -7,10 +7,10 @@ from csametric.data.hpatches import KINDS
 
 
 def write_sequence(folder, count: int, seed: int = 0, noise: float = 12) -> dict[str, np.ndarray]:
-    """Random textures with more noise from easy to tough; returns the patches by kind."""
+    """Write random textures, with more noise from easy to tough, and return the patches by kind."""
     rng = np.random.default_rng(seed)
     folder.mkdir(parents=True)
-    clean = np.stack([cv2.resize(each, (65, 65)) for each in rng.integers(0, 256, (count, 9, 9)).astype(np.uint8)])
+    clean = np.stack([cv2.resize(texture, (65, 65)) for texture in rng.integers(0, 256, (count, 9, 9)).astype(np.uint8)])
     patches = {}
     for kind in KINDS:
         disturbance = rng.normal(0, 1 + noise * "reht".index(kind[0]), clean.shape)
@@ -20,11 +20,11 @@ def write_sequence(folder, count: int, seed: int = 0, noise: float = 12) -> dict
 
 
 def write_tasks(root, split: str, names: list[str], counts: list[int], queries: int, distractors: int) -> None:
-    """Retrieval files of a split: every patch once, the first ones as queries."""
+    """Write the retrieval files of a split, drawing queries and distractors from all patches without repetition."""
     rng = np.random.default_rng(1)
-    places = [(name, place) for name, count in zip(names, counts, strict=True) for place in range(count)]
-    rng.shuffle(places)
+    patches = [(name, index) for name, count in zip(names, counts, strict=True) for index in range(count)]
+    rng.shuffle(patches)
     (root / "tasks").mkdir(exist_ok=True)
-    for name, rows in (("queries", places[:queries]), ("distractors", places[queries : queries + distractors])):
-        lines = "".join(f"{sequence},{place}\n" for sequence, place in rows)
+    for name, rows in (("queries", patches[:queries]), ("distractors", patches[queries : queries + distractors])):
+        lines = "".join(f"{sequence},{index}\n" for sequence, index in rows)
         (root / "tasks" / f"retr_{name}_split-{split}.csv").write_text("s,idx\n" + lines)

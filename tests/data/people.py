@@ -1,4 +1,4 @@
-"""Generated people: an identity is a pattern of colours, a camera its brightness; written in each dataset's layout."""
+"""Generated people, written in each dataset's layout: an identity is a pattern of colours, a camera adds brightness."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -7,11 +7,12 @@ import numpy as np
 from PIL import Image
 from scipy.io import savemat
 
-IDENTITIES, CAMERAS, IMAGES = 8, 2, 4  # of a split, of each identity, of each camera
+IDENTITIES, CAMERAS, IMAGES = 8, 2, 4  # per split, per identity, per identity and camera
 HEIGHT, WIDTH = 48, 16
 
 
 def person(identity: int, camera: int, number: int, noise: float = 12) -> Image.Image:
+    """Draw image `number` of a person; the numbers differ in their noise."""
     pattern = np.random.default_rng(identity).integers(0, 200, (6, 2, 3))
     rng = np.random.default_rng((identity, camera, number))
     image = pattern.repeat(HEIGHT // 6, 0).repeat(WIDTH // 2, 1) + 20 * camera + rng.normal(0, noise, (HEIGHT, WIDTH, 3))
@@ -19,17 +20,19 @@ def person(identity: int, camera: int, number: int, noise: float = 12) -> Image.
 
 
 def images() -> list[tuple[str, int, int, int]]:
-    """(split, identity, camera, number); the first image of each camera of a test identity is a query."""
-    found = []
+    """List (split, identity, camera, number); the first image of each camera of a test identity is a query."""
+    entries = []
     for identity in range(1, 2 * IDENTITIES + 1):
         for camera in range(1, CAMERAS + 1):
             for number in range(IMAGES):
-                test = "query" if number == 0 else "gallery"
-                found.append(("train" if identity <= IDENTITIES else test, identity, camera, number))
-    return found
+                test_split = "query" if number == 0 else "gallery"
+                split = "train" if identity <= IDENTITIES else test_split
+                entries.append((split, identity, camera, number))
+    return entries
 
 
 def write_market(root: Path, noise: float = 12) -> Path:
+    """Write Market-1501's layout with one junk image and one distractor."""
     folders = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
     for split, identity, camera, number in images():
         folder = root / folders[split]
@@ -48,11 +51,11 @@ def write_cuhk03_folders(root: Path, noise: float = 12) -> Path:
 def write_cuhk03_protocol(root: Path) -> Path:
     (root / "images_detected").mkdir(parents=True)
     files, splits = [], {"train": [], "query": [], "gallery": []}
-    for place, (split, identity, camera, number) in enumerate(images(), 1):
+    for index, (split, identity, camera, number) in enumerate(images(), 1):
         files.append(f"1_{identity:03d}_{camera}_{number + 1:02d}.png")
         person(identity, camera, number).save(root / "images_detected" / files[-1])
-        splits[split].append(place)
-    content = {f"{split}_idx": np.array(places)[:, None] for split, places in splits.items()}
+        splits[split].append(index)
+    content = {f"{split}_idx": np.array(indices)[:, None] for split, indices in splits.items()}
     content["labels"] = np.array([identity for _, identity, _, _ in images()])[:, None]
     content["camId"] = np.array([camera for _, _, camera, _ in images()])[:, None]
     content["filelist"] = np.array(files, dtype=object)[:, None]
@@ -93,6 +96,7 @@ def write_manifest(root: Path) -> Path:
     return root / "people.csv"
 
 
+# The kind of dataset, and the function that writes the layout and returns the path to read it from.
 LAYOUTS: dict[str, tuple[str, Callable[[Path], Path]]] = {
     "market1501": ("market1501", write_market),
     "dukemtmc": ("dukemtmc", write_market),

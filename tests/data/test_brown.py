@@ -1,4 +1,4 @@
-"""Brown / UBC PhotoTour: the reader against the patches it was written from, and the sampler's promises."""
+"""Brown / UBC PhotoTour: the reader returns what was written, and the sampler draws valid batches."""
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ def subset(tmp_path):
     return tmp_path / "liberty", write_subset(tmp_path / "liberty")
 
 
-def test_area_is_the_mean_of_two_by_two(subset, tmp_path):
+def test_area_resampling_is_the_mean_of_two_by_two_pixels(subset, tmp_path):
     folder, patches = subset
     read = read_brown(folder, cache=tmp_path / "cache")
     means = patches.reshape(-1, 32, 2, 32, 2).mean((2, 4))
@@ -24,14 +24,15 @@ def test_area_is_the_mean_of_two_by_two(subset, tmp_path):
     assert np.abs(read.patches - means).max() <= 0.5
 
 
-def test_cubic_looks_at_one_patch_only(subset, tmp_path):
+def test_cubic_resampling_does_not_cross_patches(subset, tmp_path):
     folder, patches = subset
     read = read_brown(folder, "cubic", tmp_path / "cache")
-    for place in (0, 17, 255, 256, 359):
-        np.testing.assert_array_equal(read.patches[place], cv2.resize(patches[place], (32, 32), interpolation=cv2.INTER_CUBIC))
+    for index in (0, 17, 255, 256, 359):
+        expected = cv2.resize(patches[index], (32, 32), interpolation=cv2.INTER_CUBIC)
+        np.testing.assert_array_equal(read.patches[index], expected)
 
 
-def test_points_and_pairs_are_those_of_the_files(subset, tmp_path):
+def test_points_and_pairs_equal_those_in_the_files(subset, tmp_path):
     folder, _ = subset
     read = read_brown(folder, cache=tmp_path / "cache")
     np.testing.assert_array_equal(read.points, np.repeat(np.arange(120), 3))
@@ -42,7 +43,7 @@ def test_points_and_pairs_are_those_of_the_files(subset, tmp_path):
     assert "published: 450,092" in str(read)
 
 
-def test_the_cache_is_read_again_and_follows_the_files(subset, tmp_path):
+def test_the_cache_is_reused_until_a_file_changes(subset, tmp_path):
     folder, _ = subset
     sheets = []
     for _ in range(2):
@@ -55,20 +56,23 @@ def test_the_cache_is_read_again_and_follows_the_files(subset, tmp_path):
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda folder: (folder / "patches0001.bmp").unlink(), r"patches0001.bmp is missing \(1 of 2 sheets are"),
+        (
+            lambda folder: (folder / "patches0001.bmp").unlink(),
+            r"1 of the 2 sheets for the 360 patches .* are missing, first .*patches0001.bmp",
+        ),
         (lambda folder: (folder / "patches0000.bmp").write_bytes(b"BM"), "patches0000.bmp is not a BMP, GIF"),
         (
             lambda folder: cv2.imwrite(str(folder / "patches0000.bmp"), np.zeros((64, 64), np.uint8)),
-            "has 64 x 64 pixels",
+            "must have 1024 x 1024 pixels, got 64 x 64",
         ),
         (lambda folder: (folder / "info.txt").unlink(), "info.txt is missing"),
-        (lambda folder: (folder / "info.txt").write_text("1 0\nx 0\n"), "must hold 2 whole numbers per line"),
+        (lambda folder: (folder / "info.txt").write_text("1 0\nx 0\n"), "must have 2 whole numbers per line"),
         (lambda folder: (folder / "info.txt").write_text("1\n1\n2\n2\n"), "2 whole numbers per line, got 1"),
-        (lambda folder: (folder / "info.txt").write_text("1 0\n\n2 0\n"), "info.txt has empty lines"),
-        (lambda folder: lose_words(folder / "info.txt"), "must hold 2 whole numbers per line .*row 8"),
+        (lambda folder: (folder / "info.txt").write_text("1 0\n\n2 0\n"), "info.txt must not have empty lines"),
+        (lambda folder: remove_two_numbers(folder / "info.txt"), "must have 2 whole numbers per line .*row 8"),
     ],
 )
-def test_a_damaged_subset_says_what_is_wrong(subset, tmp_path, damage, message):
+def test_the_error_for_a_damaged_subset_names_the_problem(subset, tmp_path, damage, message):
     folder, _ = subset
     damage(folder)
     with pytest.raises(UserError, match=message):
@@ -76,14 +80,14 @@ def test_a_damaged_subset_says_what_is_wrong(subset, tmp_path, damage, message):
     assert not list((tmp_path / "cache").glob("brown-*"))
 
 
-def lose_words(path):
-    """Two words lost in different lines: the number of words still fits."""
+def remove_two_numbers(path):
+    """Remove a number from each of two lines; the numbers that remain could still be read as a table of two columns."""
     lines = path.read_text().splitlines()
     lines[7], lines[99] = "2", "33"
     path.write_text("\n".join(lines) + "\n")
 
 
-def test_a_pair_beyond_the_patches_is_refused(subset):
+def test_pairs_of_patches_that_do_not_exist_are_refused(subset):
     folder, _ = subset
     points = read_points(folder)
     with pytest.raises(UserError, match=r"names patch 3\d\d, but"):
@@ -96,20 +100,20 @@ def test_pairs_and_info_must_name_the_same_points(subset):
     folder, _ = subset
     points = read_points(folder)
     shifted = np.roll(points, 1)
-    with pytest.raises(UserError, match=r"gives other points than info.txt in \d+ lines, first in line \d+; take both"):
+    with pytest.raises(UserError, match=r"and info.txt give different points in \d+ lines, first in line \d+; take both"):
         read_test_pairs(folder, shifted)
 
 
-def test_a_cache_cut_short_is_refused(subset, tmp_path):
+def test_a_truncated_cache_is_refused(subset, tmp_path):
     folder, _ = subset
     read_brown(folder, cache=tmp_path)
     (stored,) = tmp_path.glob("*/patches.u8")
     stored.write_bytes(stored.read_bytes()[:-1024])
-    with pytest.raises(UserError, match=r"patches.u8 has 367,616 bytes instead of 368,640; remove the folder"):
+    with pytest.raises(UserError, match=r"patches.u8 must have 368,640 bytes, got 367,616; remove the folder"):
         read_brown(folder, cache=tmp_path)
 
 
-def test_no_point_twice_in_a_batch_and_two_patches_of_each():
+def test_a_batch_has_two_different_patches_of_different_points():
     points = np.random.default_rng(0).permutation(np.repeat(np.arange(50), np.arange(50) % 4 + 1))
     index = index_points(points)
     assert len(index.counts) == sum(np.bincount(points) > 1)
@@ -122,16 +126,16 @@ def test_no_point_twice_in_a_batch_and_two_patches_of_each():
         assert (anchors != positives).all()
 
 
-def test_ranks_share_one_batch_and_steps_repeat():
+def test_ranks_draw_disjoint_points_and_steps_are_reproducible():
     points = np.repeat(np.arange(40), 2)
     index, patches = index_points(points), np.random.default_rng(0).integers(0, 256, (80, 4, 4))
     ranks = [point_batch(patches, index, 5, batch_size=10, seed=1, rank=rank, world_size=2) for rank in (0, 1)]
     assert len(np.unique(np.concatenate([batch.identities for batch in ranks]))) == 20
-    again = point_batch(patches, index, 5, batch_size=10, seed=1, rank=1, world_size=2)
-    np.testing.assert_array_equal(again.patches, ranks[1].patches)
+    repeated = point_batch(patches, index, 5, batch_size=10, seed=1, rank=1, world_size=2)
+    np.testing.assert_array_equal(repeated.patches, ranks[1].patches)
     assert not np.array_equal(point_batch(patches, index, 6, batch_size=10, seed=1).identities, ranks[0].identities)
 
 
-def test_too_few_points_for_a_batch():
+def test_too_few_points_for_a_batch_are_refused():
     with pytest.raises(UserError, match="cannot fill a batch of 8"):
         point_batch(np.zeros((6, 2, 2)), index_points(np.repeat([0, 1, 2], 2)), 0, batch_size=8, seed=0)

@@ -1,4 +1,4 @@
-"""Folders are searched for images in one place: visible files only, and nothing vanishes silently."""
+"""The search for images in folders: visible files only, and no folder is left out silently."""
 
 import os
 
@@ -28,23 +28,23 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_images_others_and_what_was_skipped(folder):
-    found = [[path.relative_to(folder).as_posix() for path in kind] for kind in list_images(folder)]
-    assert found[0] == ["a.jpg", "b.PNG", "deep/c.webp"]
-    assert found[1] == ["notes.txt"]
-    assert found[2] == [".hidden.png", ".ipynb_checkpoints", "@eaDir", "__MACOSX"]
+def test_images_other_files_and_skipped_files_are_listed_apart(folder):
+    images, others, skipped = ([path.relative_to(folder).as_posix() for path in paths] for paths in list_images(folder))
+    assert images == ["a.jpg", "b.PNG", "deep/c.webp"]
+    assert others == ["notes.txt"]
+    assert skipped == [".hidden.png", ".ipynb_checkpoints", "@eaDir", "__MACOSX"]
     assert [path.name for path in list_images(folder, recursive=False).images] == ["a.jpg", "b.PNG"]
     assert [path.name for path in list_folders(folder)] == ["a folder.png", "deep"]
 
 
-def test_a_hidden_folder_above_is_no_matter(tmp_path):
+def test_a_folder_inside_a_hidden_one_is_listed(tmp_path):
     (tmp_path / ".data" / "mine").mkdir(parents=True)
     (tmp_path / ".data" / "mine" / "a.png").touch()
     assert len(list_images(tmp_path / ".data" / "mine").images) == 1
 
 
 @pytest.mark.parametrize("system", [".ipynb_checkpoints", "@eaDir", "__MACOSX"])
-def test_copies_in_system_folders_are_no_gallery(tmp_path, system):
+def test_copies_in_system_folders_are_not_part_of_a_dataset(tmp_path, system):
     for identity in range(4):
         (tmp_path / f"p{identity}" / system).mkdir(parents=True)
         for number in range(3):
@@ -68,5 +68,5 @@ def test_an_unreadable_folder_is_refused(folder, monkeypatch):
 
 
 def test_a_missing_folder_is_named(tmp_path):
-    with pytest.raises(UserError, match=r"there is no folder .*none"):
+    with pytest.raises(UserError, match=r"folder .*none does not exist"):
         list_images(tmp_path / "none")

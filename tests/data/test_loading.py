@@ -1,4 +1,4 @@
-"""Images read and changed, batches drawn and made ahead."""
+"""Loading: images read and augmented, batches drawn, and prefetching."""
 
 import threading
 
@@ -18,7 +18,7 @@ from csametric.errors import UserError
 GRADIENT = np.arange(40 * 20 * 3, dtype=np.uint32).reshape(40, 20, 3).astype(np.uint8)
 
 
-def test_modes_become_rgb(tmp_path):
+def test_images_of_every_mode_become_rgb(tmp_path):
     for mode in ("RGB", "L", "P", "RGBA", "CMYK", "1"):
         suffix = "tif" if mode == "CMYK" else "png"
         Image.new(mode, (10, 20), 1).save(tmp_path / f"{mode}.{suffix}")
@@ -28,20 +28,20 @@ def test_modes_become_rgb(tmp_path):
 def test_truncated_and_deep_images_are_refused(tmp_path):
     Image.fromarray(GRADIENT).save(tmp_path / "whole.jpg")
     (tmp_path / "half.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:400])
-    with pytest.raises(UserError, match=r"half.jpg is not a whole image .*; remove it or get it again"):
+    with pytest.raises(UserError, match=r"half.jpg is not a whole image .*; remove or replace it"):
         read_image(tmp_path / "half.jpg", 8, 8)
     Image.new("F", (9, 9)).save(tmp_path / "deep.tif")
     with pytest.raises(UserError, match="has mode F instead of 8-bit colours; convert it to RGB"):
         read_image(tmp_path / "deep.tif", 8, 8)
 
 
-def test_a_sure_flip_mirrors():
+def test_a_flip_with_probability_1_mirrors_the_image():
     flipped = augment(GRADIENT, Augmentation(flip=1.0), np.random.default_rng(0))
     assert np.array_equal(flipped, GRADIENT[:, ::-1])
     assert np.array_equal(augment(GRADIENT, Augmentation(flip=0.0), np.random.default_rng(0)), GRADIENT)
 
 
-def test_a_shift_moves_by_at_most_the_padding():
+def test_a_shift_moves_the_image_by_at_most_the_padding():
     for seed in range(20):
         shifted = augment(GRADIENT, Augmentation(flip=0, pad=3), np.random.default_rng(seed))
         padded = np.pad(GRADIENT, ((3, 3), (3, 3), (0, 0)))
@@ -63,7 +63,7 @@ def test_erasing_fills_one_rectangle_of_the_stated_size(seed):
 
 @settings(max_examples=50, deadline=None)
 @given(images=st.integers(8, 60), batch_size=st.integers(1, 4), world_size=st.integers(1, 2), seed=st.integers(0, 99))
-def test_an_epoch_of_all_ranks_has_every_image_once_at_most(images, batch_size, world_size, seed):
+def test_an_epoch_of_all_ranks_has_every_image_at_most_once(images, batch_size, world_size, seed):
     steps = image_steps_per_epoch(images, batch_size, world_size)
     for epoch in (0, 1):
         drawn = np.concatenate(
@@ -73,11 +73,12 @@ def test_an_epoch_of_all_ranks_has_every_image_once_at_most(images, batch_size, 
                 for rank in range(world_size)
             ]
         )
-        assert len(set(drawn)) == len(drawn) == steps * batch_size * world_size
+        assert len(drawn) == steps * batch_size * world_size
+        assert len(set(drawn)) == len(drawn)
         assert set(drawn) <= set(range(images))
 
 
-def test_epochs_differ_and_repeat_with_the_seed():
+def test_epochs_differ_and_depend_on_the_seed_alone():
     first, second = (shuffled_batch(50, step, batch_size=50, seed=1) for step in (0, 1))
     assert not np.array_equal(first, second)
     assert np.array_equal(first, shuffled_batch(50, 0, batch_size=50, seed=1))
@@ -100,33 +101,33 @@ def test_identity_batches_have_p_identities_of_k_images(seed, world_size, step):
         assert len(set(images)) == min(3, (classes == classes[images[0]]).sum())
 
 
-def test_identity_rounds_visit_everyone():
+def test_a_round_of_identity_batches_visits_every_identity():
     classes = np.repeat(np.arange(9), 4)
     seen = [classes[identity_batch(classes, step, batch_size=6, per_identity=2, seed=0)] for step in range(3)]
     assert set(np.concatenate(seen)) == set(range(9))
-    with pytest.raises(UserError, match="no multiple of images_per_identity=4"):
+    with pytest.raises(UserError, match="must be a multiple of images_per_identity=4, got 6"):
         identity_batch(classes, 0, batch_size=6, per_identity=4, seed=0)
     with pytest.raises(UserError, match="9 identities cannot fill a batch of 10"):
         identity_batch(classes, 0, batch_size=20, per_identity=2, seed=0)
 
 
-def test_a_batch_is_a_function_of_its_seed(tmp_path):
+def test_an_image_batch_depends_on_its_seed_alone(tmp_path):
     Image.fromarray(GRADIENT).save(tmp_path / "a.png")
     records = [Record(tmp_path / "a.png", 1, 1)] * 6
     settings = {"height": 40, "width": 20, "augmentation": Augmentation(pad=4, erasing=0.5)}
-    first, again, other = (image_batch(records, np.zeros(6, int), seed=(0, n), **settings).images for n in (1, 1, 2))
-    assert np.array_equal(first, again)
+    first, repeated, other = (image_batch(records, np.zeros(6, int), seed=(0, n), **settings).images for n in (1, 1, 2))
+    assert np.array_equal(first, repeated)
     assert not np.array_equal(first, other)
     assert len({image.tobytes() for image in first}) > 1
 
 
-def test_made_ahead_keeps_the_order_and_passes_errors_on():
+def test_prefetching_keeps_the_order_and_passes_errors_on():
     assert list(prefetch(lambda n: n * n, range(20), workers=3)) == [n * n for n in range(20)]
     with pytest.raises(ZeroDivisionError):
         list(prefetch(lambda n: 1 // n, [2, 1, 0]))
 
 
-def test_stopping_early_leaves_no_thread_behind():
+def test_closing_a_prefetcher_early_ends_its_threads():
     before = threading.active_count()
     stream = prefetch(lambda n: n, range(1000))
     assert next(stream) == 0
@@ -134,9 +135,9 @@ def test_stopping_early_leaves_no_thread_behind():
     assert threading.active_count() <= before
 
 
-def test_an_image_is_turned_as_its_camera_says(tmp_path):
+def test_images_are_rotated_by_their_exif_orientation(tmp_path):
     upright = np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8)
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise to display
     Image.fromarray(np.rot90(upright).copy()).save(tmp_path / "turned.png", exif=exif)
     np.testing.assert_array_equal(decode_colours(tmp_path / "turned.png"), upright)

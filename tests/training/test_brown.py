@@ -91,7 +91,7 @@ def test_the_rate_is_that_of_the_pairs_one_by_one(brown, cache):
     ("settings", "mend"),
     [
         (["data.root="], "give --data brown:ROOT"),
-        (["data.root=/nowhere"], "there is no folder /nowhere"),
+        (["data.root=/nowhere"], "folder /nowhere does not exist"),
         (["batch_size=64"], "60 points with two patches cannot fill a batch of 64"),
     ],
 )

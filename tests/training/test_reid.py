@@ -197,7 +197,7 @@ def test_features_of_all_records_come_in_their_order(finished, market):
         (["model.stages=1,4"], "no stage 4"),
         (["data.height=64"], r"data.height must be a multiple of 48 \(16 x 3 parts\), got 64; use data.height=48"),
         (["batch_size=100"], "64 training images cannot fill a batch of 100"),
-        (["data.images_per_identity=5"], "no multiple of images_per_identity=5"),
+        (["data.images_per_identity=5"], "must be a multiple of images_per_identity=5"),
         (["loss.triplet=1"], "set data.images_per_identity=4"),
         (["model.stages=1,1"], "model.stages must be different stages"),
         (["data.erasing=2"], "data.erasing must be a probability in .0, 1., got 2.0"),

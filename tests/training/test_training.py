@@ -117,7 +117,7 @@ def test_another_experiment_in_the_folder_is_refused(finished, photo_folder, cac
 
 @pytest.mark.parametrize(
     ("setting", "mend"),
-    [("batch_size=4000", "lower batch_size"), ("data.folder=nowhere", "there is no folder")],
+    [("batch_size=4000", "lower batch_size"), ("data.folder=nowhere", "folder nowhere does not exist")],
 )
 def test_a_run_that_cannot_begin_leaves_its_folder_free(tmp_path, photo_folder, cache, setting, mend):
     with pytest.raises(UserError, match=mend):

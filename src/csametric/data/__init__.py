@@ -1,1 +1,1 @@
-"""Images and patches: where they come from, how they are drawn."""
+"""Images and patches: dataset readers, image decoding, augmentation and batch sampling."""

@@ -1,10 +1,14 @@
-"""Brown / UBC PhotoTour: grey patches of 64 pixels on bitmap sheets, the 3D point of each, and the test pairs.
+"""Brown / UBC PhotoTour: grey 64 x 64 patches on bitmap sheets, the 3D point that each patch shows, and the test pairs.
 
-A subset is a folder of patches0000.bmp, ... (1024 x 1024, 16 x 16 patches, row by row), info.txt (a line a patch, its point
-first) and m50_100000_100000_0.txt (a line a pair: patch, point, 0, patch, point, 0, 0). It is read once into a cache of
-32 x 32 patches.
+A subset is a folder that holds
 
-Legend: P patches, M pairs, S = 32 the side of a patch.
+    patches0000.bmp, ...     sheets of 1024 x 1024 pixels with 16 x 16 patches, row by row,
+    info.txt                 one line per patch, which begins with its point,
+    m50_100000_100000_0.txt  one line per test pair: patch, point, 0, patch, point, 0, 0.
+
+Patches are reduced to 32 x 32 pixels once and cached.
+
+Legend: P patches, M pairs, S = 32 side of a patch in pixels.
 """
 
 import functools
@@ -25,56 +29,56 @@ from csametric.data.sampling import Turn
 from csametric.errors import UserError
 from csametric.files import sync_file
 
-SUBSETS = {"liberty": 450_092, "notredame": 468_159, "yosemite": 633_587}
+SUBSETS = {"liberty": 450_092, "notredame": 468_159, "yosemite": 633_587}  # published number of patches
 TEST_PAIRS = "m50_100000_100000_0.txt"
-SHEET_SIDE, SHEET_PATCHES, CUT_SIDE, PATCH_SIDE = 1024, 256, 64, 32
-_FORMAT = 1
+SHEET_SIDE, CUT_SIDE, PATCH_SIDE = 1024, 64, 32  # pixels: a sheet, a released patch, a cached patch
+SHEET_PATCHES = (SHEET_SIDE // CUT_SIDE) ** 2
+_FORMAT = 1  # of the cache; a change of the cached content needs a new number
 
 Resampling = Literal["area", "cubic"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class BrownSettings:
-    """root: the folder that holds liberty, notredame and yosemite. train: the subset to train on; the others are tested on.
+    """The Brown subset to train on, and how its patches are read and augmented.
 
-    resampling: as `read_brown` takes it. turn: what the paper calls the rotation by 90 degrees, as `data.sampling` knows it.
+    Examples:
+        >>> BrownSettings(root="/data/brown", train="yosemite").without_paths().root
+        ''
     """
 
-    root: str = ""
-    train: Literal["liberty", "notredame", "yosemite"] = "liberty"
-    resampling: Resampling = "area"
-    turn: Turn = "transpose"
+    root: str = ""  # the folder that holds liberty, notredame and yosemite
+    train: Literal["liberty", "notredame", "yosemite"] = "liberty"  # the other two are tested on
+    resampling: Resampling = "area"  # from 64 to 32 pixels, see `read_brown`
+    turn: Turn = "transpose"  # the augmentation that the paper calls a rotation by 90 degrees, see `point_batch`
 
     def without_paths(self) -> Self:
-        """The settings without the place of the dataset."""
+        """Return a copy without the root, to compare settings across machines."""
         return replace(self, root="")
 
 
 @dataclass(frozen=True, kw_only=True)
 class BrownSubset:
-    """A subset, opened from the cache.
-
-    patches: grey uint8 (P, 32, 32), memory-mapped. points: (P,), the 3D point each shows.
-    """
+    """A subset, opened from the cache."""
 
     name: str
-    patches: NDArray
-    points: NDArray
+    patches: NDArray  # uint8 (P, 32, 32), grey, memory-mapped
+    points: NDArray  # int64 (P,), the 3D point that each patch shows
 
     def __str__(self) -> str:
-        return f"{self.name}: {len(self.patches):,} patches of {len(np.unique(self.points)):,} points{self._published()}"
-
-    def _published(self) -> str:
+        text = f"{self.name}: {len(self.patches):,} patches of {len(np.unique(self.points)):,} points"
         published = SUBSETS.get(self.name, len(self.patches))
-        return "" if published == len(self.patches) else f" (published: {published:,} patches)"
+        if published != len(self.patches):
+            text += f" (published: {published:,} patches)"
+        return text
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelledPairs:
-    """patches: (M, 2), numbers of patches. is_match: (M,), whether both show the same point."""
+    """Pairs of patches, and whether they match."""
 
-    patches: NDArray
-    is_match: NDArray
+    patches: NDArray  # int64 (M, 2), indices of patches
+    is_match: NDArray  # bool (M,), whether both patches show the same point
 
 
 Tests = Mapping[str, tuple[BrownSubset, LabelledPairs]]
@@ -83,13 +87,13 @@ Tests = Mapping[str, tuple[BrownSubset, LabelledPairs]]
 def read_brown(
     folder: Path, resampling: Resampling = "area", cache: Path | None = None, progress: Progress = lambda done, total: None
 ) -> BrownSubset:
-    """A subset's patches at 32 x 32, cut into the cache if they are not there.
+    """Open a subset, reducing its patches to 32 x 32 pixels and caching them first if needed.
 
     Args:
-        folder: the subset's own, such as ROOT/liberty.
-        resampling: from 64 pixels by "area" (the mean of 2 x 2, HardNet) or "cubic" (RALNet).
-        cache: the cache's folder, as `data.cache.cached_folder` takes it.
-        progress: called with (sheets done, sheets in all).
+        folder: of the subset, such as ROOT/liberty.
+        resampling: "area" (the mean of 2 x 2 pixels, as in HardNet) or "cubic" (as in RALNet).
+        cache: the folder of the cache; by default $CSAMETRIC_CACHE or ~/.cache/csametric.
+        progress: called with (sheets done, sheets in total).
 
     Raises:
         UserError: the folder, info.txt or a sheet is missing or damaged, or the disk is full.
@@ -97,13 +101,12 @@ def read_brown(
     points_P = read_points(folder)
     sheets = _sheets(folder, len(points_P))
 
-    def write(aside: Path) -> None:
-        with (aside / "patches.u8").open("wb") as out:
-            read = prefetch(lambda sheet: _cut(sheet, resampling), sheets)
-            left = len(points_P)
-            for done, patches in enumerate(read, 1):
-                out.write(patches[:left].data)
-                left -= len(patches)
+    def write(temporary: Path) -> None:
+        with (temporary / "patches.u8").open("wb") as out:
+            remaining = len(points_P)  # the last sheet may be filled in part
+            for done, patches in enumerate(prefetch(lambda sheet: _read_sheet(sheet, resampling), sheets), 1):
+                out.write(patches[:remaining].data)
+                remaining -= len(patches)
                 progress(done, len(sheets))
             sync_file(out)
 
@@ -113,112 +116,135 @@ def read_brown(
 
 
 def read_test_pairs(folder: Path, points_P: NDArray, name: str = TEST_PAIRS) -> LabelledPairs:
-    """The labelled pairs of a match file.
+    """Read the labelled pairs of a match file.
 
     Args:
-        points_P: the 3D point of each patch, as info.txt lists them.
+        folder: of the subset.
+        points_P: the 3D point of each patch, from info.txt.
+        name: of the match file.
 
     Raises:
-        UserError: the file is missing or damaged, names a patch that is not there, or another point than info.txt does.
+        UserError: the file is missing or damaged, names a patch that does not exist, or contradicts info.txt.
     """
     path = folder / name
     table = _read_integers(path, columns=7)
     pairs_M2, points_M2 = table[:, [0, 3]], table[:, [1, 4]]
-    if len(pairs_M2) == 0 or pairs_M2.min() < 0 or pairs_M2.max() >= len(points_P):
-        problem = f"names patch {pairs_M2.max():,}" if len(pairs_M2) else "is empty"
-        raise UserError(f"{path} {problem}, but {folder} has {len(points_P):,} patches; take both from the same download")
+    _check_pairs(path, pairs_M2, points_M2, points_P)
+    is_match = points_M2[:, 0] == points_M2[:, 1]
+    if is_match.all():
+        raise UserError(f"{path} contains matches only, but FPR95 needs non-matches too; unpack the subset again")
+    if not is_match.any():
+        raise UserError(f"{path} contains no matches, but FPR95 needs some; unpack the subset again")
+    return LabelledPairs(patches=pairs_M2, is_match=is_match)
+
+
+def _check_pairs(path: Path, pairs_M2: NDArray, points_M2: NDArray, points_P: NDArray) -> None:
+    """Raise `UserError` unless the pairs name existing patches, with the points of info.txt."""
+    if len(pairs_M2) == 0:
+        raise UserError(f"{path} is empty; unpack the subset again")
+    invalid = pairs_M2[(pairs_M2 < 0) | (pairs_M2 >= len(points_P))]
+    if len(invalid):
+        raise UserError(
+            f"{path} names patch {invalid[0]:,}, but {path.parent} has {len(points_P):,} patches; "
+            "take both from the same download"
+        )
     differs_M = (points_P[pairs_M2] != points_M2).any(1)
     if differs_M.any():
         line = int(differs_M.argmax()) + 1
         raise UserError(
-            f"{path} gives other points than info.txt in {differs_M.sum():,} lines, first in line {line:,}; "
+            f"{path} and info.txt give different points in {differs_M.sum():,} lines, first in line {line:,}; "
             "take both from the same download"
         )
-    is_match = points_M2[:, 0] == points_M2[:, 1]
-    if is_match.all() or not is_match.any():
-        raise UserError(
-            f"{path} holds {'only' if is_match.all() else 'no'} matches, FPR95 needs both kinds; unpack the subset again"
-        )
-    return LabelledPairs(patches=pairs_M2, is_match=is_match)
 
 
 def read_points(folder: Path) -> NDArray:
-    """The 3D point of each patch of a subset, int64 (P,), from its info.txt; raises as `read_brown`."""
+    """Read the 3D point of each patch of a subset from its info.txt.
+
+    Returns:
+        int64 (P,).
+
+    Raises:
+        UserError: the folder or info.txt is missing, or info.txt is damaged.
+    """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}; unpack the subset there (liberty, notredame or yosemite)")
+        raise UserError(f"folder {folder} does not exist; unpack the subset there (liberty, notredame or yosemite)")
     return _read_integers(folder / "info.txt", columns=2)[:, 0]
 
 
 def _read_integers(path: Path, columns: int) -> NDArray:
-    """A text table of whole numbers, int64 (lines, columns); a line with more or fewer is refused."""
+    """Read a text table of whole numbers, int64 (lines, columns); every line must have that many columns."""
     if not path.is_file():
-        raise UserError(f"{path} is missing; unpack the subset again, it comes with the patches")
+        raise UserError(f"{path} is missing, although it comes with the patches; unpack the subset again")
     try:
-        with warnings.catch_warnings(category=UserWarning, action="ignore"):  # an empty file; its lines are counted later
+        with warnings.catch_warnings(category=UserWarning, action="ignore"):  # about an empty file, which callers refuse
             table = np.loadtxt(path, np.int64, comments=None, ndmin=2, encoding="ascii")
-    except (ValueError, OverflowError) as error:  # loadtxt names the line
-        raise UserError(f"{path} must hold {columns} whole numbers per line ({error}); unpack the subset again") from error
+    except (ValueError, OverflowError) as error:  # the message of loadtxt names the line
+        raise UserError(f"{path} must have {columns} whole numbers per line ({error}); unpack the subset again") from error
     if table.size and table.shape[1] != columns:
-        raise UserError(f"{path} must hold {columns} whole numbers per line, got {table.shape[1]}; unpack the subset again")
+        raise UserError(f"{path} must have {columns} whole numbers per line, got {table.shape[1]}; unpack the subset again")
     lines = path.read_bytes().rstrip().count(b"\n") + 1
-    if len(table) and lines != len(table):  # loadtxt passes over empty lines, whose patches would be lost
-        raise UserError(f"{path} has empty lines; unpack the subset again")
+    if len(table) and lines != len(table):  # loadtxt skips empty lines, which would shift the patches after them
+        raise UserError(f"{path} must not have empty lines; unpack the subset again")
     return table.reshape(-1, columns)
 
 
 def _sheets(folder: Path, patches: int) -> list[Path]:
-    """The sheets that hold the first `patches` patches."""
-    needed = [folder / f"patches{number:04}.bmp" for number in range(-(-patches // SHEET_PATCHES))]
-    missing = [path for path in needed if not path.is_file()]
+    """The paths of the sheets that hold the first `patches` patches."""
+    sheets = [folder / f"patches{number:04}.bmp" for number in range(-(-patches // SHEET_PATCHES))]
+    missing = [path for path in sheets if not path.is_file()]
     if missing:
         raise UserError(
-            f"{missing[0]} is missing ({len(missing):,} of {len(needed):,} sheets are, info.txt names {patches:,} patches); "
-            "unpack the subset again"
+            f"{len(missing):,} of the {len(sheets):,} sheets for the {patches:,} patches in info.txt are missing, "
+            f"first {missing[0]}; unpack the subset again"
         )
-    return needed
+    return sheets
 
 
-def _cut(sheet: Path, resampling: Resampling) -> NDArray:
-    """The patches of a sheet, uint8 (256, 32, 32)."""
-    image = decode_grey(sheet).pixels
+def _read_sheet(path: Path, resampling: Resampling) -> NDArray:
+    """The reduced patches of a sheet, uint8 (256, 32, 32)."""
+    image = decode_grey(path).pixels
     if image.shape != (SHEET_SIDE, SHEET_SIDE):
         height, width = image.shape
-        raise UserError(
-            f"{sheet} has {width} x {height} pixels instead of {SHEET_SIDE} x {SHEET_SIDE}; unpack the subset again"
-        )
-    if resampling == "area":  # 2 x 2 pixels never reach into a neighbour: the whole sheet at once
-        return _apart(cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), PATCH_SIDE)
-    side = (PATCH_SIDE, PATCH_SIDE)
-    return np.stack([cv2.resize(patch, side, interpolation=cv2.INTER_CUBIC) for patch in _apart(image, CUT_SIDE)])
+        raise UserError(f"{path} must have {SHEET_SIDE} x {SHEET_SIDE} pixels, got {width} x {height}; unpack the subset again")
+    if resampling == "area":  # blocks of 2 x 2 pixels do not cross patches, so the whole sheet can be reduced at once
+        return _split_sheet(cv2.resize(image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA), PATCH_SIDE)
+    size = (PATCH_SIDE, PATCH_SIDE)
+    return np.stack([cv2.resize(patch, size, interpolation=cv2.INTER_CUBIC) for patch in _split_sheet(image, CUT_SIDE)])
 
 
-def _apart(sheet: NDArray, side: int) -> NDArray:
-    """(16 S, 16 S) -> (256, S, S), row by row."""
+def _split_sheet(sheet: NDArray, side: int) -> NDArray:
+    """Split a sheet (16 S, 16 S) into its patches (256, S, S), row by row."""
     across = len(sheet) // side
     return np.ascontiguousarray(sheet.reshape(across, side, across, side).swapaxes(1, 2)).reshape(-1, side, side)
 
 
 def brown_root(settings: BrownSettings) -> Path:
-    """The folder of the subsets.
+    """Return the folder that holds the subsets.
 
     Raises:
-        UserError: none is named, or it is not there.
+        UserError: the root is not set, does not exist, or is itself a subset.
     """
     if not settings.root:
-        raise UserError("there is no dataset to train on; give --data brown:ROOT, the folder of liberty, notredame, yosemite")
+        raise UserError("no dataset given; give --data brown:ROOT, where ROOT holds liberty, notredame and yosemite")
     root = Path(settings.root).expanduser()
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}; name the one that holds liberty, notredame and yosemite")
+        raise UserError(f"folder {root} does not exist; give the one that holds liberty, notredame and yosemite")
     if (root / "info.txt").is_file():
-        raise UserError(f"{root} is a subset; name the folder above, {root.parent}")
+        raise UserError(f"{root} is a single subset; give the folder above it, {root.parent}")
     return root
 
 
 def open_brown_tests(settings: BrownSettings, names: list[str], cache: Path | None, progress: Progress) -> Tests:
-    """Of the named subsets those that are there, with their test pairs.
+    """Open those of the named subsets that exist, with their test pairs.
+
+    Args:
+        settings: where the subsets are, and how patches are reduced.
+        names: of the subsets, such as "liberty".
+        cache: the folder of the cache, as for `read_brown`.
+        progress: called with (sheets done, sheets in total) of each subset that is not cached yet.
 
     Raises:
-        UserError: none is there, or one cannot be read.
+        UserError: none of the subsets exists, or one cannot be read.
     """
     root = brown_root(settings)
     present = [name for name in names if (root / name).is_dir()]
@@ -230,10 +256,13 @@ def open_brown_tests(settings: BrownSettings, names: list[str], cache: Path | No
 
 @functools.cache
 def count_brown(settings: BrownSettings) -> dict[str, Any]:
-    """What environment.json of a run with these settings says of its data, from the subsets' lists alone; each is read once.
+    """Count training patches and test pairs from the text files alone, as environment.json of a run records them.
+
+    Returns:
+        {"train": patches, "tests": {subset: pairs}}, cached for each value of the settings.
 
     Raises:
-        UserError: a list is missing or damaged.
+        UserError: a text file is missing or damaged.
     """
     root = brown_root(settings)
     tests = [root / name for name in SUBSETS if name != settings.train and (root / name).is_dir()]

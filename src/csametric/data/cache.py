@@ -1,4 +1,4 @@
-"""Folders of the cache: made aside, renamed when whole, found again by a key."""
+"""On-disk cache: folders that are built under a temporary name, renamed once complete, and found again by a key."""
 
 import hashlib
 import json
@@ -14,14 +14,16 @@ from numpy.typing import NDArray
 from csametric.errors import UserError, explaining_full_disk
 from csametric.files import aside, sync_folder
 
-Progress = Callable[[int, int], None]  # called with (items done, items in all)
+Progress = Callable[[int, int], None]  # called with (items done, items in total)
 
 
 def cached_folder(name: str, write: Callable[[Path], None], cache: Path | None = None) -> Path:
-    """The folder `name` of the cache; where it is not there, `write` fills one aside, which is then renamed to it.
+    """Return a folder of the cache, building it first if it does not exist.
 
     Args:
-        cache: the cache's own folder; by default $CSAMETRIC_CACHE or ~/.cache/csametric.
+        name: of the folder; it should end with a `cache_key`.
+        write: called with an empty temporary folder to fill, which is then renamed; a failure leaves nothing behind.
+        cache: the folder that holds all cached folders; by default $CSAMETRIC_CACHE or ~/.cache/csametric.
 
     Raises:
         UserError: the disk is full.
@@ -29,38 +31,49 @@ def cached_folder(name: str, write: Callable[[Path], None], cache: Path | None =
     root = cache or Path(os.environ.get("CSAMETRIC_CACHE") or Path.home() / ".cache" / "csametric")
     folder = root / name
     if not folder.is_dir():
-        with explaining_full_disk(root, "free some room or set CSAMETRIC_CACHE to another folder"):
+        with explaining_full_disk(root, "free some space or set CSAMETRIC_CACHE to a folder on another disk"):
             _build(folder, write)
     return folder
 
 
 def cache_key(settings: Sequence[Any], files: Sequence[Path]) -> str:
-    """What a folder's name ends with: another one where the settings (ready for JSON) or the files have changed."""
-    stamps = [(path.name, status.st_size, status.st_mtime_ns) for path in files if (status := path.stat())]
+    """Hash settings and files to 16 hexadecimal digits that change when either does.
+
+    Args:
+        settings: values that can be written as JSON.
+        files: existing files; their names, sizes and modification times enter the key.
+
+    Examples:
+        >>> cache_key([1, "area"], []) == cache_key([1, "cubic"], [])
+        False
+    """
+    stamps = []
+    for path in files:
+        status = path.stat()
+        stamps.append((path.name, status.st_size, status.st_mtime_ns))
     return hashlib.sha256(json.dumps([*settings, stamps]).encode()).hexdigest()[:16]
 
 
 def map_cached(path: Path, shape: tuple[int, ...]) -> NDArray:
-    """Memory-map a uint8 array that `cached_folder` has stored.
+    """Memory-map a cached uint8 array, read-only.
 
     Raises:
-        UserError: the file is missing or has another size.
+        UserError: the file is missing or does not have the size of the array.
     """
+    expected = math.prod(shape)
     size = path.stat().st_size if path.is_file() else 0
-    if size != math.prod(shape):
-        raise UserError(
-            f"{path} has {size:,} bytes instead of {math.prod(shape):,}; remove the folder {path.parent} and it is built again"
-        )
+    if size != expected:
+        raise UserError(f"{path} must have {expected:,} bytes, got {size:,}; remove the folder {path.parent} to rebuild it")
     return np.memmap(path, np.uint8, "r", shape=shape)
 
 
 def _build(folder: Path, write: Callable[[Path], None]) -> None:
-    with aside(folder) as new:
-        new.mkdir()
-        write(new)
-        sync_folder(new)
+    with aside(folder) as temporary:
+        temporary.mkdir()
+        write(temporary)
+        sync_folder(temporary)
         try:
-            new.rename(folder)
+            temporary.rename(folder)
         except OSError:
             if not folder.is_dir():  # another process may have finished the same folder first
                 raise

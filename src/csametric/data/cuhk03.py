@@ -1,4 +1,4 @@
-"""CUHK03 in the new protocol (Zhong et al. 2017), detected and labeled boxes."""
+"""CUHK03 in the new protocol (Zhong et al. 2017), with detected or labeled boxes."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,20 +19,23 @@ PUBLISHED: dict[str, dict[str, Count]] = {
 
 
 def read_cuhk03(root: Path, boxes: Boxes) -> ReidDataset:
-    """CUHK03-NP, from whichever is there.
+    """Read CUHK03-NP from either of its two layouts.
 
-    The folders DETECTED_OR_LABELED/bounding_box_train, query and bounding_box_test; or the original images in
-    images_detected/ or images_labeled/ (such as 1_001_1_01.png) beside cuhk03_new_protocol_config_detected.mat or _labeled.mat.
+    Args:
+        root: a folder with detected/ or labeled/, which holds bounding_box_train, query and bounding_box_test; or with the
+            original images in images_detected/ or images_labeled/ (such as 1_001_1_01.png) beside
+            cuhk03_new_protocol_config_detected.mat or _labeled.mat.
+        boxes: "detected" (found by a person detector) or "labeled" (drawn by hand).
 
     Raises:
-        UserError: neither is there, or an image that the .mat lists is missing.
+        UserError: the folder has neither layout, the .mat file is damaged, or an image that it lists is missing.
     """
     name = f"CUHK03-NP {boxes}"
     if (root / boxes).is_dir():
         return read_market_layout(name, root / boxes, PUBLISHED[boxes])
     protocol = root / f"cuhk03_new_protocol_config_{boxes}.mat"
     if not protocol.is_file():
-        raise UserError(f"{root} has neither the folder {boxes} nor {protocol.name}; put the extracted dataset there")
+        raise UserError(f"{root} must contain the folder {boxes} or the file {protocol.name}; extract the dataset there")
     return _read_protocol(name, protocol, root / f"images_{boxes}", PUBLISHED[boxes])
 
 
@@ -44,23 +47,26 @@ def _read_protocol(name: str, protocol: Path, images: Path, published: dict[str,
         Record(images / str(file), int(identity), int(camera))
         for file, identity, camera in zip(content["filelist"], content["labels"], content["camId"], strict=True)
     ]
-    missing = [record.path.name for record in records if not record.path.is_file()]
+    missing = [record.path for record in records if not record.path.is_file()]
     if missing:
-        raise UserError(f"{images} lacks {len(missing):,} of the {len(records):,} images {protocol.name} lists ({missing[0]})")
-    numbers = {split: np.atleast_1d(content[f"{split}_idx"]) for split in ("train", "query", "gallery")}
-    _check_numbers(protocol, numbers, len(records))
-    splits = {split: sorted(records[number - 1] for number in own.astype(int)) for split, own in numbers.items()}
-    people = {split: {record.identity for record in own} for split, own in splits.items()}
+        raise UserError(
+            f"{len(missing):,} of the {len(records):,} images in {protocol.name} are missing, first {missing[0]}; "
+            "extract the dataset again"
+        )
+    indices = {split: np.atleast_1d(content[f"{split}_idx"]) for split in ("train", "query", "gallery")}
+    _check_indices(protocol, indices, len(records))
+    splits = {split: sorted(records[index - 1] for index in indices[split].astype(int)) for split in indices}
+    people = {split: {record.identity for record in splits[split]} for split in splits}
     if people["train"] & (people["query"] | people["gallery"]):
-        raise UserError(f"{protocol} has people in both train and test; get the file again")
+        raise UserError(f"{protocol} has people in both train and test; download the file again")
     return ReidDataset(name=name, published=published, train=splits["train"], query=splits["query"], gallery=splits["gallery"])
 
 
-def _check_numbers(protocol: Path, numbers: Mapping[str, NDArray], images: int) -> None:
-    """Raise `UserError` unless the splits hold whole numbers from 1 to `images` and no image is in two of them."""
-    everything = np.concatenate([own.ravel() for own in numbers.values()])
-    whole = np.issubdtype(everything.dtype, np.number) and bool((everything == np.floor(everything)).all())
-    if not whole or everything.min(initial=1) < 1 or everything.max(initial=1) > images:
-        raise UserError(f"the numbers of images in {protocol} must lie in 1..{images:,}; get the file again")
-    if len(np.unique(everything)) < len(everything):
-        raise UserError(f"{protocol} puts an image into two splits, or into one twice; get the file again")
+def _check_indices(protocol: Path, indices: Mapping[str, NDArray], images: int) -> None:
+    """Raise `UserError` unless the splits are disjoint and hold whole numbers from 1 to `images`."""
+    flat = np.concatenate([split.ravel() for split in indices.values()])
+    is_integral = np.issubdtype(flat.dtype, np.number) and bool((flat == np.floor(flat)).all())
+    if not is_integral or flat.min(initial=1) < 1 or flat.max(initial=1) > images:
+        raise UserError(f"the image numbers in {protocol} must be whole numbers in 1..{images:,}; download the file again")
+    if len(np.unique(flat)) < len(flat):
+        raise UserError(f"{protocol} lists an image in two splits, or twice in one; download the file again")

@@ -1,4 +1,4 @@
-"""Re-identification datasets by the word a command gives: KIND:PATH."""
+"""Readers of re-identification datasets by kind, as commands name them: KIND:PATH."""
 
 from collections.abc import Callable
 from functools import partial
@@ -24,19 +24,33 @@ READERS: dict[str, Callable[[Path], ReidDataset]] = {
 
 
 def dataset_root(kind: str, path: str | Path) -> Path:
-    """The folder that the paths of images are stored relative to, in scores."""
-    place = Path(path).expanduser()
-    return place.parent if kind == "csv" else place
+    """Return the folder to which stored image paths are relative.
+
+    Args:
+        kind: a key of `READERS`.
+        path: of the dataset; `~` is expanded.
+
+    Examples:
+        >>> dataset_root("folder", "data/people").as_posix(), dataset_root("csv", "data/people.csv").as_posix()
+        ('data/people', 'data')
+    """
+    expanded = Path(path).expanduser()
+    return expanded.parent if kind == "csv" else expanded
 
 
 def read_dataset(kind: str, path: str | Path) -> ReidDataset:
-    """The dataset of a kind at a path.
+    """Read a dataset.
+
+    Args:
+        kind: a key of `READERS`.
+        path: the folder of the dataset, or its CSV file; `~` is expanded.
 
     Raises:
-        UserError: an unknown kind, or what the reader refuses.
+        UserError: the kind is unknown, the path is empty, or the dataset cannot be read.
     """
+    kinds = ", ".join(READERS)
     if kind not in READERS:
-        raise UserError(f"there is no dataset kind {kind!r}; use one of {', '.join(READERS)}")
+        raise UserError(f"unknown dataset kind {kind!r}; use one of {kinds}")
     if not str(path):
-        raise UserError(f"there is no dataset to train on; give --data KIND:PATH, of kind {', '.join(READERS)}")
+        raise UserError(f"no dataset given; use --data KIND:PATH, where KIND is one of {kinds}")
     return READERS[kind](Path(path).expanduser())

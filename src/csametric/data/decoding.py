@@ -1,7 +1,7 @@
 """Decode image files: the only place where bytes from outside become pixels.
 
-Only the formats in `FORMATS` are ever opened, whatever a file is called. Pillow recognises formats by content, and for
-PostScript (EPS) it would run the file as a program.
+Only the formats in `FORMATS` are opened, whatever the file is called: Pillow recognises formats by content, and it would run
+a PostScript (EPS) file as a program.
 """
 
 import io
@@ -18,54 +18,69 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from csametric.errors import UserError
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # by Pillow's names
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow's names
 MAX_BYTES = 2**30
-MAX_PIXELS = 178_956_970  # from here on Pillow refuses too
-MAX_JPEG_SCANS = 100  # each scan of a progressive JPEG costs a pass over the whole picture
+MAX_PIXELS = 178_956_970  # Pillow's own limit
+MAX_JPEG_SCANS = 100  # each scan of a progressive JPEG costs a pass over the whole image
 COLOUR_MODES = {"RGB", "L", "P", "RGBA", "LA", "CMYK", "YCbCr", "1"}
 
 _JPEG_START, _JPEG_SCAN = b"\xff\xd8", b"\xff\xda"
-_PNG_START, _PNG_CHANNELS = b"\x89PNG\r\n\x1a\n", {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # channels by colour type
-_PNG_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))  # Adam7
+_PNG_START, _PNG_CHANNELS = b"\x89PNG\r\n\x1a\n", {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # number of channels by colour type
+_PNG_PASSES = (
+    (0, 0, 8, 8),
+    (4, 0, 8, 8),
+    (0, 4, 4, 8),
+    (2, 0, 4, 4),
+    (0, 2, 2, 4),
+    (1, 0, 2, 2),
+    (0, 1, 1, 2),
+)  # Adam7: left, top, step x, step y
 
 Reason = Literal["format", "mode", "size", "damage"]
 
 
 class UnreadableImageError(UserError):
-    """A file that cannot be decoded.
+    """An image file that cannot be decoded.
 
-    problem: the message without the name of the file.
-    reason: "format" (not one of `FORMATS`), "mode" (not 8-bit colours), "size" (too large or too small) or "damage".
+    Attributes:
+        problem: the message without the name of the file.
+        reason: "format" (not one of `FORMATS`), "mode" (not 8-bit colours), "size" (too large or too small) or "damage".
     """
 
     def __init__(self, source: Path | bytes, problem: str, reason: Reason) -> None:
         name = "the image" if isinstance(source, bytes) else str(source)
         super().__init__(f"{name} {problem}")
-        self.problem, self.reason = problem, reason
+        self.problem = problem
+        self.reason = reason
 
 
 class DecodedPhoto(NamedTuple):
-    """A grey photograph, possibly reduced.
+    """A grey photograph, possibly reduced."""
 
-    pixels: uint8 (H, W). file_size: width and height in the file.
-    """
-
-    pixels: NDArray
-    file_size: tuple[int, int]
+    pixels: NDArray  # uint8 (H, W)
+    file_size: tuple[int, int]  # width and height in the file, before any reduction
 
 
 def decode_colours(source: Path | bytes, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = FORMATS) -> NDArray:
-    """Decode an image file as RGB, uint8 (H, W, 3), turned as its camera says.
+    """Decode an image file as RGB, rotated upright according to its EXIF orientation.
 
-    Grey, paletted and transparent images become RGB.
+    Grey, paletted and transparent images are converted to RGB.
 
     Args:
         source: a path, or the content of a file.
-        max_pixels: images with more are refused.
-        formats: files in other formats are refused; some of `FORMATS`.
+        max_pixels: images with more pixels are refused.
+        formats: the accepted formats, a subset of `FORMATS`.
+
+    Returns:
+        uint8 (H, W, 3).
 
     Raises:
-        UserError: no such file. `UnreadableImageError`: it cannot be decoded.
+        UserError: the file does not exist.
+        UnreadableImageError: the file cannot be decoded.
+
+    Examples:
+        >>> decode_colours(b"P5 3 2 255 " + bytes(6)).shape  # a grey PPM image of 3 x 2 pixels
+        (2, 3, 3)
     """
     with _open(source, max_pixels, formats) as image:
         if image.mode not in COLOUR_MODES:
@@ -74,21 +89,27 @@ def decode_colours(source: Path | bytes, max_pixels: int = MAX_PIXELS, formats: 
 
 
 def decode_grey(source: Path | bytes, max_side: int | None = None) -> DecodedPhoto:
-    """Decode an image file as grey values, uint8, as it lies in the file: the camera's orientation is ignored.
+    """Decode an image file as grey values, ignoring its EXIF orientation.
 
     Args:
         source: a path, or the content of a file.
-        max_side: larger photographs are reduced so that no side is longer, pixels.
+        max_side: larger photographs are reduced until neither side is longer, pixels.
 
     Raises:
-        UserError: no such file. `UnreadableImageError`: it cannot be decoded.
+        UserError: the file does not exist.
+        UnreadableImageError: the file cannot be decoded.
+
+    Examples:
+        >>> photo = decode_grey(b"P5 30 20 255 " + bytes(600), max_side=15)
+        >>> photo.pixels.shape, photo.file_size
+        ((10, 15), (30, 20))
     """
     with _open(source, MAX_PIXELS, FORMATS) as image:
         file_size = image.size
         if max_side is not None:
-            image.draft("L", (max_side, max_side))  # a JPEG is decoded at a fraction of its size
-        sixteen_bits = image.mode.startswith("I;16")
-        grey = (image.convert("I").point(lambda value: value / 256) if sixteen_bits else image).convert("L")
+            image.draft("L", (max_side, max_side))  # decodes a JPEG at a fraction of its size, which is faster
+        has_sixteen_bits = image.mode.startswith("I;16")
+        grey = (image.convert("I").point(lambda value: value / 256) if has_sixteen_bits else image).convert("L")
     if max_side is not None and max(grey.size) > max_side:
         grey.thumbnail((max_side, max_side), Image.Resampling.BOX)
     return DecodedPhoto(np.asarray(grey), file_size)
@@ -96,12 +117,12 @@ def decode_grey(source: Path | bytes, max_side: int | None = None) -> DecodedPho
 
 @contextmanager
 def _open(source: Path | bytes, max_pixels: int, formats: tuple[str, ...]) -> Iterator[Image.Image]:
-    """Yield the image, not yet decoded; whatever goes wrong in the block while decoding becomes an `UnreadableImageError`."""
+    """Yield the image before its pixels are decoded; an error while the block decodes them is an `UnreadableImageError`."""
     data = _read(source)
     if data.startswith(_JPEG_START) and data.count(_JPEG_SCAN) > MAX_JPEG_SCANS:
-        problem = f"is a JPEG with more than {MAX_JPEG_SCANS} scans, which takes too long to decode; save it again"
+        problem = f"is a JPEG with more than {MAX_JPEG_SCANS} scans, which takes too long to decode; save it with fewer"
         raise UnreadableImageError(source, problem, "size")
-    too_large = f"has more than {max_pixels // 10**6} million pixels, too many to decode; make it smaller"
+    too_large = f"has more than {max_pixels // 10**6} million pixels, too many to decode; reduce its size"
     try:
         with Image.open(io.BytesIO(data), formats=formats) as image:
             if image.width * image.height > max_pixels:
@@ -117,17 +138,17 @@ def _open(source: Path | bytes, max_pixels: int, formats: tuple[str, ...]) -> It
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UnreadableImageError(source, too_large, "size") from error
     except Exception as error:  # a damaged file can raise anything
-        raise UnreadableImageError(source, f"is not a whole image ({error}); remove it or get it again", "damage") from error
+        raise UnreadableImageError(source, f"is not a whole image ({error}); remove or replace it", "damage") from error
 
 
 def _read(source: Path | bytes) -> bytes:
     if isinstance(source, bytes):
         return source
     if not source.is_file():
-        raise UserError(f"there is no image {source}; correct the path")
+        raise UserError(f"image {source} does not exist; correct the path")
     try:
         if source.stat().st_size > MAX_BYTES:
-            raise UnreadableImageError(source, "is larger than 1 GiB; make it smaller", "size")
+            raise UnreadableImageError(source, "is larger than 1 GiB; reduce its size", "size")
         return source.read_bytes()
     except OSError as error:
         problem = f"cannot be read ({error.strerror}); check its permissions"
@@ -135,31 +156,37 @@ def _read(source: Path | bytes) -> bytes:
 
 
 def _check_png_rows(data: bytes) -> None:
-    """Raise `ValueError` if a PNG holds fewer rows than it promises; Pillow would show the missing ones in black."""
+    """Raise `ValueError` if a PNG has fewer rows than its header says; Pillow would fill in the missing ones in black."""
     if data[:8] != _PNG_START or data[12:16] != b"IHDR":
         raise ValueError("the PNG header is damaged")
-    width, height, bits, colour_type, _, _, interlaced = struct.unpack(">IIBBBBB", data[16:29])
-    channels = _PNG_CHANNELS[colour_type]
-    passes = _PNG_PASSES if interlaced else ((0, 0, 1, 1),)
-    expected = 0
-    for left, top, step_x, step_y in passes:
-        columns, rows = -(-(width - left) // step_x), -(-(height - top) // step_y)
-        if columns > 0 and rows > 0:
-            expected += rows * (1 + -(-columns * bits * channels // 8))  # each row begins with the number of its filter
+    expected = _inflated_png_size(data)
     inflate, present = zlib.decompressobj(), 0
-    for content in _png_data(data):
+    for content in _png_chunks(data):
         while content and present < expected:
-            present += len(inflate.decompress(content, 2**20))
+            present += len(inflate.decompress(content, 2**20))  # 1 MiB at a time, which bounds the memory
             content = inflate.unconsumed_tail
     if present < expected:
         raise ValueError("the PNG has fewer rows than its header says")
 
 
-def _png_data(data: bytes) -> Iterator[bytes]:
-    """The contents of the IDAT chunks, in order."""
-    place = 8
-    while place + 12 <= len(data):
-        (length,) = struct.unpack(">I", data[place : place + 4])
-        if data[place + 4 : place + 8] == b"IDAT":
-            yield data[place + 8 : place + 8 + length]
-        place += 12 + length
+def _inflated_png_size(data: bytes) -> int:
+    """The bytes that all rows of a PNG occupy after decompression."""
+    width, height, bits, colour_type, _, _, is_interlaced = struct.unpack(">IIBBBBB", data[16:29])
+    channels = _PNG_CHANNELS[colour_type]
+    passes = _PNG_PASSES if is_interlaced else ((0, 0, 1, 1),)
+    size = 0
+    for left, top, step_x, step_y in passes:
+        columns, rows = -(-(width - left) // step_x), -(-(height - top) // step_y)
+        if columns > 0 and rows > 0:
+            size += rows * (1 + -(-columns * bits * channels // 8))  # each row begins with a byte for its filter
+    return size
+
+
+def _png_chunks(data: bytes) -> Iterator[bytes]:
+    """Yield the contents of the IDAT chunks in order."""
+    offset = 8
+    while offset + 12 <= len(data):
+        (length,) = struct.unpack(">I", data[offset : offset + 4])
+        if data[offset + 4 : offset + 8] == b"IDAT":
+            yield data[offset + 8 : offset + 8 + length]
+        offset += 12 + length

@@ -1,4 +1,7 @@
-"""DukeMTMC-reID (Zheng et al. 2017), in Market-1501's layout; its authors have withdrawn it: for those who hold it."""
+"""DukeMTMC-reID (Zheng et al. 2017), in Market-1501's layout.
+
+Its authors have withdrawn the dataset; this reader is for those who already have a copy.
+"""
 
 from pathlib import Path
 
@@ -9,11 +12,12 @@ PUBLISHED = {"train": Count(16_522, 702), "query": Count(2228, 702), "gallery": 
 
 
 def read_dukemtmc(root: Path) -> ReidDataset:
-    """The folders bounding_box_train, query and bounding_box_test.
+    """Read DukeMTMC-reID; its gallery has the 702 identities of the queries and 408 that occur in no query.
 
-    The gallery has 702 identities of the queries and 408 distractors with numbers of their own.
+    Args:
+        root: the folder that holds bounding_box_train, query and bounding_box_test.
 
     Raises:
-        UserError: a missing or empty folder, or a file name without identity and camera.
+        UserError: a folder is missing or empty, or a file name does not begin with an identity and a camera.
     """
     return read_market_layout("DukeMTMC-reID", root, PUBLISHED)

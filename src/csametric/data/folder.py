@@ -1,4 +1,4 @@
-"""Labelled images of one's own: a CSV manifest, or a folder with one folder for each identity."""
+"""Your own labelled images: a CSV manifest, or a folder with one folder per identity."""
 
 import csv
 import re
@@ -16,42 +16,48 @@ SPLITS = ("train", "query", "gallery")
 NO_IDENTITIES = {"train", "training", "val", "valid", "validation", "test", "testing", "query", "gallery"}
 _CAMERA = re.compile(r"(?:^|_)c(?:am)?(\d+)", re.IGNORECASE)
 
+Entry = tuple[Path, str, int, str]  # path, name of the identity, camera, split
+
 
 def read_manifest(path: Path) -> ReidDataset:
-    """A CSV file with the columns path (relative to the file), id, camera (a number) and split (train, query, gallery).
+    """Read a dataset from a CSV file with the columns path, id, camera and split.
 
-    Without images to train on it can be evaluated.
+    Identities are numbered from 1 in alphabetical order of their ids. Without training images the dataset can only be
+    evaluated.
 
-    Identities are numbered from 1 in the order of their sorted names.
+    Args:
+        path: a UTF-8 file with one line per image: path (relative to the file), id (any text), camera (a number) and
+            split (train, query or gallery).
 
     Raises:
-        UserError: the file or a column is missing, a line cannot be read, an image is not there, or a split is empty.
+        UserError: the file or a column is missing, a line is invalid, an image does not exist, or query or gallery is empty.
     """
+    columns = ", ".join(COLUMNS)
     if not path.is_file():
-        raise UserError(f"there is no file {path}; write one with the columns {', '.join(COLUMNS)}")
+        raise UserError(f"file {path} does not exist; write one with the columns {columns}")
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
             rows = [{name: value or "" for name, value in row.items() if name} for row in csv.DictReader(lines)]
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error.reason}); save it as UTF-8") from error
     if not rows or not set(COLUMNS) <= set(rows[0]):
-        raise UserError(f"{path} needs a first line with the columns {', '.join(COLUMNS)} and a line for each image")
-    entries = [_entry(path, number, row) for number, row in enumerate(rows, 2)]
-    return _dataset(path.stem, entries)
+        raise UserError(f"{path} needs a first line with the columns {columns} and one line per image")
+    return _dataset(path.stem, [_entry(path, number, row) for number, row in enumerate(rows, 2)])
 
 
 def read_folder(root: Path) -> ReidDataset:
-    """A folder with a folder for each identity; or with query, gallery and, to train on, train, each with a folder for each.
+    """Read a dataset from a folder with one folder of images per identity.
 
-    Cameras are read from file names with c1 or cam1 at their start or after an underscore, else there is one camera, 0.
-    Without train, query and gallery, every second identity (of the sorted names, from the first) is for training; of the
-    others, the first image of each camera that has several is a query and the rest is the gallery.
+    Cameras are read from file names with c1 or cam1 at their start or after an underscore; without one, the camera is 0.
+    If the folder holds query and gallery (and train, to train on), each with one folder per identity, these are the splits.
+    Otherwise every second identity, from the first in alphabetical order, is for training; of the others, the first image of
+    each camera with several images is a query, and the remaining images are the gallery.
 
     Raises:
-        UserError: no such folder, no folders with images in it, or too few of them.
+        UserError: the folder does not exist, has fewer than four identities with images, or query or gallery is empty.
     """
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}; name one that holds a folder of images for each identity")
+        raise UserError(f"folder {root} does not exist; give one that holds a folder of images for each identity")
     if all((root / split).is_dir() for split in SPLITS[1:]):
         present = [split for split in SPLITS if (root / split).is_dir()]
         return _dataset(root.name, [entry for split in present for entry in _identities(root / split, split)])
@@ -59,34 +65,43 @@ def read_folder(root: Path) -> ReidDataset:
     for path, name, _, _ in entries:
         if name.lower() in NO_IDENTITIES:
             raise UserError(
-                f"{path.parent} lies in {root / name}, a split and no identity; name the splits query, gallery and train, "
-                "each with a folder for each identity"
+                f"{path.parent} lies in {root / name}, which is named like a split, not an identity; "
+                "name the splits query, gallery and train, each with a folder for each identity"
             )
     names = sorted({name for _, name, _, _ in entries})
     if len(names) < 4:
-        raise UserError(f"{root} has {len(names)} folders with images; four identities are the least, two to train on")
-    return _dataset(root.name, _split(entries, set(names[::2])))
+        raise UserError(f"{root} needs at least 4 folders with images, 2 of them to train on, got {len(names)}; add some")
+    return _dataset(root.name, _assign_splits(entries, set(names[::2])))
 
 
-Entry = tuple[Path, str, int, str]  # path, identity, camera, split
+def _assign_splits(entries: Sequence[Entry], train_names: set[str]) -> list[Entry]:
+    """Assign a split to each entry; the entries of an identity must be adjacent."""
+    queries = {path for _, group in groupby(entries, itemgetter(1)) for path in _queries(list(group))}
+    assigned = []
+    for path, name, camera, _ in entries:
+        if name in train_names:
+            split = "train"
+        elif path in queries:
+            split = "query"
+        else:
+            split = "gallery"
+        assigned.append((path, name, camera, split))
+    return assigned
 
 
-def _split(entries: Sequence[Entry], to_train: set[str]) -> list[Entry]:
-    """Entries come identity by identity."""
-    queries = {path for _, same in groupby(entries, itemgetter(1)) for path in _queries(list(same))}
-    return [
-        (path, name, camera, "train" if name in to_train else "query" if path in queries else "gallery")
-        for path, name, camera, _ in entries
-    ]
+def _queries(entries: Sequence[Entry]) -> list[Path]:
+    """Choose the queries of one identity.
 
-
-def _queries(of_identity: Sequence[Entry]) -> list[Path]:
-    """The first image of each camera with more than one; where there is no such camera, the first of several images."""
-    by_camera: dict[int, list[Path]] = {}
-    for path, _, camera, _ in of_identity:
-        by_camera.setdefault(camera, []).append(path)
-    first = [paths[0] for paths in by_camera.values() if len(paths) > 1]
-    return first or ([of_identity[0][0]] if len(of_identity) > 1 else [])
+    These are the first image of each camera with several images or, if every camera has one image, the first of them all.
+    An identity with a single image has no query.
+    """
+    paths_by_camera: dict[int, list[Path]] = {}
+    for path, _, camera, _ in entries:
+        paths_by_camera.setdefault(camera, []).append(path)
+    queries = [paths[0] for paths in paths_by_camera.values() if len(paths) > 1]
+    if not queries and len(entries) > 1:
+        queries = [entries[0][0]]
+    return queries
 
 
 def _identities(root: Path, split: str) -> list[Entry]:
@@ -99,30 +114,32 @@ def _identities(root: Path, split: str) -> list[Entry]:
 
 
 def _entry(manifest: Path, number: int, row: dict[str, str]) -> Entry:
+    where = f"{manifest} line {number}"
     if row["split"] not in SPLITS:
-        raise UserError(f"{manifest} line {number}: the split is {row['split']!r}; use one of {', '.join(SPLITS)}")
+        raise UserError(f"{where}: the split is {row['split']!r}; use one of {', '.join(SPLITS)}")
     if not row["camera"].isdecimal():
-        raise UserError(
-            f"{manifest} line {number}: the camera is {row['camera']!r}; use a whole number, 0 if there is one camera"
-        )
-    image = manifest.parent / row["path"]
+        raise UserError(f"{where}: the camera is {row['camera']!r}; use a whole number, 0 if there is only one camera")
     if not row["id"]:
-        raise UserError(f"{manifest} line {number}: the id is missing; name whom the image shows")
+        raise UserError(f"{where}: the id is missing; write the name or number of the person in the image")
+    image = manifest.parent / row["path"]
     if not image.is_file():
-        raise UserError(f"{manifest} line {number}: there is no image {image}; correct the path")
+        raise UserError(f"{where}: image {image} does not exist; correct the path")
     return image, row["id"], int(row["camera"]), row["split"]
 
 
 def _dataset(name: str, entries: Sequence[Entry]) -> ReidDataset:
     names = sorted({identity for _, identity, _, _ in entries})
     numbers = {identity: number for number, identity in enumerate(names, 1)}
-    splits = {
-        split: sorted(Record(path, numbers[identity], camera) for path, identity, camera, own in entries if own == split)
-        for split in SPLITS
-    }
-    empty = [split for split in SPLITS[1:] if not splits[split]]
+    splits: dict[str, list[Record]] = {split: [] for split in SPLITS}
+    for path, identity, camera, split in entries:
+        splits[split].append(Record(path, numbers[identity], camera))
+    empty = [split for split in ("query", "gallery") if not splits[split]]
     if empty:
-        raise UserError(
-            f"{name} has no images for {' and '.join(empty)}; an identity needs two images or more to be found by another"
-        )
-    return ReidDataset(name=name, names=names, train=splits["train"], query=splits["query"], gallery=splits["gallery"])
+        raise UserError(f"{name} has no images for {' and '.join(empty)}; give each identity to be found at least 2 images")
+    return ReidDataset(
+        name=name,
+        names=names,
+        train=sorted(splits["train"]),
+        query=sorted(splits["query"]),
+        gallery=sorted(splits["gallery"]),
+    )

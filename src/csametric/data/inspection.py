@@ -1,4 +1,4 @@
-"""What is in a dataset, and what is wrong with it."""
+"""Inspection of a dataset: the size of its splits, and what is wrong with its files."""
 
 import hashlib
 from collections import Counter
@@ -13,53 +13,59 @@ from csametric.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class SplitReport:
-    """Of one split: images by camera; images an identity has at least, in the middle and at most; identities seen by
-    one camera only, which make no match under the camera filter.
-    """
+    """What a split contains."""
 
     images: int
     identities: int
-    junk: int
-    distractors: int
-    cameras: dict[int, int]
-    per_identity: tuple[int, int, int]
-    one_camera: int
+    junk: int  # images
+    distractors: int  # images
+    cameras: dict[int, int]  # number of images by camera
+    per_identity: tuple[int, int, int]  # images of an identity: minimum, median, maximum
+    one_camera: int  # identities seen by one camera only, which cannot match under the camera filter
 
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """Of a dataset: its splits, unreadable files with the reason, files alike byte for byte in two splits, queries without
-    a match in the gallery.
-    """
+    """What a dataset contains, and its problems."""
 
     splits: dict[str, SplitReport]
-    unreadable: dict[str, str]
-    duplicates: list[tuple[str, str]]
-    unmatched: list[str]
+    unreadable: dict[str, str]  # the problem of each file that cannot be decoded, by path
+    duplicates: list[tuple[str, str]]  # paths of identical files in two splits
+    unmatched: list[str]  # paths of queries without a match in the gallery
 
 
 def inspect(dataset: ReidDataset, progress: Callable[[int, int], None] = lambda done, total: None) -> Inspection:
-    """Read every file of a dataset once; progress is called with (files done, files in all)."""
-    records = [record for split in dataset.splits.values() for record in split]
-    read = {}
-    for done, (record, found) in enumerate(zip(records, prefetch(_read, records), strict=True), 1):
-        read[record] = found
+    """Read every file of a dataset once and report what is wrong.
+
+    Args:
+        dataset: its files need not be readable.
+        progress: called with (files done, files in total).
+    """
+    records = _all_records(dataset)
+    digests, problems = {}, {}
+    for done, (record, (digest, problem)) in enumerate(zip(records, prefetch(_check, records), strict=True), 1):
+        digests[record] = digest
+        problems[record] = problem
         progress(done, len(records))
     return Inspection(
         splits={name: _report(split) for name, split in dataset.splits.items()},
-        unreadable={str(record.path): problem for record, (_, problem) in read.items() if problem},
-        duplicates=_duplicates(dataset, {record: digest for record, (digest, _) in read.items()}),
+        unreadable={str(record.path): problem for record, problem in problems.items() if problem},
+        duplicates=_duplicates(dataset, digests),
         unmatched=[str(query.path) for query in queries_without_match(dataset, dataset.has_several_cameras)],
     )
 
 
 def unreadable(dataset: ReidDataset) -> Iterator[str]:
-    """A sentence for each file that is no whole image."""
-    records = [record for split in dataset.splits.values() for record in split]
-    yield from filter(None, prefetch(_problem, records))
+    """Yield a sentence for each image file that cannot be decoded."""
+    yield from filter(None, prefetch(_problem, _all_records(dataset)))
+
+
+def _all_records(dataset: ReidDataset) -> list[Record]:
+    return [record for split in dataset.splits.values() for record in split]
 
 
 def _problem(record: Record) -> str:
+    """Why an image cannot be decoded; empty if it can."""
     try:
         read_image(record.path, 8, 8)
     except UserError as error:
@@ -67,34 +73,41 @@ def _problem(record: Record) -> str:
     return ""
 
 
-def _read(record: Record) -> tuple[bytes, str]:
+def _check(record: Record) -> tuple[bytes, str]:
+    """The hash of a readable file, or an empty one with the problem."""
     problem = _problem(record)
-    return b"" if problem else hashlib.sha256(record.path.read_bytes()).digest(), problem
+    if problem:
+        return b"", problem
+    return hashlib.sha256(record.path.read_bytes()).digest(), ""
 
 
 def _report(records: Sequence[Record]) -> SplitReport:
     people = [record for record in records if record.identity > 0]
     sizes = sorted(Counter(record.identity for record in people).values()) or [0]
-    seen: dict[int, set[int]] = {}
+    cameras_by_identity: dict[int, set[int]] = {}
     for record in people:
-        seen.setdefault(record.identity, set()).add(record.camera)
+        cameras_by_identity.setdefault(record.identity, set()).add(record.camera)
     return SplitReport(
         images=len(records),
-        identities=len(seen),
+        identities=len(cameras_by_identity),
         junk=sum(record.identity == JUNK for record in records),
         distractors=sum(record.identity == 0 for record in records),
         cameras=dict(sorted(Counter(record.camera for record in records).items())),
         per_identity=(sizes[0], sizes[len(sizes) // 2], sizes[-1]),
-        one_camera=sum(len(cameras) == 1 for cameras in seen.values()),
+        one_camera=sum(len(cameras) == 1 for cameras in cameras_by_identity.values()),
     )
 
 
 def _duplicates(dataset: ReidDataset, digests: dict[Record, bytes]) -> list[tuple[str, str]]:
-    first: dict[bytes, tuple[str, str]] = {}
-    found = []
+    """Pair each file with the first file of the same content, where the two are in different splits."""
+    first_by_digest: dict[bytes, tuple[str, str]] = {}  # split and path
+    duplicates = []
     for name, split in dataset.splits.items():
         for record in split:
-            known = first.setdefault(digests[record], (name, str(record.path))) if digests[record] else (name, "")
-            if known[0] != name:
-                found.append((known[1], str(record.path)))
-    return found
+            digest, path = digests[record], str(record.path)
+            if not digest:  # unreadable
+                continue
+            first_split, first_path = first_by_digest.setdefault(digest, (name, path))
+            if first_split != name:
+                duplicates.append((first_path, path))
+    return duplicates

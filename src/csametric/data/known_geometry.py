@@ -1,4 +1,4 @@
-"""Pairs of photographs with known geometry: folders of sequences, and lists with intrinsics and relative pose."""
+"""Pairs of photographs with known geometry: sequences with homographies, and lists with intrinsics and relative poses."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,92 +10,111 @@ from csametric.data.listing import list_folders
 from csametric.errors import UserError
 
 SUFFIXES = (".ppm", ".png", ".jpg", ".pgm")
-TARGETS = range(2, 7)
+TARGETS = range(2, 7)  # photographs that a homography relates to photograph 1
+PAIR_COLUMNS = "name0 name1 rot0 rot1 K0 K1 T_0to1"
+PAIR_WORDS = 4 + 9 + 9 + 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlanarPair:
-    """Two photographs of a plane. homography: (3, 3), from the pixels of the first to those of the second."""
+    """Two photographs of a plane."""
 
     sequence: str
     first: Path
     second: Path
-    homography: NDArray
+    homography: NDArray  # (3, 3), from pixels of the first photograph to pixels of the second
 
 
 @dataclass(frozen=True, kw_only=True)
 class PosedPair:
-    """Two calibrated photographs. cameras: intrinsics (3, 3); pose: (4, 4), points of the first camera in the second's."""
+    """Two calibrated photographs."""
 
     first: Path
     second: Path
-    first_camera: NDArray
-    second_camera: NDArray
-    pose: NDArray
+    first_camera: NDArray  # (3, 3), intrinsics
+    second_camera: NDArray  # (3, 3), intrinsics
+    pose: NDArray  # (4, 4), from coordinates of the first camera to those of the second
 
 
 def read_sequences(root: Path) -> list[PlanarPair]:
-    """The pairs 1-2 ... 1-6 of every folder with H_1_2 ... (or H1to2p ...), as HPatches' sequences and the Oxford set lie.
+    """Read the pairs 1-2 ... 1-6 of every sequence in a folder.
+
+    Args:
+        root: holds one folder per sequence, with 1.ppm ... 6.ppm and H_1_2 ... H_1_6 (HPatches) or img1.ppm ... and
+            H1to2p ... (Oxford). A target without a homography is left out.
 
     Raises:
-        UserError: no folder, no sequence in it, a homography or a photograph is missing.
+        UserError: the folder does not exist or holds no sequence, a homography is damaged, or a photograph is missing.
     """
     if not root.is_dir():
-        raise UserError(f"there is no folder {root}; name the one that holds the sequences (i_*, v_*)")
+        raise UserError(f"folder {root} does not exist; give the one that holds the sequences (i_*, v_*)")
     pairs = [pair for folder in list_folders(root) for pair in _read_sequence(folder)]
     if not pairs:
-        raise UserError(f"{root} holds no sequence; each is a folder of 1.ppm ... 6.ppm and H_1_2 ... H_1_6")
+        raise UserError(f"{root} holds no sequence; put folders with 1.ppm ... 6.ppm and H_1_2 ... H_1_6 there")
     return pairs
 
 
 def _read_sequence(folder: Path) -> list[PlanarPair]:
     pairs = []
     for target in TARGETS:
-        found = [folder / name for name in (f"H_1_{target}", f"H1to{target}p", f"H1to{target}") if (folder / name).is_file()]
-        if not found:
-            continue
-        photos = [_photo(folder, number) for number in (1, target)]
-        pairs.append(PlanarPair(sequence=folder.name, first=photos[0], second=photos[1], homography=_read_matrix(found[0])))
+        candidates = [folder / name for name in (f"H_1_{target}", f"H1to{target}p", f"H1to{target}")]
+        homography = next((path for path in candidates if path.is_file()), None)
+        if homography is not None:
+            first, second = _find_photo(folder, 1), _find_photo(folder, target)
+            matrix = _read_matrix(homography)
+            pairs.append(PlanarPair(sequence=folder.name, first=first, second=second, homography=matrix))
     return pairs
 
 
-def _photo(folder: Path, number: int) -> Path:
-    places = [folder / f"{name}{suffix}" for name in (str(number), f"img{number}") for suffix in SUFFIXES]
-    present = next((path for path in places if path.is_file()), None)
-    if present is None:
-        raise UserError(f"{folder} has a homography but no photograph {number} ({number}.ppm or img{number}.ppm); add it")
-    return present
+def _find_photo(folder: Path, number: int) -> Path:
+    candidates = [folder / f"{name}{suffix}" for name in (str(number), f"img{number}") for suffix in SUFFIXES]
+    path = next((path for path in candidates if path.is_file()), None)
+    if path is None:
+        raise UserError(f"{folder} has homographies, but photograph {number} is missing; add {number}.ppm or img{number}.ppm")
+    return path
 
 
 def _read_matrix(path: Path) -> NDArray:
     try:
         return np.array(path.read_text().split(), np.float64).reshape(3, 3)
     except ValueError as error:
-        raise UserError(f"{path} is no matrix of 3 x 3 numbers; take it from the benchmark again") from error
+        raise UserError(f"{path} must hold 3 x 3 numbers ({error}); download it from the benchmark again") from error
 
 
 def read_posed_pairs(path: Path) -> list[PosedPair]:
-    """A text list, a pair a line: name0 name1 rot0 rot1 K0 (9) K1 (9) T_0to1 (16), with names beside the file.
+    """Read a text list of calibrated pairs.
 
-    rot0 and rot1 are quarter turns that a viewer makes; the photographs lie as their intrinsics say, and stay so here.
+    Args:
+        path: one line per pair, name0 name1 rot0 rot1 K0 (9 numbers) K1 (9) T_0to1 (16), with names relative to the file.
+            rot0 and rot1 are quarter turns for display; they are ignored, because the intrinsics describe the photographs
+            as stored. Empty lines and lines that begin with # are skipped.
 
     Raises:
-        UserError: no such file, or a line of another form.
+        UserError: the file does not exist, or a line has another form.
     """
     if not path.is_file():
-        raise UserError(f"there is no file {path}; write name0 name1 rot0 rot1 K0 K1 T_0to1 a line")
-    pairs = []
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
-            continue
-        try:
-            values = np.array(words[4:], np.float64)
-            cameras, pose = values[:18].reshape(2, 3, 3), values[18:].reshape(4, 4)
-        except ValueError as error:
-            raise UserError(
-                f"{path} has {len(words)} words in line {number} instead of 38 (name0 name1 rot0 rot1 K0 K1 T_0to1); mend it"
-            ) from error
-        first, second = path.parent / words[0], path.parent / words[1]
-        pairs.append(PosedPair(first=first, second=second, first_camera=cameras[0], second_camera=cameras[1], pose=pose))
-    return pairs
+        raise UserError(f"file {path} does not exist; write one with one line per pair: {PAIR_COLUMNS}")
+    lines = enumerate(path.read_text().splitlines(), 1)
+    return [_parse_posed_pair(path, number, line) for number, line in lines if line.strip() and not _is_comment(line)]
+
+
+def _is_comment(line: str) -> bool:
+    return line.lstrip().startswith("#")
+
+
+def _parse_posed_pair(path: Path, number: int, line: str) -> PosedPair:
+    words = line.split()
+    try:
+        values = np.array(words[4:], np.float64)
+        cameras, pose = values[:18].reshape(2, 3, 3), values[18:].reshape(4, 4)
+    except ValueError as error:
+        raise UserError(
+            f"{path} line {number} must have {PAIR_WORDS} words ({PAIR_COLUMNS}), got {len(words)} ({error}); correct the line"
+        ) from error
+    return PosedPair(
+        first=path.parent / words[0],
+        second=path.parent / words[1],
+        first_camera=cameras[0],
+        second_camera=cameras[1],
+        pose=pose,
+    )

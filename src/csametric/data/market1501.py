@@ -1,4 +1,4 @@
-"""Market-1501 (Zheng et al. 2015), and the folder layout that others took over from it."""
+"""Market-1501 (Zheng et al. 2015), and its folder layout, which other datasets use too."""
 
 import re
 from collections.abc import Mapping
@@ -14,16 +14,28 @@ _NAME = re.compile(r"(-?\d+)_c(\d+)")
 
 
 def read_market1501(root: Path) -> ReidDataset:
-    """The folders bounding_box_train, query and bounding_box_test; junk is -1, distractors are 0.
+    """Read Market-1501, in which identity -1 is junk and identity 0 a distractor.
+
+    Args:
+        root: the folder that holds bounding_box_train, query and bounding_box_test.
 
     Raises:
-        UserError: a missing or empty folder, or a file name without identity and camera.
+        UserError: a folder is missing or empty, or a file name does not begin with an identity and a camera.
     """
     return read_market_layout("Market-1501", root, PUBLISHED)
 
 
 def read_market_layout(name: str, root: Path, published: Mapping[str, Count] | None) -> ReidDataset:
-    """A dataset in Market-1501's folders, with file names that begin IDENTITY_cCAMERA."""
+    """Read a dataset in Market-1501's folder layout, with file names such as 0002_c1s1_000451_03.jpg.
+
+    Args:
+        name: of the dataset.
+        root: the folder that holds bounding_box_train, query and bounding_box_test.
+        published: the counts published by the dataset's authors, by split.
+
+    Raises:
+        UserError: a folder is missing or empty, or a file name does not begin with an identity and a camera.
+    """
     splits = {split: [_record(path) for path in _images(root / folder)] for split, folder in FOLDERS.items()}
     return ReidDataset(
         name=name,
@@ -36,15 +48,18 @@ def read_market_layout(name: str, root: Path, published: Mapping[str, Count] | N
 
 def _images(folder: Path) -> list[Path]:
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}; name the folder that holds {folder.name}")
+        raise UserError(f"folder {folder} does not exist; give the folder that contains {folder.name}")
     images = list_images(folder, recursive=False).images
     if not images:
-        raise UserError(f"{folder} holds no images ({', '.join(sorted(SUFFIXES))}); extract the dataset there")
+        raise UserError(f"{folder} contains no images ({', '.join(sorted(SUFFIXES))}); extract the dataset there")
     return images
 
 
 def _record(path: Path) -> Record:
-    found = _NAME.match(path.name)
-    if found is None:
-        raise UserError(f"{path} does not begin with an identity and a camera, as 0002_c1s1_000451_03.jpg does; remove it")
-    return Record(path, int(found[1]), int(found[2]))
+    match = _NAME.match(path.name)
+    if match is None:
+        raise UserError(
+            f"the name of {path} must begin with an identity and a camera, such as 0002_c1s1_000451_03.jpg; "
+            "rename or remove the file"
+        )
+    return Record(path, identity=int(match[1]), camera=int(match[2]))

@@ -15,37 +15,55 @@ _LISTS = {
 
 
 def read_msmt17(root: Path) -> ReidDataset:
-    """The list files beside the folders train and test (or mask_train_v2 and mask_test_v2), or Market-1501's folders.
+    """Read MSMT17; the training split includes the validation list, as in published results.
 
-    Identities count from 1: in the list files they begin at 0, which elsewhere means a distractor. Training takes the
-    validation list too, as published results do.
+    Identities start at 1. The list files start at 0, which would mean a distractor here.
+
+    Args:
+        root: the folder with the list files beside train and test (or mask_train_v2 and mask_test_v2), or with
+            Market-1501's folders.
 
     Raises:
-        UserError: neither layout is there, or a list names a missing image.
+        UserError: the folder has neither layout, or a list is damaged or names a missing image.
     """
     if (root / FOLDERS["train"]).is_dir():
         return read_market_layout("MSMT17", root, PUBLISHED)
-    splits = {split: sorted(record for each in lists for record in _read_list(root, *each)) for split, lists in _LISTS.items()}
+    splits = {
+        split: sorted(record for folder, name in lists for record in _read_list(root, folder, name))
+        for split, lists in _LISTS.items()
+    }
     return ReidDataset(
         name="MSMT17", published=PUBLISHED, train=splits["train"], query=splits["query"], gallery=splits["gallery"]
     )
 
 
-def _read_list(root: Path, part: str, name: str) -> list[Record]:
-    if not (root / name).is_file():
-        raise UserError(f"{root} has neither {name} nor {FOLDERS['train']}; put the extracted dataset there")
-    images = next((root / folder for folder in (part, f"mask_{part}_v2") if (root / folder).is_dir()), root / part)
-    records = []
-    for line in (root / name).read_text().split("\n"):
-        if line.strip():
-            path, _, identity = line.strip().rpartition(" ")
-            parts = Path(path).name.split("_")
-            if not identity.isdecimal() or len(parts) < 3 or not parts[2].isdecimal():
-                raise UserError(
-                    f"{name} has the line {line.strip()!r}, not 0000/0000_000_01_0303morning_0008_0.jpg 0; get it again"
-                )
-            records.append(Record(images / path, int(identity) + 1, int(parts[2])))
+def _read_list(root: Path, folder: str, name: str) -> list[Record]:
+    path = root / name
+    if not path.is_file():
+        raise UserError(f"{root} must contain {name} or {FOLDERS['train']}; extract the dataset there")
+    images = _image_folder(root, folder)
+    records = [_record(name, images, line.strip()) for line in path.read_text().split("\n") if line.strip()]
     missing = [record.path for record in records if not record.path.is_file()]
     if missing:
-        raise UserError(f"{name} lists {len(missing):,} images that are not there ({missing[0]}); extract the dataset again")
+        raise UserError(
+            f"{len(missing):,} of the {len(records):,} images in {name} are missing, first {missing[0]}; "
+            "extract the dataset again"
+        )
     return records
+
+
+def _image_folder(root: Path, folder: str) -> Path:
+    masked = root / f"mask_{folder}_v2"
+    if masked.is_dir() and not (root / folder).is_dir():
+        return masked
+    return root / folder
+
+
+def _record(list_name: str, images: Path, line: str) -> Record:
+    file, _, identity = line.rpartition(" ")
+    parts = Path(file).name.split("_")
+    if not identity.isdecimal() or len(parts) < 3 or not parts[2].isdecimal():
+        raise UserError(
+            f"{list_name} must have lines such as 0000/0000_000_01_0303morning_0008_0.jpg 0, got {line!r}; download it again"
+        )
+    return Record(images / file, identity=int(identity) + 1, camera=int(parts[2]))

@@ -1,7 +1,9 @@
-"""Patch pairs from ordinary photographs, without labels: every keypoint is an identity, random views are its images.
+"""Patch pairs from ordinary photographs without labels: every keypoint is an identity, and random views are its images.
 
-Photographs are read one after the other into a cache on disk that is keyed by the settings and the files, so a thousand
-photographs need the memory of a few. Legend: K keypoints, V views, S = 32 the side of a patch.
+Patches are cached on disk under a key of the settings and the files. Only a few photographs are in memory at a time, so a
+thousand need no more memory than a few.
+
+Legend: K keypoints, V views, S = 32 side of a patch in pixels.
 """
 
 import json
@@ -9,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Literal, Self
@@ -39,82 +42,67 @@ BUNDLED_TRAIN = (
     "rocket.jpg",
 )
 BUNDLED_HELD_OUT = ("camera.png", "chelsea.png", "coffee.png", "motorcycle_left.png")
-HELD_OUT_COLUMNS = ("upright", *LEVELS)
+HELD_OUT_COLUMNS = ("upright", *LEVELS)  # what is cached of each held-out keypoint: the upright patch, a view per level
 TRAIN_FILE, HELD_OUT_FILE, SUMMARY_FILE = "train.u8", "held_out.u8", "summary.json"
-NAMED = 20  # skipped files named in a summary; the cache's summary.json has all
-_FORMAT = 1
+NAMED = 20  # skipped files named when a summary is printed; the cache's summary.json has them all
+_FORMAT = 1  # of the cache; a change of the cached content needs a new number
 _WORKERS = 2
+
+
+Detection = tuple[NDArray, Keypoints]  # a photograph, uint8 (H, W), and its keypoints
 
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoSettings:
-    """Which photographs, and how patches are drawn from them.
+    """Which photographs to use, and how to draw patches from them.
 
-    folder: a folder of photographs, or "bundled" for those inside the scikit-image wheel. keypoints: training keypoints to
-    aim at in all; each photograph gives its even share at most. views: views cached of each. level: what training views are
-    drawn from. support: region side over keypoint size. max_side: larger photographs are reduced to it, pixels.
-    held_out_every: of every n usable photographs of a folder the first is held out.
-    held_out_keypoints: most of each held-out photograph.
+    Raises:
+        UserError: a value is out of range.
+
+    Examples:
+        >>> PhotoSettings(folder="/home/me/holiday").without_paths().folder
+        'holiday'
     """
 
-    folder: str = BUNDLED
-    keypoints: int = 20_000
-    views: int = 16
-    level: Literal["easy", "hard", "tough"] = "tough"
-    support: float = SUPPORT
-    contrast_threshold: float = CONTRAST_THRESHOLD
-    separation: float = SEPARATION
-    max_side: int = 1600
-    held_out_every: int = 5
-    held_out_keypoints: int = 1000
+    folder: str = BUNDLED  # of photographs, or "bundled" for those inside the scikit-image wheel
+    keypoints: int = 20_000  # training keypoints aimed at in total, shared evenly by the photographs
+    views: int = 16  # V, cached of each training keypoint
+    level: Literal["easy", "hard", "tough"] = "tough"  # how far training views differ from the upright patch
+    support: float = SUPPORT  # side of the support region over the keypoint's size
+    contrast_threshold: float = CONTRAST_THRESHOLD  # as for `detect_keypoints`
+    separation: float = SEPARATION  # as for `detect_keypoints`
+    max_side: int = 1600  # pixels, larger photographs are reduced to it
+    held_out_every: int = 5  # n: the first of every n usable photographs in a folder is held out
+    held_out_keypoints: int = 1000  # maximum per held-out photograph
     seed: int = 0
 
     def __post_init__(self) -> None:
         if not self.folder:
             raise UserError("data.folder is empty; name a folder of photographs")
         if self.seed < 0:
-            raise UserError(f"data.seed={self.seed} is no seed; use 0 or more")
-        for name, least in (("keypoints", 2), ("views", 2), ("held_out_keypoints", 2), ("held_out_every", 2), ("max_side", 32)):
-            if getattr(self, name) < least:
-                raise UserError(f"data.{name}={getattr(self, name)} is too few; use {least} or more")
+            raise UserError(f"data.seed={self.seed} is negative; use 0 or more")
+        minima = {"keypoints": 2, "views": 2, "held_out_keypoints": 2, "held_out_every": 2, "max_side": PATCH_SIDE}
+        for name, minimum in minima.items():
+            if getattr(self, name) < minimum:
+                raise UserError(f"data.{name}={getattr(self, name)} is too small; use {minimum} or more")
         for name in ("support", "contrast_threshold", "separation"):
             if getattr(self, name) <= 0:
-                raise UserError(f"data.{name}={getattr(self, name)} is too little; use a number above 0")
+                raise UserError(f"data.{name}={getattr(self, name)} is not positive; use a number above 0")
 
     def without_paths(self) -> Self:
-        """The settings without the place of the folder, whose name stays."""
+        """Return a copy with the name of the folder alone, to compare settings across machines."""
         return replace(self, folder=Path(self.folder).name or "photographs")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PhotoPatches:
-    """The cache, opened. Patches are grey, uint8.
-
-    train: (K, V, 32, 32), memory-mapped. held_out: (K', 4, 32, 32), the upright patch and one view at each level, as
-    `HELD_OUT_COLUMNS` names them. held_out_photos: (K',), the photograph each came from. summary: what was read, what
-    was skipped and why.
-    """
-
-    train: NDArray
-    held_out: NDArray
-    held_out_photos: NDArray
-    summary: "PhotoSummary"
-
-    @property
-    def levels(self) -> tuple[str, ...]:
-        """The levels of the held-out views, in their order."""
-        return HELD_OUT_COLUMNS[1:]
-
-
-@dataclass(frozen=True, kw_only=True)
 class PhotoSummary:
-    """What a build found: keypoints of each photograph by name, and the files left out with the reason."""
+    """What a cache was built from."""
 
-    train: dict[str, int]
-    held_out: dict[str, int]
-    skipped: dict[str, str]
-    patches: int = 0
-    seconds: float = 0.0
+    train: dict[str, int]  # number of keypoints of each training photograph, by path in the folder
+    held_out: dict[str, int]  # number of keypoints of each held-out photograph, by path in the folder
+    skipped: dict[str, str]  # why a file was skipped, by path in the folder
+    patches: int = 0  # cached in total
+    seconds: float = 0.0  # time to build the cache
 
     def __str__(self) -> str:
         text = (
@@ -123,41 +111,76 @@ class PhotoSummary:
         )
         if self.skipped:
             reasons = [f"{name}: {reason}" for name, reason in self.skipped.items()]
-            more = [f"{len(reasons) - NAMED} more"] if len(reasons) > NAMED else []
-            text += f"; {len(reasons)} skipped ({'; '.join([*reasons[:NAMED], *more])})"
+            shown = reasons[:NAMED]
+            if len(reasons) > NAMED:
+                shown.append(f"{len(reasons) - NAMED} more")
+            text += f"; {len(reasons)} skipped ({'; '.join(shown)})"
         return text
 
 
+@dataclass(frozen=True, kw_only=True)
+class PhotoPatches:
+    """The patches of a set of photographs, opened from the cache."""
+
+    train: NDArray  # uint8 (K, V, 32, 32), grey, memory-mapped
+    held_out: NDArray  # uint8 (K', 4, 32, 32), grey, memory-mapped; the columns are `HELD_OUT_COLUMNS`
+    held_out_photos: NDArray  # (K',), index of the photograph of each held-out keypoint
+    summary: PhotoSummary
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """The levels of the held-out views, in the order of their columns."""
+        return HELD_OUT_COLUMNS[1:]
+
+
 def photo_root(settings: PhotoSettings) -> Path:
-    """The folder that holds the photographs."""
+    """Return the folder that holds the photographs.
+
+    Examples:
+        >>> photo_root(PhotoSettings(folder="holiday")).name
+        'holiday'
+    """
     return Path(str(files("skimage") / "data")) if settings.folder == BUNDLED else Path(settings.folder)
 
 
 def find_photos(settings: PhotoSettings) -> tuple[list[Path], list[Path]]:
-    """The image files by their names, sorted (the bundled ones in their order), and the visible files that are none.
+    """List the image files and the other visible files of the folder.
+
+    Returns:
+        Images, then other files, each sorted by path; bundled photographs are in the order of their list.
 
     Raises:
-        UserError: the folder is missing or has fewer than two image files.
+        UserError: the folder does not exist or has fewer than two image files.
+
+    Examples:
+        >>> images, others = find_photos(PhotoSettings(folder="bundled"))
+        >>> images[0].name, others
+        ('astronaut.png', [])
     """
     folder = photo_root(settings)
     if settings.folder == BUNDLED:
         return [folder / name for name in (*BUNDLED_TRAIN, *BUNDLED_HELD_OUT)], []
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}; name one that holds photographs")
+        raise UserError(f"folder {folder} does not exist; give one that holds photographs")
     photos, others, _ = list_images(folder)
     if len(photos) < 2:
         raise UserError(
-            f"{folder} holds {len(photos)} photographs, one to train on and one to hold out are the least; add some "
+            f"{folder} needs at least 2 photographs, one to train on and one to hold out, got {len(photos)}; add some "
             f"({', '.join(sorted(SUFFIXES))})"
         )
     return photos, others
 
 
 def read_photo(path: Path, max_side: int) -> DecodedPhoto:
-    """A photograph as grey values, reduced so that no side is longer than `max_side` pixels.
+    """Read a photograph as grey values, ignoring its EXIF orientation.
+
+    Args:
+        path: of the file.
+        max_side: larger photographs are reduced until neither side is longer, pixels.
 
     Raises:
-        UserError: as `decode_grey`, also where it is smaller than a patch.
+        UserError: the file does not exist.
+        UnreadableImageError: the file cannot be decoded, or the photograph is smaller than a patch.
     """
     photo = decode_grey(path, max_side)
     if min(photo.pixels.shape) < PATCH_SIDE:
@@ -166,107 +189,110 @@ def read_photo(path: Path, max_side: int) -> DecodedPhoto:
 
 
 def open_photo_patches(settings: PhotoSettings, cache: Path | None = None, progress: Progress | None = None) -> PhotoPatches:
-    """The patches of these settings, built into the cache if they are not there.
+    """Open the patches of a set of photographs, building and caching them first if needed.
 
     Args:
-        cache: the cache's folder; by default $CSAMETRIC_CACHE or ~/.cache/csametric.
-        progress: called with (photographs done, photographs in all).
+        settings: which photographs, and how to draw patches.
+        cache: the folder of the cache; by default $CSAMETRIC_CACHE or ~/.cache/csametric.
+        progress: called with (photographs done, photographs in total).
 
     Raises:
-        UserError: no photographs, none usable, or a full disk.
+        UserError: the folder does not exist or has too few usable photographs, or the disk is full.
     """
     photos, others = find_photos(settings)
 
-    def write(aside: Path) -> None:
-        summary = _write(settings, photos, others, aside, progress or (lambda done, total: None))
-        with (aside / SUMMARY_FILE).open("w") as out:
+    def write(temporary: Path) -> None:
+        summary = _write(settings, photos, others, temporary, progress or (lambda done, total: None))
+        with (temporary / SUMMARY_FILE).open("w") as out:
             json.dump(asdict(summary), out, indent=1)
             sync_file(out)
 
-    described = [_FORMAT, asdict(settings), {name: asdict(level) for name, level in LEVELS.items()}]
-    return _open(cached_folder(f"photos-{cache_key(described, [*photos, *others])}", write, cache), settings.views)
+    cached_settings = [_FORMAT, asdict(settings), {name: asdict(level) for name, level in LEVELS.items()}]
+    return _open(cached_folder(f"photos-{cache_key(cached_settings, [*photos, *others])}", write, cache), settings.views)
 
 
 def check_held_out(patches: PhotoPatches) -> None:
-    """Raises `UserError` where no held-out photograph has two keypoints to tell apart."""
-    if max(patches.summary.held_out.values()) < 2:
-        raise UserError("no held-out photograph has two keypoints to tell apart; add larger or more textured photographs")
+    """Check that a held-out photograph has enough keypoints to measure how well they are told apart.
+
+    Raises:
+        UserError: no held-out photograph has two keypoints.
+    """
+    most = max(patches.summary.held_out.values())
+    if most < 2:
+        raise UserError(
+            f"a held-out photograph needs at least 2 keypoints, got at most {most}; add larger or more textured photographs"
+        )
 
 
-def _write(settings: PhotoSettings, photos: list[Path], others: list[Path], aside: Path, progress: Progress) -> PhotoSummary:
+def _write(settings: PhotoSettings, photos: list[Path], others: list[Path], folder: Path, progress: Progress) -> PhotoSummary:
+    """Write the patch files of a cache."""
     started, root = time.monotonic(), photo_root(settings)
-    skipped = {path.relative_to(root).as_posix(): "not a photograph by its name" for path in others}
-    counts: dict[bool, dict[str, int]] = {True: {}, False: {}}
-    with (aside / TRAIN_FILE).open("wb") as train, (aside / HELD_OUT_FILE).open("wb") as held_out:
-        for done, (photo, is_held_out, patches) in enumerate(_in_order(photos, settings), 1):
+    skipped = {path.relative_to(root).as_posix(): "not named like an image" for path in others}
+    train_counts: dict[str, int] = {}
+    held_out_counts: dict[str, int] = {}
+    with (folder / TRAIN_FILE).open("wb") as train, (folder / HELD_OUT_FILE).open("wb") as held_out:
+        for done, (photo, is_held_out, patches) in enumerate(_cut_photos(photos, settings), 1):
             name = photo.relative_to(root).as_posix()
             if isinstance(patches, str):
                 skipped[name] = patches
+            elif is_held_out:
+                held_out_counts[name] = len(patches)
+                held_out.write(patches.data)
             else:
-                counts[is_held_out][name] = len(patches)
-                (held_out if is_held_out else train).write(patches.data)
+                train_counts[name] = len(patches)
+                train.write(patches.data)
             progress(done, len(photos))
         sync_file(train)
         sync_file(held_out)
-    if not counts[False] or not counts[True]:
-        reason = next(reversed(skipped.values()), "only one is there")
-        usable = len(counts[False]) + len(counts[True])
+    if not train_counts or not held_out_counts:
+        reason = next(reversed(skipped.values()), "none was skipped")
         raise UserError(
-            f"{usable} of the {len(photos)} photographs have usable keypoints ({reason}), one to train on and one to hold out "
-            "are the least; add larger or more textured ones"
+            f"at least 2 photographs need usable keypoints, one to train on and one to hold out, got "
+            f"{len(train_counts) + len(held_out_counts)} of {len(photos)} ({reason}); add larger or more textured ones"
         )
-    patches_written = sum(counts[False].values()) * settings.views + sum(counts[True].values()) * len(HELD_OUT_COLUMNS)
     return PhotoSummary(
-        train=counts[False],
-        held_out=counts[True],
+        train=train_counts,
+        held_out=held_out_counts,
         skipped=skipped,
-        patches=patches_written,
+        patches=sum(train_counts.values()) * settings.views + sum(held_out_counts.values()) * len(HELD_OUT_COLUMNS),
         seconds=time.monotonic() - started,
     )
 
 
-def _in_order(photos: list[Path], settings: PhotoSettings) -> Iterator[tuple[Path, bool, NDArray | str]]:
-    """Each photograph in order, whether it is held out, and its patches or the reason it was skipped.
+def _cut_photos(photos: list[Path], settings: PhotoSettings) -> Iterator[tuple[Path, bool, NDArray | str]]:
+    """Yield each photograph in order, whether it is held out, and its patches or why it was skipped.
 
-    The first of every `held_out_every` usable photographs is held out, so that a bad file never costs a split. A few
-    photographs are in memory at a time.
+    A photograph's place in the split depends on the usable ones before it, so keypoints are detected first and an unusable
+    file never takes a place. A few photographs are in memory at a time.
     """
-    held_out = len(BUNDLED_HELD_OUT) if settings.folder == BUNDLED else -(-len(photos) // settings.held_out_every)
-    share = -(-settings.keypoints // max(1, len(photos) - held_out))
+    held_out_count = len(BUNDLED_HELD_OUT) if settings.folder == BUNDLED else -(-len(photos) // settings.held_out_every)
+    share = -(-settings.keypoints // max(1, len(photos) - held_out_count))
+    detect = partial(_detect, settings=settings, limit=max(share, settings.held_out_keypoints))
+    cut = partial(_cut, settings=settings, share=share)
     usable = 0
-
-    def read(photo: Path) -> tuple[NDArray, Keypoints] | str:
-        try:
-            image_HW = read_photo(photo, settings.max_side).pixels
-        except UnreadableImageError as error:
-            return error.problem
-        keypoints = detect_keypoints(
-            image_HW,
-            max(share, settings.held_out_keypoints),
-            settings.support,
-            settings.contrast_threshold,
-            settings.separation,
-        )
-        return (image_HW, keypoints) if len(keypoints.sizes) else "no keypoints"
-
-    def cut(index: int, found: tuple[NDArray, Keypoints] | str, is_held_out: bool) -> NDArray | str:
-        if isinstance(found, str):
-            return found
-        image_HW, keypoints = found
-        rng = np.random.default_rng((settings.seed, index))
-        limit, make = (settings.held_out_keypoints, _held_out_views) if is_held_out else (share, _training_views)
-        return make(image_HW, keypoints.strongest(limit).corners(settings.support), settings, rng)
-
     with ThreadPoolExecutor(_WORKERS) as pool:
         for start in range(0, len(photos), 2 * _WORKERS):
             chunk = photos[start : start + 2 * _WORKERS]
-            found = list(pool.map(read, chunk))
+            detections = list(pool.map(detect, chunk))
             is_held_out = []
-            for photo, each in zip(chunk, found, strict=True):
+            for photo, detection in zip(chunk, detections, strict=True):
                 is_held_out.append(_is_held_out(photo, usable, settings))
-                usable += not isinstance(each, str)
-            patches = pool.map(cut, range(start, start + len(chunk)), found, is_held_out)
+                if not isinstance(detection, str):
+                    usable += 1
+            patches = pool.map(cut, range(start, start + len(chunk)), detections, is_held_out)
             yield from zip(chunk, is_held_out, patches, strict=True)
+
+
+def _detect(path: Path, settings: PhotoSettings, limit: int) -> Detection | str:
+    """Read a photograph and detect its keypoints, or say why it cannot be used."""
+    try:
+        image_HW = read_photo(path, settings.max_side).pixels
+    except UnreadableImageError as error:
+        return error.problem
+    keypoints = detect_keypoints(image_HW, limit, settings.support, settings.contrast_threshold, settings.separation)
+    if len(keypoints.sizes) == 0:
+        return "no keypoints found"
+    return image_HW, keypoints
 
 
 def _is_held_out(photo: Path, usable_before: int, settings: PhotoSettings) -> bool:
@@ -275,14 +301,24 @@ def _is_held_out(photo: Path, usable_before: int, settings: PhotoSettings) -> bo
     return usable_before % settings.held_out_every == 0
 
 
-def _training_views(image_HW: NDArray, corners_K42: NDArray, settings: PhotoSettings, rng: np.random.Generator) -> NDArray:
-    return random_views(pyramid(image_HW), corners_K42, settings.views, LEVELS[settings.level], rng)
-
-
-def _held_out_views(image_HW: NDArray, corners_K42: NDArray, settings: PhotoSettings, rng: np.random.Generator) -> NDArray:
+def _cut(index: int, detection: Detection | str, is_held_out: bool, settings: PhotoSettings, share: int) -> NDArray | str:
+    """Draw the patches of photograph `index`, or pass on why it cannot be used."""
+    if isinstance(detection, str):
+        return detection
+    image_HW, keypoints = detection
+    rng = np.random.default_rng((settings.seed, index))
     levels = pyramid(image_HW)
-    upright_K1SS = sample_patches(levels, corners_K42)[:, None]
-    return np.concatenate([upright_K1SS, *(random_views(levels, corners_K42, 1, view, rng) for view in LEVELS.values())], 1)
+    if is_held_out:
+        return _held_out_views(levels, keypoints.strongest(settings.held_out_keypoints).corners(settings.support), rng)
+    corners_K42 = keypoints.strongest(share).corners(settings.support)
+    return random_views(levels, corners_K42, settings.views, LEVELS[settings.level], rng)
+
+
+def _held_out_views(image_pyramid: list[NDArray], corners_K42: NDArray, rng: np.random.Generator) -> NDArray:
+    """The upright patch and one view per level, as in `HELD_OUT_COLUMNS`, uint8 (K, 4, S, S)."""
+    upright_K1SS = sample_patches(image_pyramid, corners_K42)[:, None]
+    views = [random_views(image_pyramid, corners_K42, 1, view_range, rng) for view_range in LEVELS.values()]
+    return np.concatenate([upright_K1SS, *views], 1)
 
 
 def _open(folder: Path, views: int) -> PhotoPatches:
@@ -291,7 +327,7 @@ def _open(folder: Path, views: int) -> PhotoPatches:
         counts = np.array(list(summary.held_out.values()))
         keypoints = sum(summary.train.values())
     except (ValueError, TypeError, FileNotFoundError) as error:
-        raise UserError(f"the cache {folder} is damaged; remove that folder and it is built again") from error
+        raise UserError(f"the cache {folder} is damaged; remove that folder to rebuild it") from error
     return PhotoPatches(
         train=map_cached(folder / TRAIN_FILE, (keypoints, views, PATCH_SIDE, PATCH_SIDE)),
         held_out=map_cached(folder / HELD_OUT_FILE, (int(counts.sum()), len(HELD_OUT_COLUMNS), PATCH_SIDE, PATCH_SIDE)),

@@ -1,4 +1,4 @@
-"""What a re-identification dataset is: images with an identity and a camera, split into train, query and gallery."""
+"""Re-identification datasets: images with an identity and a camera, split into train, query and gallery."""
 
 import hashlib
 import json
@@ -7,22 +7,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-JUNK = -1  # the identity of what is dropped in evaluation; identity 0 is a distractor and stays
+JUNK = -1  # the identity of images that evaluation ignores; identity 0 marks distractors, which stay in the gallery
 
 
 class Record(NamedTuple):
-    """An image file, whom it shows (-1: junk, 0: a distractor) and which camera took it."""
+    """An image file with its identity and camera.
+
+    Examples:
+        >>> Record(Path("0002_c1s1_000451_03.jpg"), identity=2, camera=1).camera
+        1
+    """
 
     path: Path
-    identity: int
+    identity: int  # the person in the image; 0 for a distractor, -1 for junk
     camera: int
 
 
 class Count(NamedTuple):
-    """Images and identities of a split; junk and distractors are images but no identities."""
+    """The size of a split.
 
-    images: int
-    identities: int
+    Examples:
+        >>> print(Count(images=12_936, identities=751))
+        12,936 images of 751 identities
+    """
+
+    images: int  # junk excluded, distractors included
+    identities: int  # junk and distractors excluded
 
     def __str__(self) -> str:
         return f"{self.images:,} images of {self.identities:,} identities"
@@ -30,17 +40,20 @@ class Count(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class ReidDataset:
-    """The splits of a dataset, sorted by file name, and the counts its authors published.
+    """A dataset with its three splits, each sorted by file name.
 
-    names: what the identities are called where they are not numbers, in the order of their numbers.
+    Examples:
+        >>> dataset = ReidDataset(name="mine", train=[Record(Path("a.jpg"), 1, 1)], query=[], gallery=[])
+        >>> print(dataset)
+        mine: train 1 images of 1 identities; query 0 images of 0 identities; gallery 0 images of 0 identities
     """
 
     name: str
     train: Sequence[Record]
     query: Sequence[Record]
     gallery: Sequence[Record]
-    published: dict[str, Count] | None = None
-    names: Sequence[str] = ()
+    published: dict[str, Count] | None = None  # the counts published by the dataset's authors, by split
+    names: Sequence[str] = ()  # names of identities 1, 2, ...; empty where identities are numbers only
 
     @property
     def splits(self) -> dict[str, Sequence[Record]]:
@@ -53,47 +66,81 @@ class ReidDataset:
         return len({record.camera for record in (*self.query, *self.gallery)}) > 1
 
     def differences(self) -> list[str]:
-        """A sentence for each split that differs from what was published."""
-        found = {name: count(split) for name, split in self.splits.items()}
+        """One sentence for each split whose size differs from the published one."""
+        counts = {name: count(split) for name, split in self.splits.items()}
         return [
-            f"{name} has {found[name]}, published are {wanted}"
-            for name, wanted in (self.published or {}).items()
-            if found[name] != wanted
+            f"{name} has {counts[name]} but {expected} were published"
+            for name, expected in (self.published or {}).items()
+            if counts[name] != expected
         ]
 
     def __str__(self) -> str:
-        splits = "; ".join(f"{name} {count(split)}" for name, split in self.splits.items())
+        text = f"{self.name}: " + "; ".join(f"{name} {count(split)}" for name, split in self.splits.items())
         differences = self.differences()
-        verdict = f"; NOT AS PUBLISHED: {', '.join(differences)}" if differences else "; as published" if self.published else ""
-        return f"{self.name}: {splits}{verdict}"
+        if differences:
+            return f"{text}; NOT AS PUBLISHED: {', '.join(differences)}"
+        if self.published:
+            return f"{text}; as published"
+        return text
 
 
 def count(records: Sequence[Record]) -> Count:
-    """Images without junk, identities without distractors."""
+    """Count the images that are not junk, and the identities that are neither junk nor distractors.
+
+    Examples:
+        >>> count([Record(Path("a.jpg"), 7, 1), Record(Path("b.jpg"), 7, 2), Record(Path("c.jpg"), 0, 1)])
+        Count(images=3, identities=1)
+    """
     return Count(
-        sum(record.identity != JUNK for record in records),
-        len({record.identity for record in records if record.identity > 0}),
+        images=sum(record.identity != JUNK for record in records),
+        identities=len({record.identity for record in records if record.identity > 0}),
     )
 
 
 def queries_without_match(dataset: ReidDataset, camera_filter: bool) -> list[Record]:
-    """Queries whose identity the gallery does not have, with the camera filter on another camera."""
-    cameras: dict[int, set[int]] = {}
+    """Queries whose identity is missing from the gallery.
+
+    Args:
+        dataset: its query and gallery splits are compared.
+        camera_filter: whether only gallery images of other cameras than the query's count as matches.
+
+    Examples:
+        >>> query, gallery = Record(Path("a.jpg"), 7, camera=1), Record(Path("b.jpg"), 7, camera=1)
+        >>> dataset = ReidDataset(name="mine", train=[], query=[query], gallery=[gallery])
+        >>> len(queries_without_match(dataset, camera_filter=True)), len(queries_without_match(dataset, camera_filter=False))
+        (1, 0)
+    """
+    cameras_by_identity: dict[int, set[int]] = {}
     for record in dataset.gallery:
-        cameras.setdefault(record.identity, set()).add(record.camera)
-    return [
-        query
-        for query in dataset.query
-        if not cameras.get(query.identity, set()) - ({query.camera} if camera_filter else set())
-    ]
+        cameras_by_identity.setdefault(record.identity, set()).add(record.camera)
+    unmatched = []
+    for query in dataset.query:
+        cameras = cameras_by_identity.get(query.identity, set())
+        if camera_filter:
+            cameras = cameras - {query.camera}
+        if not cameras:
+            unmatched.append(query)
+    return unmatched
 
 
 def number_identities(records: Sequence[Record]) -> dict[int, int]:
-    """Identity -> class from 0 on, in the order of the identities: the same in every process."""
+    """Map each identity to a class number from 0, in ascending order of identity.
+
+    The mapping depends on the identities alone, so every process computes the same one.
+
+    Examples:
+        >>> number_identities([Record(Path("a.jpg"), 7, 1), Record(Path("b.jpg"), 3, 1)])
+        {3: 0, 7: 1}
+    """
     return {identity: number for number, identity in enumerate(sorted({record.identity for record in records}))}
 
 
 def data_digest(records: Sequence[Record]) -> str:
-    """Sixteen hexadecimal digits of the names, identities and cameras of images."""
+    """Hash the file names, identities and cameras of images to 16 hexadecimal digits.
+
+    Examples:
+        >>> data_digest([Record(Path("photos/a.jpg"), 7, 1)]) == data_digest([Record(Path("elsewhere/a.jpg"), 7, 1)])
+        True
+    """
     images = [(record.path.name, record.identity, record.camera) for record in records]
     return hashlib.sha256(json.dumps(images).encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""The real stereo pair inside the scikit-image wheel: Middlebury's motorcycle with its true disparity."""
+"""The stereo pair inside the scikit-image wheel: Middlebury's motorcycle with its true disparity."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -12,19 +12,16 @@ from numpy.typing import NDArray
 from csametric.data.keypoints import detect_keypoints, keypoint_patches
 from csametric.data.photo_patches import read_photo
 
-KEYPOINTS = 5000
-SEPARATION = 0.5  # a point dropped in one photograph only would have lost its partner in the other
+KEYPOINTS = 5000  # maximum per photograph
+SEPARATION = 0.5  # in sizes, smaller than in training: dropping a point in one photograph would lose its match in the other
 
 
 class StereoPair(NamedTuple):
-    """Two rectified photographs, uint8 (H, W), and the disparity (H, W) in pixels: left (x, y) is right (x - d, y).
+    """Two rectified photographs and their disparity."""
 
-    The disparity is inf where it is not known.
-    """
-
-    left: NDArray
-    right: NDArray
-    disparity: NDArray
+    left: NDArray  # uint8 (H, W)
+    right: NDArray  # uint8 (H, W)
+    disparity: NDArray  # (H, W), pixels: left (x, y) is right (x - disparity, y); inf where unknown
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,13 +30,18 @@ class StereoPatches:
 
     left_patches: NDArray  # uint8 (N, 32, 32)
     right_patches: NDArray  # uint8 (M, 32, 32)
-    left_centres: NDArray  # x, y in pixels, (N, 2)
-    right_centres: NDArray  # x, y in pixels, (M, 2)
-    disparity: NDArray  # (H, W) in pixels, as in `StereoPair`
+    left_centres: NDArray  # (N, 2), x and y in pixels
+    right_centres: NDArray  # (M, 2), x and y in pixels
+    disparity: NDArray  # (H, W), pixels, as in `StereoPair`
 
 
 def motorcycle() -> StereoPair:
-    """The pair in 741 x 500 pixels; it is never trained on."""
+    """Read the motorcycle pair, 741 x 500 pixels; no model is trained on it.
+
+    Examples:
+        >>> motorcycle().disparity.shape
+        (500, 741)
+    """
     folder = Path(str(files("skimage") / "data"))
     left, right = (read_photo(folder / f"motorcycle_{side}.png", max_side=741).pixels for side in ("left", "right"))
     with np.load(folder / "motorcycle_disp.npz") as archive:
@@ -48,7 +50,13 @@ def motorcycle() -> StereoPair:
 
 @cache
 def motorcycle_patches() -> StereoPatches:
-    """The patches around the pair's keypoints; read and detected once per process."""
+    """Detect the keypoints of the motorcycle pair and sample their patches, once per process.
+
+    Examples:
+        >>> patches = motorcycle_patches()
+        >>> len(patches.left_patches) == len(patches.left_centres)
+        True
+    """
     pair = motorcycle()
     left, right = (detect_keypoints(image, KEYPOINTS, separation=SEPARATION) for image in (pair.left, pair.right))
     return StereoPatches(
