@@ -22,9 +22,8 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # read when csametric is imported; the fused kernels then run on the CPU, slowly
 
 
-@pytest.fixture(autouse=True)
-def two_threads():
-    torch.set_num_threads(2)
+torch.set_num_threads(1)  # tests run in one process per core; more threads would only wait for one another
+os.environ |= {"OMP_NUM_THREADS": "1", "COLUMNS": "200", "NO_COLOR": "1"}  # also for the commands that tests start
 
 
 @pytest.fixture(scope="session")

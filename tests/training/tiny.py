@@ -3,8 +3,6 @@
 import sys
 from pathlib import Path
 
-import torch
-
 from csametric.recipes import find_recipe
 from csametric.runs.experiment import Experiment
 from csametric.runs.overrides import override
@@ -27,6 +25,5 @@ def experiment(photos: Path, *settings: str) -> Experiment:
 if __name__ == "__main__":
     from csametric.training.loop import train
 
-    torch.set_num_threads(2)
     folder, photos, cache, *settings = sys.argv[1:]
     train(experiment(Path(photos), *settings), Path(folder), Path(cache))

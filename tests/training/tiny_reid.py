@@ -6,7 +6,6 @@ from pathlib import Path
 from types import ModuleType
 
 import numpy as np
-import torch
 
 from csametric.recipes import find_recipe
 from csametric.runs.experiment import Experiment
@@ -34,7 +33,6 @@ def experiment(kind: str, path: Path, *settings: str) -> Experiment:
 def main() -> None:
     from csametric.training import loop, reid_scoring
 
-    torch.set_num_threads(2)
     folder, kind, path, *settings = sys.argv[1:]
     small = os.environ.get("CSAMETRIC_TEST_EMBED_BATCH")
     if small:
