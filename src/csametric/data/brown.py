@@ -111,7 +111,10 @@ def read_brown(
             sync_file(out)
 
     stored = cached_folder(f"brown-{folder.name}-{cache_key([_FORMAT, resampling], sheets)}", write, cache) / "patches.u8"
-    patches = map_cached(stored, (len(points_P), PATCH_SIDE, PATCH_SIDE))
+    try:
+        patches = map_cached(stored, (len(points_P), PATCH_SIDE, PATCH_SIDE))
+    except UserError as error:
+        raise UserError(f"{error}, or unpack {folder / 'info.txt'} again if it has lost or gained lines") from error
     return BrownSubset(name=folder.name, patches=patches, points=points_P)
 
 
@@ -168,7 +171,10 @@ def read_points(folder: Path) -> NDArray:
     """
     if not folder.is_dir():
         raise UserError(f"folder {folder} does not exist; unpack the subset there (liberty, notredame or yosemite)")
-    return _read_integers(folder / "info.txt", columns=2)[:, 0]
+    points = _read_integers(folder / "info.txt", columns=2)[:, 0]
+    if not len(points):
+        raise UserError(f"{folder / 'info.txt'} is empty; unpack the subset again")
+    return points
 
 
 def _read_integers(path: Path, columns: int) -> NDArray:
