@@ -88,7 +88,7 @@ def test_the_rate_is_that_of_the_pairs_one_by_one(brown, cache):
 @pytest.mark.parametrize(
     ("settings", "mend"),
     [
-        (["data.root="], "give --data brown:ROOT"),
+        (["data.root="], "set data.root to the folder"),
         (["data.root=/nowhere"], "folder /nowhere does not exist"),
         (["batch_size=64"], "60 points with two patches cannot fill a batch of 64"),
     ],

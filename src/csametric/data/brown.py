@@ -26,7 +26,7 @@ from csametric.data.cache import Progress, cache_key, cached_folder, map_cached
 from csametric.data.decoding import decode_grey
 from csametric.data.loading import prefetch
 from csametric.data.sampling import Turn
-from csametric.errors import UserError
+from csametric.errors import NoDatasetError, UserError
 from csametric.files import sync_file
 
 SUBSETS = {"liberty": 450_092, "notredame": 468_159, "yosemite": 633_587}  # published number of patches
@@ -231,7 +231,7 @@ def brown_root(settings: BrownSettings) -> Path:
         UserError: the root is not set, does not exist, or is itself a subset.
     """
     if not settings.root:
-        raise UserError("no dataset given; give --data brown:ROOT, where ROOT holds liberty, notredame and yosemite")
+        raise NoDatasetError("no dataset given; set data.root to the folder that holds liberty, notredame and yosemite")
     root = Path(settings.root).expanduser()
     if not root.is_dir():
         raise UserError(f"folder {root} does not exist; give the one that holds liberty, notredame and yosemite")
