@@ -202,7 +202,7 @@ def test_weights_that_are_no_finite_real_numbers_are_refused(tmp_path, value):
     tensors = {"layer.weight": torch.full((2, 2), value)}
     save_file(tensors, tmp_path / "weights.safetensors")
     torch.save(tensors, tmp_path / "weights.pth")
-    words = r"is damaged \(layer.weight holds (NaN or infinite|complex) numbers\)"
+    words = r"is damaged \(layer.weight contains (NaN or infinite|complex) numbers\)"
     with pytest.raises(UserError, match=words):
         read_weights(tmp_path / "weights.safetensors")
     for name in ("weights.safetensors", "weights.pth"):

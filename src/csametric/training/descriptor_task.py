@@ -9,7 +9,7 @@ from torch import Tensor, nn, optim
 
 from csametric.data.cache import Progress
 from csametric.data.sampling import PairBatch
-from csametric.inference.patches import Describe, build_descriptor, embedder, to_network
+from csametric.inference.patches import Describe, build_descriptor, embedder, prepare_patches
 from csametric.losses.hardnet import hardnet_loss
 from csametric.losses.ralnet import ral_loss
 from csametric.losses.sosnet import sos_loss
@@ -120,7 +120,7 @@ def batch_loss(
     precision: Precision,
 ) -> Tensor:
     """The loss of one batch: both patches of all pairs in one forward, the loss in fp32 over the pairs of all processes."""
-    patches = to_network(batch.patches.reshape(-1, *batch.patches.shape[2:]), device)
+    patches = prepare_patches(batch.patches.reshape(-1, *batch.patches.shape[2:]), device)
     with autocast(device, precision):
         described = network(patches)
     anchors, positives = (gather_with_gradients(half) for half in described.chunk(2))

@@ -16,7 +16,7 @@ from csametric.data.records import ReidDataset, data_digest, number_identities, 
 from csametric.data.sampling import identity_batch, image_steps_per_epoch, shuffled_batch
 from csametric.data.transforms import Augmentation
 from csametric.errors import UserError
-from csametric.inference.images import build_pcb, embed_images, to_network
+from csametric.inference.images import build_pcb, embed_images, prepare_images
 from csametric.losses.parts import parts_loss
 from csametric.losses.triplet import batch_hard_triplet_loss
 from csametric.models.pcb import PCB
@@ -121,7 +121,7 @@ class ReidTask:
         model = machine.accelerator.unwrap_model(network)
         settings, ids = self.experiment.loss, torch.from_numpy(batch.classes).to(machine.device)
         with machine.autocast():
-            out = network(to_network(batch.images, model.backbone.normalization, machine.device))
+            out = network(prepare_images(batch.images, model.backbone.normalization, machine.device))
         loss = parts_loss(out.logits, out.auxiliary, ids, settings.supervision, settings.label_smoothing, settings.average)
         if settings.triplet > 0:
             loss = loss + settings.triplet * batch_hard_triplet_loss(out.features, ids, settings.margin)
