@@ -1,4 +1,4 @@
-"""A re-identification run small enough for a test, also a program: python -m tests.training.tiny_reid RUN KIND PATH [X=Y]"""
+"""A re-identification run small enough for a test; as a program: python -m tests.training.tiny_reid RUN KIND PATH [X=Y]"""
 
 import os
 import sys
@@ -35,19 +35,19 @@ def main() -> None:
 
     torch.set_num_threads(2)
     folder, kind, path, *settings = sys.argv[1:]
-    small = os.environ.get("CSAMETRIC_TEST_EMBED_BATCH")
-    if small:
-        reid_scoring.EMBED_BATCH = int(small)
+    batch_size = os.environ.get("CSAMETRIC_TEST_EMBED_BATCH")
+    if batch_size:
+        reid_scoring.EMBED_BATCH = int(batch_size)
         keep_gallery_features(Path(folder), reid_scoring)
     loop.train(experiment(kind, Path(path), *settings), Path(folder))
 
 
 def keep_gallery_features(folder: Path, scoring: ModuleType) -> None:
-    """Save what the scores are computed from, as the main process has it."""
-    embed = scoring.embed_records
+    """Save the features from which the main process computes the scores."""
+    embed_records = scoring.embed_records
 
     def embed_and_save(model, records, height, width, machine, flip=False):
-        features = embed(model, records, height, width, machine, flip)
+        features = embed_records(model, records, height, width, machine, flip)
         if machine.is_main:
             np.save(folder / "features.npy", features)
         return features
