@@ -13,14 +13,21 @@ from torch import Tensor, nn
 from bench.measure import RESULTS, best_device, write_results
 from csametric import PCB
 from csametric.cli.tables import print_table
+from csametric.reproduction.paper import TABLE6
 
 ARMS: dict[str, dict[str, object]] = {
     "PCB": {"attention": None},
     "PCB + SA": {"attention": "sa"},
     **{f"PCB + CSA, G = {groups}": {"attention": "csa", "groups": groups} for groups in (1, 2, 4, 8)},
 }
-PAPER = (125.64, 304.33, 139.60, 142.27, 149.02, 158.02)
 MEGABYTE = 1e6
+
+
+def paper_figures(label: str) -> dict[str, float]:
+    """The paper's figures in a column of Table 6, by arm."""
+    place = [column.label for column in TABLE6.columns].index(label)
+    figures = {row.recipe: row.figures[place] for row in TABLE6.rows}
+    return {name: figures[name] for name in ARMS}  # type: ignore[misc]
 
 
 def kept_bytes(model: nn.Module, images: Tensor) -> int:
@@ -56,9 +63,10 @@ def main() -> None:
         model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         images = torch.randn(batch, 3, 384, 128, device=device).to(memory_format=torch.channels_last)
         megabytes.append(kept_bytes(model, images) / batch / MEGABYTE)
+    paper = paper_figures("MB")
     rows = [
-        {"model": name, "megabytes": ours, "of PCB": ours / megabytes[0], "paper, of PCB": paper / PAPER[0]}
-        for name, ours, paper in zip(ARMS, megabytes, PAPER, strict=True)
+        {"model": name, "megabytes": ours, "of PCB": ours / megabytes[0], "paper, of PCB": paper[name] / paper["PCB"]}
+        for name, ours in zip(ARMS, megabytes, strict=True)
     ]
     text = [[name if isinstance(name, str) else f"{name:.3f}" for name in row.values()] for row in rows]
     print_table(f"kept for the backward, MB an image, fp32, {device.type}", list(rows[0]), text)
