@@ -129,13 +129,14 @@ class ImageEmbedder:
             Features (N, D), fp32 on the CPU; each part has unit length.
 
         Raises:
-            UserError: another shape, type or range, no image at all, or a file that cannot be read completely.
+            UserError: another shape, type or range, no image at all, a file that cannot be read completely, or features that
+                are not finite.
         """
         batches = self._resized_batches([images] if isinstance(images, str | Path) else images)
         features = [embed_images(self.model, batch, self.device, self.precision, flip) for batch in batches]
         if not features:
             raise UserError("need at least 1 image to embed, got 0; pass paths or arrays of images")
-        return torch.from_numpy(np.concatenate(features))
+        return finite_features(np.concatenate(features))
 
     def _resized_batches(self, images: ArrayLike | Tensor | Sequence[str | Path]) -> Iterable[NDArray]:
         """Read or convert images and resize them to the model's size, uint8 (at most EMBED_BATCH, H, W, 3)."""
@@ -163,6 +164,17 @@ class ImageEmbedder:
             embed_images(self.model, np.stack([image]), self.device, self.precision)
         stages = [f"stage {number}" for number in sorted(self.experiment.model.stages)]
         return attended_image(image, recorded.values(), stages, self.experiment.recipe)
+
+
+def finite_features(features: NDArray) -> Tensor:
+    """Features as a tensor.
+
+    Raises:
+        UserError: some are NaN or infinite, which damaged weights lead to.
+    """
+    if not np.isfinite(features).all():
+        raise UserError("the model's features are NaN or infinite: its weights are damaged; get them again or train again")
+    return torch.from_numpy(features)
 
 
 def to_array(images: Images) -> NDArray:

@@ -15,7 +15,7 @@ from csametric.data.keypoints import SUPPORT
 from csametric.data.transforms import resize
 from csametric.errors import UserError
 from csametric.inference.attended import AttendedImage, attended_image
-from csametric.inference.images import to_array
+from csametric.inference.images import finite_features, to_array
 from csametric.models.l2net import PATCH_SIDE, L2Net, for_inference
 from csametric.runs.experiment import BrownExperiment, DescriptorExperiment, DescriptorSettings, PatchExperiment
 from csametric.runs.folder import load_weights, weights_of
@@ -83,14 +83,14 @@ class PatchEmbedder:
             Unit vectors (N, 128), fp32 on the CPU.
 
         Raises:
-            UserError: another shape.
+            UserError: another shape, or descriptors that are not finite.
         """
         patches = to_array(images)
         if patches.ndim == 4 and patches.shape[1] == 1:
             patches = patches[:, 0]
         if patches.ndim != 3 or patches.shape[1:] != (PATCH_SIDE, PATCH_SIDE):
             raise UserError(f"patches must be grey, (N, {PATCH_SIDE}, {PATCH_SIDE}), got {patches.shape}; convert them")
-        return torch.from_numpy(self.describe(patches))
+        return finite_features(self.describe(patches))
 
     @torch.inference_mode()
     def attend(self, image_HW3: NDArray) -> AttendedImage:
