@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
-from csametric.errors import BusyError
+from csametric.errors import BusyError, UserError
 
 _ASIDE = ".csametric-*.part"
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates, line and paragraph separators
@@ -38,6 +38,18 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """`write_atomically` for text, encoded as UTF-8."""
     write_atomically(path, lambda out: out.write(text.encode()))
+
+
+def read_text(path: Path) -> str:
+    """The content of a UTF-8 text file, with or without a byte order mark.
+
+    Raises:
+        UserError: the file is not UTF-8.
+    """
+    try:
+        return path.read_text("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
 
 
 def copy_atomically(source: Path, target: Path) -> None:

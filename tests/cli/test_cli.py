@@ -1,26 +1,24 @@
 """The command as a user calls it: words, exit status, no traceback."""
 
-import os
 import shutil
-import subprocess
 import sys
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
+from tests import processes
 from tests.training import tiny
 
 SMALL = [word for setting in tiny.SETTINGS for word in ("--set", setting)]
 
 
-def csametric(*words: str | Path, cwd: Path, cache: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "csametric", *map(str, words)]
-    environment = os.environ | {"CSAMETRIC_CACHE": str(cache), "COLUMNS": "200", "NO_COLOR": "1"}
-    return subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=300)
+def csametric(*words: str | Path, cwd: Path, cache: Path) -> "CompletedProcess[str]":
+    return processes.run("csametric", *words, cwd=cwd, env={"CSAMETRIC_CACHE": str(cache)})
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory, photo_folder, cache) -> tuple[Path, subprocess.CompletedProcess[str]]:
+def trained(tmp_path_factory, photo_folder, cache) -> tuple[Path, "CompletedProcess[str]"]:
     folder = tmp_path_factory.mktemp("work")
     photos = shutil.copytree(photo_folder, folder / "photos")
     (photos / "broken.jpg").write_text("no image")

@@ -37,7 +37,7 @@ def test_a_bundle_can_be_evaluated(work, called_here):
     assert f"{100 * read_scores(work / 'run')['map_step']:.2f}" in scored.stdout
     without = called_here("evaluate", "bundle", cwd=work)
     assert without.returncode == 2
-    assert "give --data KIND:PATH" in without.stderr
+    assert "--data KIND:PATH" in without.stderr
 
 
 def test_converted_weights_tell_that_nothing_was_measured(tmp_path, called_here):

@@ -66,6 +66,8 @@ def test_the_cache_is_reused_until_a_file_changes(subset, tmp_path):
             "must have 1024 x 1024 pixels, got 64 x 64",
         ),
         (lambda folder: (folder / "info.txt").unlink(), "info.txt is missing"),
+        (lambda folder: (folder / "info.txt").write_text(""), "info.txt is empty"),
+        (lambda folder: (folder / "info.txt").write_text("\n\n"), "info.txt is empty"),
         (lambda folder: (folder / "info.txt").write_text("1 0\nx 0\n"), "must have 2 whole numbers per line"),
         (lambda folder: (folder / "info.txt").write_text("1\n1\n2\n2\n"), "2 whole numbers per line, got 1"),
         (lambda folder: (folder / "info.txt").write_text("1 0\n\n2 0\n"), "info.txt must not have empty lines"),

@@ -2,6 +2,7 @@
 
 import shutil
 
+import numpy as np
 import pytest
 from PIL import Image
 from scipy.io import loadmat, savemat
@@ -95,6 +96,19 @@ def change_protocol(root, name, change):
     savemat(path, content | {name: change(content[name].astype(float))})
 
 
+def change_mat(root, change):
+    (path,) = root.glob("*.mat")
+    path.write_bytes(change(path.read_bytes()))
+
+
+def change_files(root, first):
+    """Rename the first image in the .mat file."""
+    (path,) = root.glob("*.mat")
+    content = {key: value for key, value in loadmat(path).items() if not key.startswith("__")}
+    content["filelist"].flat[0] = first
+    savemat(path, content)
+
+
 @pytest.mark.parametrize(
     ("layout", "damage", "message"),
     [
@@ -119,9 +133,22 @@ def change_protocol(root, name, change):
         ),
         (
             "cuhk03 protocol",
-            lambda root: change_protocol(root, "labels", lambda ids: ids % 12),
+            lambda root: change_protocol(root, "labels", lambda ids: ids % 12 + 1),
             "people in both train and test",
         ),
+        ("cuhk03 protocol", lambda root: change_protocol(root, "labels", lambda ids: ids - 1), "labels in .* from 1"),
+        ("cuhk03 protocol", lambda root: change_protocol(root, "labels", lambda ids: ids + 0.5), "labels in .* from 1"),
+        ("cuhk03 protocol", lambda root: change_protocol(root, "camId", lambda ids: ids * np.nan), "camId in .* from 1"),
+        ("cuhk03 protocol", lambda root: change_protocol(root, "labels", lambda ids: ids[:1]), "labels; download"),
+        ("cuhk03 protocol", lambda root: change_mat(root, lambda data: data[: len(data) // 2]), "mat is damaged"),
+        ("cuhk03 protocol", lambda root: change_mat(root, lambda data: b""), "mat is damaged"),
+        ("cuhk03 protocol", lambda root: change_mat(root, lambda data: b"text, not Matlab"), "mat is damaged"),
+        (
+            "cuhk03 protocol",
+            lambda root: change_files(root, "../1_001_1_01.png"),
+            "different images, without folders",
+        ),
+        ("cuhk03 protocol", lambda root: change_files(root, "1_001_1_02.png"), "must name different images"),
         (
             "cuhk03 protocol",
             lambda root: next(root.glob("*.mat")).unlink(),
@@ -175,7 +202,7 @@ def test_a_folder_named_like_a_split_is_not_an_identity(tmp_path, name):
 def test_unknown_kinds_and_empty_or_missing_folders_are_refused(tmp_path):
     with pytest.raises(UserError, match="unknown dataset kind 'market'; use one of market1501"):
         read_dataset("market", tmp_path)
-    with pytest.raises(UserError, match="no dataset given; use --data KIND:PATH, where KIND is one of market1501"):
+    with pytest.raises(UserError, match=r"no dataset given; name a kind \(market1501"):
         read_dataset("folder", "")
     for kind in READERS:
         with pytest.raises(UserError):

@@ -6,6 +6,7 @@ import pytest
 
 from csametric.data.known_geometry import read_posed_pairs, read_sequences
 from csametric.errors import UserError
+from tests.matching.scenes import write_homography_sequence
 
 MATRIX = "1 0 3\n0 1 4\n0 0 1\n"
 
@@ -52,3 +53,20 @@ def test_posed_pairs_are_read_and_damaged_lines_refused(tmp_path):
         read_posed_pairs(tmp_path / "pairs.txt")
     with pytest.raises(UserError, match=r"none\.txt does not exist"):
         read_posed_pairs(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize("numbers", ["nan 0 0 0 1 0 0 0 1", "0 0 0 0 0 0 0 0 0", "1 0 0 2 0 0 0 0 1"])
+def test_a_homography_that_cannot_be_inverted_is_refused(tmp_path, numbers):
+    write_homography_sequence(tmp_path / "v_scene")
+    next((tmp_path / "v_scene").glob("H_1_*")).write_text(numbers)
+    with pytest.raises(UserError, match="must hold an invertible matrix"):
+        read_sequences(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(b"", "has no pairs"), (b"# none\n", "has no pairs"), (b"\xff\xfe", "not UTF-8")]
+)
+def test_a_list_without_pairs_is_refused(tmp_path, content, message):
+    (tmp_path / "pairs.txt").write_bytes(content)
+    with pytest.raises(UserError, match=message):
+        read_posed_pairs(tmp_path / "pairs.txt")

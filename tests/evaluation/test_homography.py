@@ -29,7 +29,7 @@ def test_an_area_by_hand():
     assert areas_under_recall([2.0, np.inf], (4,))[0] == pytest.approx((0.5 * 2 / 2 + 0.5 * 2) / 4)
     assert areas_under_recall([0.0, 0.0], (3,))[0] == pytest.approx(1)
     assert areas_under_recall([np.inf], (3, 5)).tolist() == [0, 0]
-    with pytest.raises(ValueError, match="no errors"):
+    with pytest.raises(ValueError, match="need at least 1 error"):
         areas_under_recall([])
 
 

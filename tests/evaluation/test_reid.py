@@ -128,7 +128,7 @@ def test_junk_is_dropped_and_distractors_stay():
 def test_one_camera_data_needs_the_filter_off():
     arguments = ([[0.1, 0.2]], [7], [0], [7, 8], [0, 0])
     with pytest.raises(
-        UserError, match="no query has a match in the gallery; check the identities, or switch the camera filter"
+        UserError, match="no query has a match in the gallery; check the identities or switch off the camera filter"
     ):
         evaluate_distances(*arguments)
     assert evaluate_distances(*arguments, camera_filter=False).rank(1) == 1
@@ -199,13 +199,13 @@ def test_the_nearest_entries_leave_out_junk_and_the_same_camera():
 
 def test_what_does_not_fit_is_refused():
     problem = features()
-    with pytest.raises(UserError, match="re-ranking compares Euclidean distances, not cosine"):
+    with pytest.raises(UserError, match="re-ranking needs Euclidean distances, got distance='cosine'"):
         evaluate_reid(**problem, distance="cosine", rerank=True)
-    with pytest.raises(UserError, match="distance='hamming' is unknown; use one of euclidean, cosine"):
+    with pytest.raises(UserError, match="distance must be one of euclidean, cosine, got 'hamming'"):
         evaluate_reid(**problem, distance="hamming")
-    with pytest.raises(UserError, match=r"query_features are \(19, 6\) for 20 identities"):
+    with pytest.raises(UserError, match=r"query_features must be \(20, D\), one row per identity, got \(19, 6\)"):
         evaluate_reid(**problem | {"query_features": problem["query_features"][1:]})
-    with pytest.raises(UserError, match="a query has 4 numbers and a gallery entry 6"):
+    with pytest.raises(UserError, match="queries have 4 dimensions and gallery entries 6"):
         evaluate_reid(**problem | {"query_features": problem["query_features"][:, :4]})
     with pytest.raises(UserError, match=r"gallery_ids \(90,\) and gallery_cameras \(1,\)"):
         evaluate_reid(**problem | {"gallery_cameras": [1]})
@@ -213,9 +213,9 @@ def test_what_does_not_fit_is_refused():
     broken[3, 2] = np.nan
     with pytest.raises(UserError, match="features are NaN or infinite"):
         evaluate_reid(**problem | {"gallery_features": broken})
-    with pytest.raises(UserError, match=r"distances are \(1, 2\) for 1 queries and 1 gallery"):
+    with pytest.raises(UserError, match=r"distances must have one row per query .*\(1, 1\), got \(1, 2\)"):
         evaluate_distances([[1.0, 2.0]], [1], [0], [1], [1])
-    with pytest.raises(UserError, match="not numbers"):
+    with pytest.raises(UserError, match="some distances are NaN"):
         evaluate_distances([[float("nan")]], [1], [0], [1], [1])
-    with pytest.raises(UserError, match="ranks begin at 1"):
+    with pytest.raises(UserError, match="a rank must be at least 1, got 0"):
         evaluate_reid(**problem).rank(0)

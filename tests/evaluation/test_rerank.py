@@ -66,7 +66,7 @@ def test_parameters_out_of_range():
     features = clustered(0)
     with pytest.raises(UserError, match="1 <= k2 <= k1 < 60"):
         k_reciprocal_distances(features[:10], features[10:], k1=60)
-    with pytest.raises(UserError, match="use one model for both"):
+    with pytest.raises(UserError, match="the same dimensions"):
         k_reciprocal_distances(features[:10], features[10:, :3])
     with pytest.raises(UserError, match="NaN or infinite"):
         k_reciprocal_distances(features[:10] * np.inf, features[10:])

@@ -64,7 +64,7 @@ def test_roc_worked_by_hand():
 def test_errors():
     for distances, is_match, words in (
         ([1.0, float("nan")], [1, 0], "NaN"),
-        ([1.0, 2.0], [1, 1], "both needed"),
+        ([1.0, 2.0], [1, 1], "need both matches"),
         ([1.0, 2.0], [1], "share one shape"),
     ):
         with pytest.raises(ValueError, match=words):

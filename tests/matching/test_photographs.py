@@ -109,7 +109,7 @@ def test_mistakes_about_files(tmp_path):
         find_photographs(tmp_path.parent / tmp_path.name / "..")
     assert [path.name for path in find_photographs(tmp_path)] == ["a.png", "b.png", "even.png", "text.jpg"]
     assert len(all_pairs(find_photographs(tmp_path))) == 6
-    with pytest.raises(UserError, match="no run"):
+    with pytest.raises(UserError, match="not a run"):
         find_descriptor(str(tmp_path))
 
 
@@ -118,7 +118,7 @@ def test_lists_of_pairs(tmp_path):
     assert read_pairs(tmp_path / "pairs.txt")[1] == (tmp_path / "sub" / "c.png", tmp_path / "a.png")
     (tmp_path / "pairs.txt").write_text("\ufeff'a b.png' c.png\nc.png, a b.png\n", encoding="utf-8")
     assert read_pairs(tmp_path / "pairs.txt") == [(tmp_path / "a b.png", tmp_path / "c.png")]
-    for content, message in ((b"\xff\xfe\x80", "is no text"), (b"# none\n", "names no photographs")):
+    for content, message in ((b"\xff\xfe\x80", "is not UTF-8 text"), (b"# none\n", "names no photographs")):
         (tmp_path / "pairs.txt").write_bytes(content)
         with pytest.raises(UserError, match=message):
             read_pairs(tmp_path / "pairs.txt")

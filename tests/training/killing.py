@@ -1,21 +1,26 @@
 """A real SIGKILL for a run in a process of its own."""
 
+import os
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
+from tests import processes
 
-def kill_after(run: subprocess.Popen[bytes], folder: Path, steps: int, draw: random.Random) -> None:
-    """Kill a run a random moment after it has logged so many steps; it must not have ended before."""
+ROOT = Path(__file__).parents[2]
+
+
+def kill_after(steps: int, folder: Path, draw: random.Random, module: str, *words: str | Path) -> None:
+    """Start a run and kill it a random moment after it has logged so many steps; it must not have ended before."""
+    run = processes.start(module, words, ROOT, {}, Path(os.devnull), Path(os.devnull))
     deadline = time.monotonic() + 120
-    while run.poll() is None and time.monotonic() < deadline:
+    while run.is_alive() and time.monotonic() < deadline:
         metrics = folder / "metrics.jsonl"
         if metrics.exists() and metrics.read_bytes().count(b"\n") >= steps:
             time.sleep(draw.uniform(0, 0.1))
             break
         time.sleep(0.01)
     run.kill()
-    run.communicate()
-    assert run.returncode == -signal.SIGKILL
+    run.join()
+    assert run.exitcode == -signal.SIGKILL

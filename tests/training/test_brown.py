@@ -1,9 +1,6 @@
 """Training on Brown / UBC PhotoTour, small and generated; losses over several processes."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +19,7 @@ from csametric.runs.folder import ENVIRONMENT, WEIGHTS, read_commits, read_envir
 from csametric.runs.overrides import override
 from csametric.training import loop
 from csametric.training.checkpoint import save_checkpoint
+from tests import processes
 from tests.data.brown_folder import write_subset
 from tests.training.gathering import problem
 
@@ -90,7 +88,7 @@ def test_the_rate_is_that_of_the_pairs_one_by_one(brown, cache):
 @pytest.mark.parametrize(
     ("settings", "mend"),
     [
-        (["data.root="], "give --data brown:ROOT"),
+        (["data.root="], "set data.root to the folder"),
         (["data.root=/nowhere"], "folder /nowhere does not exist"),
         (["batch_size=64"], "60 points with two patches cannot fill a batch of 64"),
     ],
@@ -110,10 +108,7 @@ def test_two_processes_have_the_loss_and_the_gradient_of_one(tmp_path):
     network, anchors, positives = problem()
     loss = hardnet_loss(unit_length(network(anchors)), unit_length(network(positives)))
     loss.backward()
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    words = ["tests.training.gathering", str(tmp_path / "two.pt")]
-    done = subprocess.run([*command, *words], cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    processes.run_group(2, "tests.training.gathering", tmp_path / "two.pt", cwd=ROOT)
     two = torch.load(tmp_path / "two.pt", weights_only=True)
     torch.testing.assert_close(two["loss"], loss.detach())
     torch.testing.assert_close(two["gradient"], network.weight.grad)

@@ -1,11 +1,8 @@
 """Re-identification runs: every layout to a stated accuracy, kills, phases, processes, and what they refuse."""
 
 import json
-import os
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +22,7 @@ from csametric.training import loop
 from csametric.training.machine import join_processes
 from csametric.training.reid_scoring import embed_records
 from csametric.training.reid_task import train_only_parts
+from tests import processes
 from tests.data import people
 from tests.training import tiny_reid
 from tests.training.killing import kill_after
@@ -68,11 +66,10 @@ def test_the_run_tells_its_data_and_alphas(finished):
 
 def test_killed_and_resumed_the_weights_are_bit_identical(finished, tmp_path, market):
     folder, draw = tmp_path / "killed", random.Random(0)
-    words = [sys.executable, "-m", "tests.training.tiny_reid", str(folder), "market1501", str(market)]
-    for wanted in (3, 9):
-        run = subprocess.Popen(words, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
-        kill_after(run, folder, wanted, draw)
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    program = ("tests.training.tiny_reid", folder, "market1501", market)
+    for steps in (3, 9):
+        kill_after(steps, folder, draw, *program)
+    done = processes.run(*program, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     whole, resumed = load_file(finished / "weights.safetensors"), load_file(folder / "weights.safetensors")
     assert whole.keys() == resumed.keys()
@@ -81,10 +78,8 @@ def test_killed_and_resumed_the_weights_are_bit_identical(finished, tmp_path, ma
 
 def test_two_processes_train_and_score_as_one_would(tmp_path, market):
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    words = ["tests.training.tiny_reid", str(folder), "market1501", str(market), "batch_size=8", "epochs=2"]
-    done = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    words = [folder, "market1501", market, "batch_size=8", "epochs=2"]
+    processes.run_group(2, "tests.training.tiny_reid", *words, cwd=ROOT)
     scores = read_scores(folder)
     model = load(folder)
     dataset = read_dataset("market1501", market)
@@ -99,12 +94,9 @@ def test_two_processes_train_and_score_as_one_would(tmp_path, market):
 def test_two_processes_refine_and_share_their_statistics(tmp_path, market):
     """Batches of seven, so that both processes embed; freezing and unused parameters under DistributedDataParallel."""
     folder = tmp_path / "run"
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    words = ["tests.training.tiny_reid", str(folder), "market1501", str(market), "batch_size=8", "epochs=3"]
+    words = [folder, "market1501", market, "batch_size=8", "epochs=3"]
     words += ["model.refined=true", "refine_from=1", "freeze_epochs=1", "model.attention=sa"]
-    small = os.environ | {"CSAMETRIC_TEST_EMBED_BATCH": "7"}
-    done = subprocess.run([*command, *words], cwd=ROOT, env=small, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    processes.run_group(2, "tests.training.tiny_reid", "--embed-batch", "7", *words, cwd=ROOT)
     features = np.load(folder / "features.npy")
     alone = load(folder).embed([record.path for record in read_dataset("market1501", market).gallery])
     torch.testing.assert_close(torch.from_numpy(features), alone, rtol=1e-4, atol=1e-5)

@@ -5,7 +5,6 @@ import json
 import os
 import random
 import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -35,6 +34,7 @@ from csametric.training import descriptor_task, loop
 from csametric.training.checkpoint import load_checkpoint, save_checkpoint
 from csametric.training.memory import keep_freed_memory
 from csametric.training.optimizer import descriptor_optimizer
+from tests import processes
 from tests.training import tiny
 from tests.training.killing import kill_after
 
@@ -46,11 +46,6 @@ def finished(tmp_path_factory, photo_folder, cache) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "finished"
     loop.train(tiny.experiment(photo_folder), folder, cache)
     return folder
-
-
-def start(folder: Path, photos: Path, cache: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "tests.training.tiny", str(folder), str(photos), str(cache)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def test_a_run_folder_is_complete(finished):
@@ -89,12 +84,11 @@ def test_killed_anywhere_and_resumed_the_weights_are_bit_identical(finished, tmp
     """Five real SIGKILLs after random times, then to the end."""
     folder = tmp_path / "killed"
     draw = random.Random(0)
+    program = ("tests.training.tiny", folder, photo_folder, cache)
     for kills in range(5):
-        run = start(folder, photo_folder, cache)
-        kill_after(run, folder, 2 + 2 * kills, draw)
-    last = start(folder, photo_folder, cache)
-    _, errors = last.communicate(timeout=300)
-    assert last.returncode == 0, errors.decode()
+        kill_after(2 + 2 * kills, folder, draw, *program)
+    last = processes.run(*program, cwd=ROOT)
+    assert last.returncode == 0, last.stderr
     whole, resumed = load_file(finished / "weights.safetensors"), load_file(folder / "weights.safetensors")
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
@@ -160,10 +154,7 @@ def test_damaged_files_are_named(tmp_path, finished, name):
 
 
 def test_two_processes_train_and_score_once(tmp_path, photo_folder, cache):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    words = ["tests.training.tiny", str(tmp_path / "run"), str(photo_folder), str(cache), "steps=3"]
-    done = subprocess.run([*command, *words], cwd=ROOT, capture_output=True, text=True, timeout=300)
-    assert done.returncode == 0, done.stderr
+    processes.run_group(2, "tests.training.tiny", tmp_path / "run", photo_folder, cache, "steps=3", cwd=ROOT)
     assert (tmp_path / "run" / "scores.json").is_file()
     assert json.loads((tmp_path / "run" / "environment.json").read_text())["processes"] == 2
     assert [row["step"] for row in read_metrics(tmp_path / "run")] == [1, 2, 3]

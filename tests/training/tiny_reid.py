@@ -1,7 +1,10 @@
-"""A re-identification run small enough for a test, also a program: python -m tests.training.tiny_reid RUN KIND PATH [X=Y]"""
+"""A re-identification run small enough for a test, also a program.
 
-import os
-import sys
+python -m tests.training.tiny_reid [--embed-batch N] RUN KIND PATH [NAME=VALUE ...]; with --embed-batch the main process saves
+the gallery features that it scores, in RUN/features.npy.
+"""
+
+import argparse
 from pathlib import Path
 from types import ModuleType
 
@@ -33,10 +36,13 @@ def experiment(kind: str, path: Path, *settings: str) -> Experiment:
 def main() -> None:
     from csametric.training import loop, reid_scoring
 
-    folder, kind, path, *settings = sys.argv[1:]
-    small = os.environ.get("CSAMETRIC_TEST_EMBED_BATCH")
-    if small:
-        reid_scoring.EMBED_BATCH = int(small)
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--embed-batch", type=int)
+    parser.add_argument("words", nargs="+")
+    arguments = parser.parse_args()
+    folder, kind, path, *settings = arguments.words
+    if arguments.embed_batch:
+        reid_scoring.EMBED_BATCH = arguments.embed_batch
         keep_gallery_features(Path(folder), reid_scoring)
     loop.train(experiment(kind, Path(path), *settings), Path(folder))
 

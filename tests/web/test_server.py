@@ -135,7 +135,7 @@ def test_sixteen_bits_are_refused(client):
 @pytest.mark.parametrize("kind", ["png", "jpeg", "bmp", "webp"])
 def test_a_truncated_picture_is_refused(client, kind):
     content = file_of(picture(0, 200, 200), kind)
-    refused(client, content[: len(content) * 2 // 3], 400, "get it again")
+    refused(client, content[: len(content) * 2 // 3], 400, "remove or replace it")
 
 
 def png_of_size(width, height):

@@ -37,7 +37,7 @@ COMMANDS = {
 DEBUG = "--debug"
 HINTS: dict[type[UserError], str] = {  # how the command's options help with an error of the library
     FolderInUseError: "(--name of train, --out of demo)",
-    NoDatasetError: "(--data KIND:PATH)",
+    NoDatasetError: "(--data KIND:PATH, for patches --data brown:ROOT)",
 }
 MENDABLE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}
 

@@ -26,7 +26,7 @@ from csametric.data.cache import Progress, cache_key, cached_folder, map_cached
 from csametric.data.decoding import decode_grey
 from csametric.data.loading import prefetch
 from csametric.data.sampling import Turn
-from csametric.errors import UserError
+from csametric.errors import NoDatasetError, UserError
 from csametric.files import sync_file
 
 SUBSETS = {"liberty": 450_092, "notredame": 468_159, "yosemite": 633_587}  # published number of patches
@@ -111,7 +111,10 @@ def read_brown(
             sync_file(out)
 
     stored = cached_folder(f"brown-{folder.name}-{cache_key([_FORMAT, resampling], sheets)}", write, cache) / "patches.u8"
-    patches = map_cached(stored, (len(points_P), PATCH_SIDE, PATCH_SIDE))
+    try:
+        patches = map_cached(stored, (len(points_P), PATCH_SIDE, PATCH_SIDE))
+    except UserError as error:
+        raise UserError(f"{error}, or unpack {folder / 'info.txt'} again if it has lost or gained lines") from error
     return BrownSubset(name=folder.name, patches=patches, points=points_P)
 
 
@@ -168,7 +171,10 @@ def read_points(folder: Path) -> NDArray:
     """
     if not folder.is_dir():
         raise UserError(f"folder {folder} does not exist; unpack the subset there (liberty, notredame or yosemite)")
-    return _read_integers(folder / "info.txt", columns=2)[:, 0]
+    points = _read_integers(folder / "info.txt", columns=2)[:, 0]
+    if not len(points):
+        raise UserError(f"{folder / 'info.txt'} is empty; unpack the subset again")
+    return points
 
 
 def _read_integers(path: Path, columns: int) -> NDArray:
@@ -225,7 +231,7 @@ def brown_root(settings: BrownSettings) -> Path:
         UserError: the root is not set, does not exist, or is itself a subset.
     """
     if not settings.root:
-        raise UserError("no dataset given; give --data brown:ROOT, where ROOT holds liberty, notredame and yosemite")
+        raise NoDatasetError("no dataset given; set data.root to the folder that holds liberty, notredame and yosemite")
     root = Path(settings.root).expanduser()
     if not root.is_dir():
         raise UserError(f"folder {root} does not exist; give the one that holds liberty, notredame and yosemite")

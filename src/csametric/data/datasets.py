@@ -10,7 +10,7 @@ from csametric.data.folder import read_folder, read_manifest
 from csametric.data.market1501 import read_market1501
 from csametric.data.msmt17 import read_msmt17
 from csametric.data.records import ReidDataset
-from csametric.errors import UserError
+from csametric.errors import NoDatasetError, UserError
 
 READERS: dict[str, Callable[[Path], ReidDataset]] = {
     "market1501": read_market1501,
@@ -52,5 +52,5 @@ def read_dataset(kind: str, path: str | Path) -> ReidDataset:
     if kind not in READERS:
         raise UserError(f"unknown dataset kind {kind!r}; use one of {kinds}")
     if not str(path):
-        raise UserError(f"no dataset given; use --data KIND:PATH, where KIND is one of {kinds}")
+        raise NoDatasetError(f"no dataset given; name a kind ({kinds}) and a path")
     return READERS[kind](Path(path).expanduser())

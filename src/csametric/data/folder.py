@@ -40,6 +40,8 @@ def read_manifest(path: Path) -> ReidDataset:
             rows = [{name: value or "" for name, value in row.items() if name} for row in csv.DictReader(lines)]
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 ({error.reason}); save it as UTF-8") from error
+    except csv.Error as error:
+        raise UserError(f"{path} is not CSV ({error}); check its quotes") from error
     if not rows or not set(COLUMNS) <= set(rows[0]):
         raise UserError(f"{path} needs a first line with the columns {columns} and one line per image")
     return _dataset(path.stem, [_entry(path, number, row) for number, row in enumerate(rows, 2)])

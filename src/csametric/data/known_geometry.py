@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from csametric.data.listing import list_folders
 from csametric.errors import UserError
+from csametric.files import read_text
 
 SUFFIXES = (".ppm", ".png", ".jpg", ".pgm")
 TARGETS = range(2, 7)  # photographs that a homography relates to photograph 1
@@ -76,9 +77,12 @@ def _find_photo(folder: Path, number: int) -> Path:
 
 def _read_matrix(path: Path) -> NDArray:
     try:
-        return np.array(path.read_text().split(), np.float64).reshape(3, 3)
+        matrix = np.array(read_text(path).split(), np.float64).reshape(3, 3)
     except ValueError as error:
         raise UserError(f"{path} must hold 3 x 3 numbers ({error}); download it from the benchmark again") from error
+    if not np.isfinite(matrix).all() or np.linalg.matrix_rank(matrix) < 3:
+        raise UserError(f"{path} must hold an invertible matrix; download it from the benchmark again")
+    return matrix
 
 
 def read_posed_pairs(path: Path) -> list[PosedPair]:
@@ -94,8 +98,11 @@ def read_posed_pairs(path: Path) -> list[PosedPair]:
     """
     if not path.is_file():
         raise UserError(f"file {path} does not exist; write one with one line per pair: {PAIR_COLUMNS}")
-    lines = enumerate(path.read_text().splitlines(), 1)
-    return [_parse_posed_pair(path, number, line) for number, line in lines if line.strip() and not _is_comment(line)]
+    lines = enumerate(read_text(path).splitlines(), 1)
+    pairs = [_parse_posed_pair(path, number, line) for number, line in lines if line.strip() and not _is_comment(line)]
+    if not pairs:
+        raise UserError(f"{path} has no pairs; write one line per pair: {PAIR_COLUMNS}")
+    return pairs
 
 
 def _is_comment(line: str) -> bool:
@@ -107,6 +114,8 @@ def _parse_posed_pair(path: Path, number: int, line: str) -> PosedPair:
     try:
         values = np.array(words[4:], np.float64)
         cameras, pose = values[:18].reshape(2, 3, 3), values[18:].reshape(4, 4)
+        if not np.isfinite(values).all():
+            raise ValueError("some numbers are NaN or infinite")
     except ValueError as error:
         raise UserError(
             f"{path} line {number} must have {PAIR_WORDS} words ({PAIR_COLUMNS}), got {len(words)} ({error}); correct the line"

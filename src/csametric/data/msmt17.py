@@ -5,6 +5,7 @@ from pathlib import Path
 from csametric.data.market1501 import FOLDERS, read_market_layout
 from csametric.data.records import Count, Record, ReidDataset
 from csametric.errors import UserError
+from csametric.files import read_text
 
 PUBLISHED = {"train": Count(32_621, 1041), "query": Count(11_659, 3060), "gallery": Count(82_161, 3060)}
 _LISTS = {
@@ -42,7 +43,7 @@ def _read_list(root: Path, folder: str, name: str) -> list[Record]:
     if not path.is_file():
         raise UserError(f"{root} must contain {name} or {FOLDERS['train']}; extract the dataset there")
     images = _image_folder(root, folder)
-    records = [_record(name, images, line.strip()) for line in path.read_text().split("\n") if line.strip()]
+    records = [_record(name, images, line.strip()) for line in read_text(path).split("\n") if line.strip()]
     missing = [record.path for record in records if not record.path.is_file()]
     if missing:
         raise UserError(

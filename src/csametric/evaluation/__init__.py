@@ -1,1 +1,1 @@
-"""Protocols: arrays in, dataclass out."""
+"""Evaluation protocols as pure functions: arrays in, a dataclass out."""

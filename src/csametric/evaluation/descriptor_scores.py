@@ -1,4 +1,4 @@
-"""How good a descriptor is on patches it never saw: held-out photographs at several levels, and a real stereo pair."""
+"""Scores of a descriptor on patches it was not trained on: held-out photographs at several levels, and a stereo pair."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,15 +20,15 @@ class HeldOutPatches(Protocol):
 
     @property
     def held_out(self) -> NDArray:
-        """uint8 (K, 1 + levels, 32, 32): the upright patch of each keypoint, then one view of it at each level."""
+        """uint8 (K, 1 + levels, 32, 32): for each keypoint its upright patch, then one view at each level."""
 
     @property
     def held_out_photos(self) -> NDArray:
-        """The number of the photograph each keypoint is in, (K,)."""
+        """(K,), the index of the photograph that each keypoint is in."""
 
     @property
     def levels(self) -> Sequence[str]:
-        """The names of the levels, in the order of the columns of `held_out`."""
+        """The names of the levels, in the order of the views in `held_out`."""
 
 
 class StereoPatches(Protocol):
@@ -44,20 +44,20 @@ class StereoPatches(Protocol):
 
     @property
     def left_centres(self) -> NDArray:
-        """x, y in pixels, (N, 2)."""
+        """(N, 2), x and y in pixels."""
 
     @property
     def right_centres(self) -> NDArray:
-        """x, y in pixels, (M, 2)."""
+        """(M, 2), x and y in pixels."""
 
     @property
     def disparity(self) -> NDArray:
-        """(H, W) in pixels: left (x, y) is right (x - d, y); inf where unknown."""
+        """(H, W) in pixels: (x, y) on the left is (x - d, y) on the right; inf if unknown."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LevelScores:
-    """Scores at one level, means over photographs."""
+    """Scores at one level, averaged over photographs."""
 
     fpr95: float  # of all pairs within a photograph, in [0, 1], lower is better
     accuracy: float  # share of patches whose nearest neighbour is their own, in [0, 1]
@@ -75,14 +75,14 @@ class StereoScores:
 
 @dataclass(frozen=True, kw_only=True)
 class DescriptorScores:
-    """The scores at each level by its name, and on the stereo pair."""
+    """All scores of a descriptor."""
 
-    levels: dict[str, LevelScores]
+    levels: dict[str, LevelScores]  # by the name of the level
     stereo: StereoScores
 
 
 def score_descriptor(describe: Describe, patches: HeldOutPatches, stereo: StereoPatches) -> DescriptorScores:
-    """All scores of a descriptor."""
+    """Compute all scores of a descriptor."""
     return DescriptorScores(levels=score_levels(describe, patches), stereo=stereo_scores(match_stereo(describe, stereo)))
 
 
@@ -96,7 +96,7 @@ def score_levels(describe: Describe, patches: HeldOutPatches) -> dict[str, Level
 
 
 def curve_fpr95(describe: Describe, patches: HeldOutPatches, level: str, keypoints: int) -> float:
-    """FPR95 at one level over evenly spread held-out keypoints: cheap enough to draw a curve of."""
+    """FPR95 at one level over evenly spaced held-out keypoints, cheap enough to draw as a training curve."""
     total = len(patches.held_out)
     sample = np.linspace(0, total - 1, min(keypoints, total)).astype(int)
     columns = (0, 1 + patches.levels.index(level))
@@ -105,18 +105,18 @@ def curve_fpr95(describe: Describe, patches: HeldOutPatches, level: str, keypoin
 
 
 def match_stereo(describe: Describe, stereo: StereoPatches) -> StereoMatching:
-    """Mutual nearest neighbours of the pair's keypoints, judged by the true disparity."""
+    """Match the keypoints of the stereo pair and judge the matches by the true disparity."""
     distances_NM = _distances(describe(stereo.left_patches), describe(stereo.right_patches))
     return evaluate_stereo_matching(distances_NM, stereo.left_centres, stereo.right_centres, stereo.disparity)
 
 
 def stereo_scores(matching: StereoMatching) -> StereoScores:
-    """The numbers of a matching."""
+    """The scores of a stereo matching."""
     return StereoScores(matches=len(matching.matches), correct=matching.correct, precision=matching.precision)
 
 
 def scores_from_dict(values: dict[str, Any]) -> DescriptorScores:
-    """The scores from what `dataclasses.asdict` made of them."""
+    """The scores from the dictionary that `dataclasses.asdict` made of them."""
     return DescriptorScores(
         levels={name: LevelScores(**level) for name, level in values["levels"].items()},
         stereo=StereoScores(**values["stereo"]),

@@ -1,4 +1,4 @@
-"""Features as the metrics take them: arrays or tensors in, finite fp32 tensors on the CPU out."""
+"""Convert features to what the metrics use: finite fp32 tensors on the CPU."""
 
 import numpy as np
 import torch
@@ -11,10 +11,10 @@ Array = ArrayLike | Tensor
 
 
 def finite_tensor(features: Array) -> Tensor:
-    """Features (N, D) as fp32 on the CPU; a memory-mapped array is read.
+    """Features (N, D) as an fp32 tensor on the CPU; a memory-mapped array is read.
 
     Raises:
-        UserError: NaN or infinite values.
+        UserError: some values are NaN or infinite.
     """
     tensor = features.detach().cpu() if isinstance(features, Tensor) else torch.from_numpy(np.array(features))
     tensor = tensor.float()

@@ -1,4 +1,7 @@
-"""Matches between photographs of a plane, judged by the true homography. Legend: R matches, T thresholds."""
+"""Scores of matches between two photographs of a plane, by the true homography.
+
+Legend: R matches, T thresholds.
+"""
 
 from collections.abc import Sequence
 
@@ -10,28 +13,32 @@ AUC_THRESHOLDS = (3, 5, 10)  # pixels
 
 
 def transfer(homography: NDArray, points_R2: NDArray) -> NDArray:
-    """Points of the first photograph in the second, (R, 2)."""
+    """Map points (R, 2) of the first photograph into the second."""
     mapped = np.hstack([points_R2, np.ones((len(points_R2), 1))]) @ homography.T
     return mapped[:, :2] / mapped[:, 2:]
 
 
 def transfer_errors(homography: ArrayLike, from_points: ArrayLike, to_points: ArrayLike) -> NDArray:
-    """Distances in the second photograph between a match and the true place, pixels, (R,)."""
+    """Distance in the second photograph between each match and its true position, pixels, (R,)."""
     from_R2, to_R2 = (np.asarray(points, np.float64).reshape(-1, 2) for points in (from_points, to_points))
     return np.linalg.norm(transfer(np.asarray(homography, np.float64), from_R2) - to_R2, axis=1)
 
 
 def matching_accuracy(errors: ArrayLike, thresholds: Sequence[float] = MMA_THRESHOLDS) -> NDArray:
-    """The share of matches within each threshold, (T,), in [0, 1]; 0 without a match (Mikolajczyk and Schmid 2005).
+    """The share of matches within each threshold, (T,), in [0, 1]; 0 without matches (Mikolajczyk and Schmid 2005).
 
     Mean matching accuracy is its mean over pairs of photographs (D2-Net, Dusmanu et al. 2019).
+
+    Examples:
+        >>> matching_accuracy(np.array([0.5, 2.0, 9.0, 1.0]), [1, 3]).tolist()
+        [0.5, 0.75]
     """
     errors_R = np.asarray(errors, np.float64)
     return np.array([(errors_R <= threshold).mean() if len(errors_R) else 0.0 for threshold in thresholds])
 
 
 def corner_error(estimated: NDArray | None, true: NDArray, width: int, height: int) -> float:
-    """Mean distance of the four corners under both homographies, pixels; inf where none was estimated (SuperPoint)."""
+    """Mean distance of the four corners under two homographies, pixels; inf if none was estimated (SuperPoint)."""
     if estimated is None:
         return float("inf")
     corners = np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], np.float64)
@@ -41,19 +48,19 @@ def corner_error(estimated: NDArray | None, true: NDArray, width: int, height: i
 
 
 def areas_under_recall(errors: ArrayLike, thresholds: Sequence[float] = AUC_THRESHOLDS) -> NDArray:
-    """Area under the curve of recall over the error up to each threshold, over the threshold, (T,), in [0, 1].
+    """Area under the curve of recall over error up to each threshold, divided by the threshold, (T,), in [0, 1].
 
-    The exact area under the piecewise linear curve from (0, 0) through (error_i, i / R), as SuperGlue's evaluation draws it.
+    The exact area under the piecewise linear curve from (0, 0) through (error_i, i / R), as in SuperGlue's evaluation.
 
     Args:
-        errors: of each pair of photographs, any unit, inf where it failed.
+        errors: one per pair of photographs, any unit, inf if the pair failed.
 
     Raises:
-        ValueError: there are no errors.
+        ValueError: errors is empty.
     """
     errors_R = np.sort(np.asarray(errors, np.float64))
     if not len(errors_R):
-        raise ValueError("there are no errors to draw a curve of")
+        raise ValueError("need at least 1 error, got 0")
     recall = np.concatenate([[0.0], np.arange(1, len(errors_R) + 1) / len(errors_R)])
     at = np.concatenate([[0.0], errors_R])
     areas = []

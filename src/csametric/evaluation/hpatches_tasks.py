@@ -1,7 +1,7 @@
-"""HPatches' three tasks (Balntas et al. 2017) with every averaging that is published.
+"""The three tasks of HPatches (Balntas et al. 2017) with every published way of averaging.
 
-Descriptors come as a mapping of kinds (ref, e1 ... e5, h1 ... t5) to (N, D) for each sequence; distances are Euclidean. Among
-equal distances the wrong answer ranks first, so that results do not depend on the order of files.
+The descriptors of a sequence are a mapping from kinds (ref, e1 ... e5, h1 ... t5) to (N, D); distances are Euclidean. Among
+equal distances wrong answers rank first, so that results do not depend on the order of files.
 
 Legend: N patches of a sequence, D dimensions, M pairs, Q queries, R distractors.
 """
@@ -29,42 +29,35 @@ OfKinds = Mapping[str, NDArray]
 
 @dataclass(frozen=True, kw_only=True)
 class Verification:
-    """Of one level and one sort of negatives, each in [0, 1].
+    """Scores of the verification task at one level with one kind of negatives, in [0, 1]."""
 
-    roc_area: of all pairs (balanced). average_precision: of all negatives and the first fifth of the positives (imbalanced).
-    """
-
-    roc_area: float
-    average_precision: float
+    roc_area: float  # of all pairs (balanced)
+    average_precision: float  # of all negatives and the first fifth of the positives (imbalanced)
 
 
 @dataclass(frozen=True, kw_only=True)
 class HPatchesScores:
-    """None where a task was not run.
+    """Scores of the three tasks; None if a task was not run."""
 
-    verification: by level, then "within" and "across" sequences. matching: mean average precision by level. retrieval: mean
-    average precision by level, then by the size of the pool.
-    """
-
-    verification: dict[str, dict[str, Verification]] | None = None
-    matching: dict[str, float] | None = None
-    retrieval: dict[str, dict[int, float]] | None = None
+    verification: dict[str, dict[str, Verification]] | None = None  # by level, then "within" and "across" sequences
+    matching: dict[str, float] | None = None  # mean average precision by level
+    retrieval: dict[str, dict[int, float]] | None = None  # mean average precision by level, then by pool size
 
     @property
     def verification_mean(self) -> float | None:
-        """The published figure: imbalanced average precision, mean over levels and sorts of negatives."""
+        """The published figure: imbalanced average precision, averaged over levels and kinds of negatives."""
         if self.verification is None:
             return None
-        return float(np.mean([each.average_precision for level in self.verification.values() for each in level.values()]))
+        return float(np.mean([scores.average_precision for level in self.verification.values() for scores in level.values()]))
 
     @property
     def matching_mean(self) -> float | None:
-        """Mean over levels."""
+        """Mean average precision of matching over levels."""
         return None if self.matching is None else float(np.mean(list(self.matching.values())))
 
     @property
     def retrieval_mean(self) -> float | None:
-        """Mean over levels and pools."""
+        """Mean average precision of retrieval over levels and pools."""
         if self.retrieval is None:
             return None
         return float(np.mean([precision for level in self.retrieval.values() for precision in level.values()]))
@@ -73,11 +66,11 @@ class HPatchesScores:
 def evaluate_verification(
     sequences: Sequence[OfKinds], positives: NDArray, within: NDArray, across: NDArray
 ) -> dict[str, dict[str, Verification]]:
-    """Are two patches the same?
+    """Score the verification task: do two patches show the same point?
 
     Args:
         sequences: the descriptors of each sequence.
-        positives, within, across: pairs, (M, 6): sequence, image (0 the reference), patch, twice.
+        positives, within, across: pairs (M, 6): sequence, image (0 is the reference) and patch of both.
     """
     scores = {}
     for level, letter in LEVELS.items():
@@ -88,7 +81,7 @@ def evaluate_verification(
 
 
 def _stack(sequences: Sequence[OfKinds], letter: str) -> tuple[NDArray, NDArray]:
-    """All descriptors of a level, and the row where each sequence's reference begins; its targets follow."""
+    """All descriptors of a level, and the row at which each sequence starts: its reference, then its targets."""
     kinds = ("ref", *(f"{letter}{image}" for image in range(1, IMAGES)))
     stacked = np.concatenate([of_kinds[kind] for of_kinds in sequences for kind in kinds])
     counts = np.array([len(of_kinds["ref"]) for of_kinds in sequences])
@@ -115,12 +108,12 @@ def _verify(same: NDArray, other: NDArray) -> Verification:
 
 
 def _roc_area(same: NDArray, other: NDArray) -> float:
-    """The share of (positive, negative) with the positive strictly nearer: the area with negatives first among equals."""
+    """Area under the ROC curve: the share of (positive, negative) with the positive strictly nearer."""
     return float(len(other) - np.searchsorted(np.sort(other), same, side="right").mean()) / len(other)
 
 
 def evaluate_matching(sequences: Sequence[OfKinds]) -> dict[str, float]:
-    """Nearest neighbours of the reference in five targets: mean average precision by level over images and sequences."""
+    """Score the matching task, reference to five targets: mean average precision by level, over images and sequences."""
     return {
         level: float(
             np.mean(
@@ -138,15 +131,15 @@ def evaluate_matching(sequences: Sequence[OfKinds]) -> dict[str, float]:
 def evaluate_retrieval(
     sequences: Sequence[OfKinds], queries: NDArray, distractors: NDArray, pools: Sequence[int] = POOLS
 ) -> dict[str, dict[int, float]]:
-    """The five targets of a query among reference patches of other sequences: mean average precision by level and pool.
+    """Score the retrieval task, a query's five targets among other sequences: mean average precision by level and pool.
 
-    A pool of k holds the five and the first k - 5 distractors that are not of the query's sequence.
+    A pool of size k holds the five targets and the first k - 5 distractors from other sequences than the query's.
 
     Args:
-        queries, distractors: (Q, 2), (R, 2): sequence, patch.
+        queries, distractors: (Q, 2) and (R, 2): sequence and patch.
     """
     references = [_of_rows(sequences, rows, "ref") for rows in (queries, distractors)]
-    found: dict[str, list[NDArray]] = {level: [] for level in LEVELS}
+    precisions: dict[str, list[NDArray]] = {level: [] for level in LEVELS}
     for start in range(0, len(queries), _QUERIES_AT_ONCE):
         some = slice(start, start + _QUERIES_AT_ONCE)
         distances_QR = _distances(references[0][some], references[1])
@@ -156,8 +149,10 @@ def evaluate_retrieval(
         for level, letter in LEVELS.items():
             targets_5QD = [_of_rows(sequences, queries[some], f"{letter}{image}") for image in range(1, IMAGES)]
             own_Q5 = np.stack([np.linalg.norm(targets - references[0][some], axis=1) for targets in targets_5QD], 1)
-            found[level].append(_pool_precisions(np.sort(own_Q5, 1), distances_QR, ends_QK))
-    return {level: dict(zip(pools, np.concatenate(each).mean(0).tolist(), strict=True)) for level, each in found.items()}
+            precisions[level].append(_pool_precisions(np.sort(own_Q5, 1), distances_QR, ends_QK))
+    return {
+        level: dict(zip(pools, np.concatenate(queries).mean(0).tolist(), strict=True)) for level, queries in precisions.items()
+    }
 
 
 def _of_rows(sequences: Sequence[OfKinds], rows: NDArray, kind: str) -> NDArray:
@@ -165,13 +160,13 @@ def _of_rows(sequences: Sequence[OfKinds], rows: NDArray, kind: str) -> NDArray:
 
 
 def _pool_ends(foreign_QR: NDArray, pools: Sequence[int]) -> NDArray:
-    """Where each pool ends among the distractors of each query, (Q, pools)."""
+    """The index at which each pool ends among the distractors of each query, (Q, pools)."""
     ranks_QR = foreign_QR.cumsum(1)
     return np.stack([(ranks_QR <= pool - (IMAGES - 1)).sum(1) for pool in pools], 1)
 
 
 def _pool_precisions(own_Q5: NDArray, distances_QR: NDArray, ends_QK: NDArray) -> NDArray:
-    """Average precision of each query in each pool, (Q, pools), from the sorted distances of its five."""
+    """Average precision of each query in each pool, (Q, pools), from the sorted distances of its five targets."""
     nearer_QK5 = np.empty((*ends_QK.shape, own_Q5.shape[1]), np.int64)
     for place in range(own_Q5.shape[1]):
         nearer_QR = np.concatenate(

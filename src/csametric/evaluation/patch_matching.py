@@ -1,4 +1,4 @@
-"""Nearest-neighbour matching: of patches with known partners, and of a stereo pair with known disparity."""
+"""Scores of nearest-neighbour matching: patches with known partners, and a stereo pair with known disparity."""
 
 from dataclasses import dataclass
 
@@ -10,39 +10,34 @@ from csametric.evaluation.ranking import average_precision_trapezoid
 
 @dataclass(frozen=True, kw_only=True)
 class PatchMatching:
-    """accuracy: share of patches whose nearest target is their own, in [0, 1]; average_precision: of those matches
-    ranked by distance, in [0, 1] (HPatches' matching task: N positives).
-    """
+    """Scores of matching patches with known partners."""
 
-    accuracy: float
-    average_precision: float
+    accuracy: float  # share of patches whose nearest target is their partner, in [0, 1]
+    average_precision: float  # of the matches ranked by distance, in [0, 1] (HPatches' matching task: N positives)
 
 
 @dataclass(frozen=True, kw_only=True)
 class StereoMatching:
-    """matches: (M, 2), indices of mutual nearest neighbours, left and right, whose left point has a known disparity.
+    """Mutual nearest neighbours of a stereo pair, judged by the true disparity."""
 
-    is_correct: (M,), within the tolerance. precision: the share that is, in [0, 1], nan without a match.
-    """
-
-    matches: NDArray
-    is_correct: NDArray
+    matches: NDArray  # (M, 2), left and right indices of the matches whose left point has a known disparity
+    is_correct: NDArray  # (M,), within the tolerance
 
     @property
     def correct(self) -> int:
-        """How many matches are correct."""
+        """The number of correct matches."""
         return int(self.is_correct.sum())
 
     @property
     def precision(self) -> float:
-        """The share of matches that are correct, in [0, 1]; nan without a match."""
+        """The share of matches that are correct, in [0, 1]; nan without matches."""
         return float(self.is_correct.mean()) if len(self.is_correct) else float("nan")
 
 
 def evaluate_patch_matching(distances: ArrayLike) -> PatchMatching:
-    """Match N reference patches to N targets by the nearest; the true partner of i is i.
+    """Match N reference patches to their nearest of N targets; the true partner of i is i.
 
-    A partner counts as found only if it is strictly nearer than every other target (ties are pessimistic).
+    A match is correct only if the partner is strictly nearer than every other target (ties are pessimistic).
 
     Args:
         distances: (N, N), reference by target, lower is nearer, N >= 2.
@@ -50,7 +45,7 @@ def evaluate_patch_matching(distances: ArrayLike) -> PatchMatching:
     distances_NN = np.asarray(distances, dtype=np.float64)
     count = len(distances_NN)
     if distances_NN.shape != (count, count) or count < 2:
-        raise ValueError(f"distances must be (N, N) with N of at least 2, got {distances_NN.shape}")
+        raise ValueError(f"distances must be (N, N) with N >= 2, got {distances_NN.shape}")
     others_NN = distances_NN + np.where(np.eye(count, dtype=bool), np.inf, 0)
     nearest_other_N = others_NN.min(1)
     is_correct_N = distances_NN.diagonal() < nearest_other_N
@@ -62,7 +57,12 @@ def evaluate_patch_matching(distances: ArrayLike) -> PatchMatching:
 
 
 def mutual_nearest_neighbours(distances: ArrayLike) -> NDArray:
-    """Pairs (i, j) in which each is the other's nearest, (M, 2), by rising i; of equals the first counts as nearest."""
+    """Pairs (i, j) that are each other's nearest, (M, 2), sorted by i; among equals the first counts as nearest.
+
+    Examples:
+        >>> mutual_nearest_neighbours(np.array([[0.1, 0.9], [0.2, 0.8]])).tolist()
+        [[0, 0]]
+    """
     distances_NM = np.asarray(distances)
     if 0 in distances_NM.shape:
         return np.empty((0, 2), int)
@@ -75,13 +75,13 @@ def mutual_nearest_neighbours(distances: ArrayLike) -> NDArray:
 def evaluate_stereo_matching(
     distances: ArrayLike, left_points: ArrayLike, right_points: ArrayLike, disparity: ArrayLike, tolerance: float = 3.0
 ) -> StereoMatching:
-    """Judge mutual nearest neighbours of a rectified pair by its true disparity.
+    """Match a rectified stereo pair by mutual nearest neighbours and judge the matches by the true disparity.
 
     Args:
         distances: (N, M), left by right, lower is nearer.
         left_points, right_points: (N, 2) and (M, 2), x and y in pixels.
-        disparity: (H, W) of the left photograph, in pixels, inf where unknown: (x, y) is (x - d, y) on the right.
-        tolerance: a match is correct within so many pixels of the true place.
+        disparity: (H, W) of the left photograph, in pixels, inf if unknown: (x, y) is (x - d, y) on the right.
+        tolerance: pixels from the true position within which a match is correct.
     """
     left_N2, right_M2, disparity_HW = np.asarray(left_points), np.asarray(right_points), np.asarray(disparity)
     matches = mutual_nearest_neighbours(distances)

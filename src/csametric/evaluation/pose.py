@@ -1,4 +1,4 @@
-"""The relative pose of two calibrated photographs, judged by the true one."""
+"""Errors of the relative pose of two calibrated photographs."""
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -13,7 +13,7 @@ def rotation_error(estimated: ArrayLike, true: ArrayLike) -> float:
 
 
 def translation_error(estimated: ArrayLike, true: ArrayLike) -> float:
-    """The angle between two directions (3,) up to their sign, degrees, in [0, 90]: the essential matrix does not tell it."""
+    """The angle between two directions (3,) up to sign, degrees, in [0, 90]: an essential matrix leaves the sign open."""
     a, b = np.asarray(estimated, np.float64), np.asarray(true, np.float64)
     length = np.linalg.norm(a) * np.linalg.norm(b)
     if length == 0:
@@ -22,5 +22,5 @@ def translation_error(estimated: ArrayLike, true: ArrayLike) -> float:
 
 
 def pose_error(rotation: ArrayLike, translation: ArrayLike, true_rotation: ArrayLike, true_translation: ArrayLike) -> float:
-    """The larger of both, degrees, which the pose AUC at 5, 10 and 20 degrees is drawn of (Yi et al. 2018; SuperGlue)."""
+    """The larger of both errors, degrees, used by the pose AUC at 5, 10 and 20 degrees (Yi et al. 2018; SuperGlue)."""
     return max(rotation_error(rotation, true_rotation), translation_error(translation, true_translation))

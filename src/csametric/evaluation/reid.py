@@ -1,8 +1,8 @@
 """Re-identification metrics: CMC, average precision in both forms of the field, mINP; single query.
 
-Conventions. Gallery entries of identity -1 (junk) are dropped, those of 0 (distractors) stay. For each query, entries of its
-identity and its camera are dropped too, unless the camera filter is off. Among equal distances non-matches rank first, so
-that nothing depends on the order of the gallery. Queries left without a match count in no mean and are named.
+Conventions: gallery entries of identity -1 (junk) are dropped, those of 0 (distractors) stay. Entries of a query's identity
+and camera are dropped too, unless the camera filter is off. Among equal distances non-matches rank first, so that results do
+not depend on the order of the gallery. Queries without a match are left out of all means and listed.
 
 Legend: Q queries, G gallery entries, B of them in a block, D dimensions, M matches of a query, S pairs of one identity.
 """
@@ -35,39 +35,30 @@ Blocks = Callable[[], Iterable[tuple[int, NDArray]]]
 
 @dataclass(frozen=True, kw_only=True)
 class ReidMetrics:
-    """Means over the queries that have a match; all in [0, 1].
+    """Scores in [0, 1], averaged over the Q queries that have a match, and the values of each of these queries."""
 
-    cmc: the share of queries whose first match is among the first k, at index k - 1, up to k = 1000 or the gallery's size.
-    map_step: average precision as the mean of the precision at each match (torchreid, fast-reid).
-    map_trapezoid: as the mean of the precisions before and at each match (the official Matlab code, PCB's tables).
-    minp: matches over the rank of the last one (Ye et al. 2021).
-    queries: how many had a match. queries_without_match: the indices of those that had none.
-    first_match, ap_step, ap_trapezoid: of each query with a match, in order: the rank of its first match, from 1 on, and its
-        average precision in both forms.
-    """
-
-    cmc: NDArray
-    map_step: float
-    map_trapezoid: float
-    minp: float
-    queries: int
-    queries_without_match: list[int]
-    first_match: NDArray
-    ap_step: NDArray
-    ap_trapezoid: NDArray
+    cmc: NDArray  # at index k - 1 the share of queries with a match among the first k; up to 1000 or the gallery's size
+    map_step: float  # average precision as the mean of the precisions at the matches (torchreid, fast-reid)
+    map_trapezoid: float  # as the mean of the precisions before and at the matches (official Matlab code, PCB's tables)
+    minp: float  # number of matches over the rank of the last one (Ye et al. 2021)
+    queries: int  # Q
+    queries_without_match: list[int]  # indices, counted among all queries
+    first_match: NDArray  # (Q,), rank of the first match, from 1
+    ap_step: NDArray  # (Q,)
+    ap_trapezoid: NDArray  # (Q,)
 
     def rank(self, k: int) -> float:
-        """The CMC at rank k, from 1 on."""
+        """The CMC at rank k, counted from 1."""
         if k < 1:
-            raise UserError(f"rank {k} is no rank; ranks begin at 1")
+            raise UserError(f"a rank must be at least 1, got {k}")
         return float(self.cmc[min(k, len(self.cmc)) - 1])
 
 
 class Labels(NamedTuple):
-    """Identities and cameras, int64."""
+    """Identities and cameras of N images, int64."""
 
-    ids: NDArray
-    cameras: NDArray
+    ids: NDArray  # (N,)
+    cameras: NDArray  # (N,)
 
 
 def evaluate_reid(
@@ -81,27 +72,33 @@ def evaluate_reid(
     camera_filter: bool = True,
     rerank: bool = False,
 ) -> ReidMetrics:
-    """Metrics of features, (Q, D) and (G, D); a gallery memory-mapped from disk is read in blocks, twice.
+    """Evaluate features (Q, D) against (G, D); a gallery that is memory-mapped from disk is read in blocks, twice.
 
     Args:
         distance: "euclidean" or "cosine".
-        camera_filter: whether entries of the query's identity and camera are dropped; off for one-camera data.
-        rerank: k-reciprocal re-ranking first (Zhong et al. 2017), of Euclidean distances.
+        camera_filter: True drops gallery entries of the query's identity and camera; use False if there is one camera.
+        rerank: True applies k-reciprocal re-ranking first (Zhong et al. 2017); needs Euclidean distances.
 
     Raises:
         UserError: sizes that do not agree, an unknown distance, re-ranking of cosines, features that are not
             finite, or no query with a match.
+
+    Examples:
+        >>> features = torch.eye(3)
+        >>> metrics = evaluate_reid(features, [1, 2, 3], [0, 0, 0], features, [1, 2, 3], [1, 1, 1])
+        >>> metrics.rank(1), metrics.map_step
+        (1.0, 1.0)
     """
     if distance not in MEASURES:
-        raise UserError(f"distance={distance!r} is unknown; use one of {', '.join(MEASURES)}")
+        raise UserError(f"distance must be one of {', '.join(MEASURES)}, got {distance!r}")
     queries, gallery = _labels(query_ids, query_cameras, "query"), _labels(gallery_ids, gallery_cameras, "gallery")
     _check_size("query_features", query_features, queries)
     _check_size("gallery_features", gallery_features, gallery)
     of_query, of_entry = np.shape(query_features)[-1], np.shape(gallery_features)[-1]
     if of_query != of_entry:
-        raise UserError(f"a query has {of_query} numbers and a gallery entry {of_entry}; give features of one model")
+        raise UserError(f"queries have {of_query} dimensions and gallery entries {of_entry}; use features of one model")
     if rerank and distance != "euclidean":
-        raise UserError(f"re-ranking compares Euclidean distances, not {distance}; leave one of the two out")
+        raise UserError(f"re-ranking needs Euclidean distances, got distance={distance!r}; leave out rerank or distance")
     if rerank:
         distances_QG = k_reciprocal_distances(query_features, gallery_features)
         return _evaluate(lambda: [(0, distances_QG)], queries, gallery, camera_filter)
@@ -116,7 +113,7 @@ def evaluate_distances(
     gallery_cameras: Array,
     camera_filter: bool = True,
 ) -> ReidMetrics:
-    """The same from distances (Q, G); lower is nearer.
+    """Evaluate distances (Q, G), lower is nearer; see `evaluate_reid`.
 
     Raises:
         UserError: sizes that do not agree, distances that are not numbers, or no query with a match.
@@ -125,8 +122,8 @@ def evaluate_distances(
     distances_QG = _numpy(distances)
     if distances_QG.shape != (len(queries.ids), len(gallery.ids)):
         raise UserError(
-            f"the distances are {distances_QG.shape} for {len(queries.ids)} queries and {len(gallery.ids)} gallery entries; "
-            "give a row a query and a column an entry"
+            f"distances must have one row per query and one column per gallery entry, "
+            f"({len(queries.ids)}, {len(gallery.ids)}), got {distances_QG.shape}"
         )
     return _evaluate(lambda: [(0, distances_QG)], queries, gallery, camera_filter)
 
@@ -140,17 +137,17 @@ def nearest_entries(
     count: int = 10,
     camera_filter: bool = True,
 ) -> list[NDArray]:
-    """The nearest gallery entries of each query, at most `count`, nearest first, from distances (Q, G); junk is left out.
+    """Indices of the nearest gallery entries of each query, at most `count`, nearest first, from distances (Q, G).
 
-    With the camera filter, entries of the query's identity and camera are left out too.
+    Junk is left out; with the camera filter so are entries of the query's identity and camera.
     """
     queries, gallery = _labels(query_ids, query_cameras, "query"), _labels(gallery_ids, gallery_cameras, "gallery")
-    found = []
+    nearest = []
     for distances_G, identity, camera in zip(_numpy(distances), *queries, strict=True):
         same_camera_G = (gallery.ids == identity) & (gallery.cameras == camera) & camera_filter
         allowed = np.flatnonzero((gallery.ids != JUNK) & ~same_camera_G)
-        found.append(allowed[np.argsort(distances_G[allowed], kind="stable")[:count]])
-    return found
+        nearest.append(allowed[np.argsort(distances_G[allowed], kind="stable")[:count]])
+    return nearest
 
 
 def _evaluate(blocks: Blocks, queries: Labels, gallery: Labels, camera_filter: bool) -> ReidMetrics:
@@ -166,7 +163,7 @@ def _evaluate(blocks: Blocks, queries: Labels, gallery: Labels, camera_filter: b
 
 
 def _last_of_equals(query_S: NDArray, distances_S: NDArray) -> NDArray:
-    """How many of a query's sorted distances are at or below each of them."""
+    """For each of a query's sorted distances, the number of distances at or below it."""
     begins = np.flatnonzero(np.diff(query_S, prepend=-1))
     changes = (query_S[1:] != query_S[:-1]) | (distances_S[1:] != distances_S[:-1])
     ends = np.append(np.flatnonzero(changes), len(query_S) - 1)
@@ -176,18 +173,18 @@ def _last_of_equals(query_S: NDArray, distances_S: NDArray) -> NDArray:
 
 
 def _metrics(strangers_M: NDArray, query_M: NDArray, queries: int, gallery_size: int) -> ReidMetrics:
-    """From the number of non-matches at or before each match, the matches in order query by query."""
+    """Metrics from the number of non-matches at or before each match; the matches are sorted, query by query."""
     if not len(query_M):
-        raise UserError("no query has a match in the gallery; check the identities, or switch the camera filter off")
+        raise UserError("no query has a match in the gallery; check the identities or switch off the camera filter")
     with_match, first, matches = np.unique(query_M, return_index=True, return_counts=True)
     earlier_M = np.arange(len(query_M)) - np.repeat(first, matches)
     rank_M = strangers_M + earlier_M
     at_M = (earlier_M + 1) / (rank_M + 1)
     before_M = np.divide(earlier_M, rank_M, out=np.ones(len(rank_M)), where=rank_M > 0)
-    found = np.bincount(rank_M[first], minlength=gallery_size)[: min(CMC_LENGTH, gallery_size)]
-    ap_step, ap_trapezoid = (np.add.reduceat(each, first) / matches for each in (at_M, (before_M + at_M) / 2))
+    first_ranks = np.bincount(rank_M[first], minlength=gallery_size)[: min(CMC_LENGTH, gallery_size)]
+    ap_step, ap_trapezoid = (np.add.reduceat(precision, first) / matches for precision in (at_M, (before_M + at_M) / 2))
     return ReidMetrics(
-        cmc=np.cumsum(found) / len(with_match),
+        cmc=np.cumsum(first_ranks) / len(with_match),
         map_step=float(ap_step.mean()),
         map_trapezoid=float(ap_trapezoid.mean()),
         minp=float((matches / (rank_M[first + matches - 1] + 1)).mean()),
@@ -200,10 +197,10 @@ def _metrics(strangers_M: NDArray, query_M: NDArray, queries: int, gallery_size:
 
 
 class Pairs(NamedTuple):
-    """All S pairs of a query and a gallery entry of its identity, query by query: (S,) each."""
+    """All S pairs of a query and a gallery entry of its identity, query by query."""
 
-    query: NDArray
-    entry: NDArray
+    query: NDArray  # (S,), index of the query
+    entry: NDArray  # (S,), index of the gallery entry
 
 
 def _pairs_of_same_id(queries: Labels, gallery: Labels) -> Pairs:
@@ -216,18 +213,18 @@ def _pairs_of_same_id(queries: Labels, gallery: Labels) -> Pairs:
 
 
 def _distances_of_pairs(blocks: Blocks, pairs: Pairs) -> NDArray:
-    found_S: NDArray | None = None
+    distances_S: NDArray | None = None
     for start, distances_QB in blocks():
         if np.isnan(distances_QB.sum()) and np.isnan(distances_QB).any():
-            raise UserError("some distances are not numbers (NaN); check the features")
-        found_S = np.empty(len(pairs.entry), distances_QB.dtype) if found_S is None else found_S
+            raise UserError("some distances are NaN; check the features")
+        distances_S = np.empty(len(pairs.entry), distances_QB.dtype) if distances_S is None else distances_S
         inside = np.flatnonzero((pairs.entry >= start) & (pairs.entry < start + distances_QB.shape[1]))
-        found_S[inside] = distances_QB[pairs.query[inside], pairs.entry[inside] - start]
-    return np.empty(0) if found_S is None else found_S
+        distances_S[inside] = distances_QB[pairs.query[inside], pairs.entry[inside] - start]
+    return np.empty(0) if distances_S is None else distances_S
 
 
 def _count_at_or_below(blocks: Blocks, query_M: NDArray, threshold_M: NDArray, counted_G: NDArray) -> NDArray:
-    """How many counted entries of its query's row are at or below each threshold, (M,); thresholds in order query by query."""
+    """For each threshold, (M,), the number of counted entries in its query's row at or below it; sorted by query."""
     counts_M = np.zeros(len(query_M), np.int64)
     asked, first = np.unique(query_M, return_index=True)
     own = [slice(start, stop) for start, stop in pairwise([*first, len(query_M)])]
@@ -246,7 +243,7 @@ def _count_at_or_below(blocks: Blocks, query_M: NDArray, threshold_M: NDArray, c
 
 
 def _counts(row_B: NDArray, threshold_M: NDArray) -> NDArray:
-    is_near_B = row_B <= threshold_M[-1]  # what lies beyond the last threshold need not be looked at again
+    is_near_B = row_B <= threshold_M[-1]  # distances beyond the last threshold never count
     near = row_B[is_near_B] if 4 * np.count_nonzero(is_near_B) < len(row_B) else row_B
     if len(threshold_M) > MANY:
         return np.searchsorted(np.sort(near), threshold_M, side="right")
@@ -257,7 +254,7 @@ def _counts(row_B: NDArray, threshold_M: NDArray) -> NDArray:
 
 
 def _distance_blocks(query_features: Array, gallery_features: Array, measure: Measure) -> Blocks:
-    """Blocks of gallery columns; a single one is computed once, several anew at each pass (the same products, bit by bit)."""
+    """Blocks of gallery columns: a single one is kept, several are recomputed in each pass, to the same bits."""
     query_QD = finite_tensor(query_features)
     width = max(1, BLOCK_BYTES // (4 * max(1, *query_QD.shape)))
     size = len(gallery_features)  # type: ignore[arg-type]
@@ -281,7 +278,7 @@ def _labels(ids: Array, cameras: Array, what: str) -> Labels:
     labels = Labels(_numpy(ids).astype(np.int64), _numpy(cameras).astype(np.int64))
     if labels.ids.ndim != 1 or labels.ids.shape != labels.cameras.shape:
         raise UserError(
-            f"{what}_ids {labels.ids.shape} and {what}_cameras {labels.cameras.shape} must be lists of equal length"
+            f"{what}_ids {labels.ids.shape} and {what}_cameras {labels.cameras.shape} must be lists of the same length"
         )
     return labels
 
@@ -289,4 +286,4 @@ def _labels(ids: Array, cameras: Array, what: str) -> Labels:
 def _check_size(name: str, features: Array, labels: Labels) -> None:
     shape = tuple(features.shape) if hasattr(features, "shape") else np.shape(features)
     if len(shape) != 2 or shape[0] != len(labels.ids):
-        raise UserError(f"{name} are {shape} for {len(labels.ids)} identities; give (N, D), a row an identity")
+        raise UserError(f"{name} must be ({len(labels.ids)}, D), one row per identity, got {shape}")

@@ -1,4 +1,4 @@
-"""k-reciprocal re-ranking (Zhong et al. 2017), sparse: memory grows with the neighbours kept, not with the square."""
+"""k-reciprocal re-ranking (Zhong et al. 2017) with sparse matrices: memory grows with the number of neighbours."""
 
 from collections.abc import Callable
 
@@ -29,14 +29,18 @@ def k_reciprocal_distances(
     the query's largest. Peak memory is a few times (Q, G) plus the sparse neighbours, never (Q+G)^2.
 
     Args:
-        k1: neighbours that may be reciprocal. k2: neighbours whose encodings are averaged. lambda_value: in [0, 1].
+        k1: the number of neighbours that may be reciprocal.
+        k2: the number of neighbours whose encodings are averaged.
+        lambda_value: weight of the original distance, in [0, 1].
 
     Raises:
         UserError: features of different widths, or parameters out of range.
     """
     query_QD, gallery_GD = finite_tensor(query_features), finite_tensor(gallery_features)
     if query_QD.shape[1:] != gallery_GD.shape[1:]:
-        raise UserError(f"the features are {tuple(query_QD.shape)} and {tuple(gallery_GD.shape)}; use one model for both")
+        raise UserError(
+            f"both features must have the same dimensions, got {tuple(query_QD.shape)} and {tuple(gallery_GD.shape)}"
+        )
     all_ND = torch.cat([query_QD, gallery_GD])
 
     def rows(start: int, stop: int) -> NDArray:
@@ -46,7 +50,7 @@ def k_reciprocal_distances(
 
 
 def rerank_distances(distances_NN: NDArray, queries: int, k1: int = 20, k2: int = 6, lambda_value: float = 0.3) -> NDArray:
-    """The same from all squared distances, symmetric (N, N), the queries first; float32 (Q, N - Q)."""
+    """Re-rank from all squared distances, symmetric (N, N), queries first; returns float32 (Q, N - Q)."""
     return _rerank(lambda start, stop: distances_NN[start:stop], len(distances_NN), queries, k1, k2, lambda_value)
 
 
@@ -62,14 +66,14 @@ def _rerank(rows: Rows, size: int, queries: int, k1: int, k2: int, lambda_value:
 
 
 def _neighbours(rows: Rows, size: int, count: int) -> NDArray:
-    """The nearest entries of every row, itself among them, in order: (N, count)."""
-    found = []
+    """Indices of the nearest entries of every row, the row itself included, in order: (N, count)."""
+    blocks = []
     for start in range(0, size, BLOCK_ROWS):
         distances_BN = rows(start, start + BLOCK_ROWS)
         nearest = np.argpartition(distances_BN, count - 1, axis=1)[:, :count]
         order = np.argsort(np.take_along_axis(distances_BN, nearest, 1), axis=1, kind="stable")
-        found.append(np.take_along_axis(nearest, order, 1))
-    return np.concatenate(found)
+        blocks.append(np.take_along_axis(nearest, order, 1))
+    return np.concatenate(blocks)
 
 
 def _adjacency(neighbours_NK: NDArray) -> sparse.csr_matrix:
@@ -79,13 +83,13 @@ def _adjacency(neighbours_NK: NDArray) -> sparse.csr_matrix:
 
 
 def _reciprocal(neighbours_NK: NDArray) -> sparse.csr_matrix:
-    """R(i, k): 1 where each is among the k nearest of the other."""
+    """R(i, k): 1 if each of two entries is among the k nearest of the other."""
     nearest = _adjacency(neighbours_NK)
     return nearest.multiply(nearest.T).tocsr()
 
 
 def _expanded_reciprocal(neighbours_NK: NDArray, k1: int) -> sparse.csr_matrix:
-    """R*(i, k1): joined by the R(c, k1/2) of its members c that share more than two thirds of theirs with it."""
+    """R*(i, k1): R(i, k1) and the R(c, k1/2) of those members c that share more than two thirds of theirs with it."""
     reciprocal = _reciprocal(neighbours_NK)
     half = _reciprocal(neighbours_NK[:, : int(np.around(k1 / 2)) + 1])
     shared = (reciprocal @ half.T).multiply(reciprocal).tocoo()

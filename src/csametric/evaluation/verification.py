@@ -1,4 +1,4 @@
-"""Patch verification: is a pair a match? FPR95 and the curve it is a point of."""
+"""Verification of pairs: FPR95 and the ROC curve that it is a point of."""
 
 from collections.abc import Callable
 
@@ -23,6 +23,10 @@ def fpr95(distances: ArrayLike, is_match: ArrayLike) -> float:
 
     Raises:
         ValueError: shapes differ, a distance is NaN, or matches or non-matches are missing.
+
+    Examples:
+        >>> fpr95([0.1, 0.2, 0.3, 0.4], [1, 1, 0, 0])
+        0.0
     """
     matches, non_matches = _split(distances, is_match)
     needed = -(-19 * len(matches) // 20)
@@ -31,10 +35,10 @@ def fpr95(distances: ArrayLike, is_match: ArrayLike) -> float:
 
 
 def roc(distances: ArrayLike, is_match: ArrayLike) -> tuple[NDArray, NDArray]:
-    """False and true positive rates at every distinct threshold, from (0, 0) to (1, 1); arguments as in `fpr95`."""
+    """False and true positive rates at every distinct threshold, from (0, 0) to (1, 1); arguments are those of `fpr95`."""
     matches, non_matches = _split(distances, is_match)
     thresholds = np.unique(np.concatenate([matches, non_matches]))
-    accepted = (np.searchsorted(np.sort(each), thresholds, side="right") / len(each) for each in (non_matches, matches))
+    accepted = (np.searchsorted(np.sort(group), thresholds, side="right") / len(group) for group in (non_matches, matches))
     false_rates, true_rates = accepted
     return np.concatenate([[0.0], false_rates]), np.concatenate([[0.0], true_rates])
 
@@ -45,19 +49,19 @@ def _split(distances: ArrayLike, is_match: ArrayLike) -> tuple[NDArray, NDArray]
     if distances_N.ndim != 1 or distances_N.shape != is_match_N.shape:
         raise ValueError(f"distances and is_match must share one shape (N,), got {distances_N.shape} and {is_match_N.shape}")
     if np.isnan(distances_N).any():
-        raise ValueError("a distance is NaN; check the descriptors")
+        raise ValueError("some distances are NaN; check the descriptors")
     if is_match_N.all() or not is_match_N.any():
-        raise ValueError("matches and non-matches are both needed")
+        raise ValueError("need both matches and non-matches, got only one of them")
     return distances_N[is_match_N], distances_N[~is_match_N]
 
 
 def pair_distances(describe: Callable[[NDArray], NDArray], patches: NDArray, pairs_M2: NDArray) -> NDArray:
-    """Euclidean distances of pairs of patches, float32 (M,); every patch is described once.
+    """Euclidean distances between the descriptors of pairs of patches, float32 (M,); every patch is described once.
 
     Args:
         describe: uint8 (K, 32, 32) -> (K, D) of unit length.
         patches: uint8 (P, 32, 32), may be memory-mapped.
-        pairs_M2: numbers of patches.
+        pairs_M2: (M, 2), indices of patches.
     """
     used, places_2M = np.unique(pairs_M2.T, return_inverse=True)
     parts = [describe(patches[used[start : start + DESCRIBE_AT_ONCE]]) for start in range(0, len(used), DESCRIBE_AT_ONCE)]

@@ -16,6 +16,7 @@ from csametric.data.decoding import UnreadableImageError
 from csametric.data.listing import SUFFIXES, list_images
 from csametric.data.photo_patches import read_photo
 from csametric.errors import UserError
+from csametric.files import read_text
 from csametric.matching.descriptors import Descriptor
 from csametric.matching.geometry import LEAST_AGREEING, Geometry, Model, agreeing_by_chance, estimate_geometry
 from csametric.matching.keypoints import DetectorSettings, LocalFrames, detect
@@ -210,12 +211,8 @@ def read_pairs(path: Path) -> list[tuple[Path, Path]]:
     """
     if not path.is_file():
         raise UserError(f"there is no file {path}; write one with two photographs a line")
-    try:
-        lines = path.read_text("utf-8-sig").splitlines()
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path} is no text; write two photographs a line") from error
     pairs = []
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).splitlines(), 1):
         names = _names(line)
         if not names or names[0].startswith("#"):
             continue
