@@ -1,4 +1,4 @@
-"""Small data that several tests share."""
+"""Fixtures that several rooms share: a thread limit, photographs, a cache, the documentation site."""
 
 import os
 import subprocess
@@ -15,7 +15,7 @@ BUILD_SITE = """
 import sys
 from mkdocs.__main__ import cli
 cli(["build", "--strict", "--config-file", sys.argv[1], "--site-dir", sys.argv[2]], standalone_mode=False)
-sys.exit("the reference is to be read from the source, but torch was imported" if "torch" in sys.modules else 0)
+sys.exit("the reference must be read from the source, but torch was imported" if "torch" in sys.modules else 0)
 """
 
 if not torch.cuda.is_available():
@@ -45,9 +45,9 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The documentation, built as `make docs` does."""
+    """The documentation site, built as `make docs` does."""
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-c", BUILD_SITE, str(ROOT / "mkdocs.yml"), str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
-    assert done.returncode == 0, done.stdout + done.stderr
+    built = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"})
+    assert built.returncode == 0, built.stdout + built.stderr
     return folder

@@ -1,4 +1,4 @@
-"""Writes are atomic, also for several processes at once; what a kill leaves is removed; folders are locked and replaced."""
+"""Atomic writes of one or several processes, leftovers of killed processes, locked and replaced folders."""
 
 import multiprocessing
 import os
@@ -16,48 +16,48 @@ from csametric.files import aside, copy_atomically, lock_folder, printable, repl
 FORK = multiprocessing.get_context("fork")
 
 
-def write_often(path: Path, letter: bytes) -> None:
+def write_repeatedly(path: Path, letter: bytes) -> None:
     for _ in range(30):
         write_atomically(path, lambda out: [out.write(letter * 1000) for _ in range(50)])
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path):
+def test_a_failed_write_keeps_the_old_file(tmp_path):
     target = tmp_path / "file.txt"
     write_text(target, "old")
 
-    def breaks(out):
+    def fail_halfway(out):
         out.write(b"half")
         raise RuntimeError
 
     with pytest.raises(RuntimeError):
-        write_atomically(target, breaks)
+        write_atomically(target, fail_halfway)
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_concurrent_writers_never_mix(tmp_path):
+def test_concurrent_writes_do_not_mix(tmp_path):
     target = tmp_path / "file"
-    writers = [FORK.Process(target=write_often, args=(target, letter)) for letter in (b"a", b"b", b"c")]
+    writers = [FORK.Process(target=write_repeatedly, args=(target, letter)) for letter in (b"a", b"b", b"c")]
     for writer in writers:
         writer.start()
-    seen = set()
+    contents = set()
     while any(writer.is_alive() for writer in writers):
         if target.exists():
-            seen.add(target.read_bytes())
+            contents.add(target.read_bytes())
     for writer in writers:
         writer.join()
         assert writer.exitcode == 0
-    assert seen <= {letter * 50_000 for letter in (b"a", b"b", b"c")}
+    assert contents <= {letter * 50_000 for letter in (b"a", b"b", b"c")}
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_files_get_the_usual_permissions(tmp_path):
+def test_files_have_the_default_permissions(tmp_path):
     write_text(tmp_path / "ours", "")
-    (tmp_path / "usual").write_text("")
-    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "usual").stat().st_mode
+    (tmp_path / "default").write_text("")
+    assert (tmp_path / "ours").stat().st_mode == (tmp_path / "default").stat().st_mode
 
 
-def test_what_a_kill_left_is_removed_and_what_is_in_use_is_kept(tmp_path):
+def test_leftovers_of_killed_processes_are_removed_and_those_in_use_kept(tmp_path):
     def write_slowly():
         with aside(tmp_path / "slow") as part:
             part.write_text("half")
@@ -71,22 +71,22 @@ def test_what_a_kill_left_is_removed_and_what_is_in_use_is_kept(tmp_path):
     os.kill(killed.pid, signal.SIGKILL)
     killed.join()
     write_text(tmp_path / "file", "new")
-    left = list(tmp_path.glob(".csametric-*.part/slow"))
+    leftovers = list(tmp_path.glob(".csametric-*.part/slow"))
     alive.kill()
     alive.join()
-    assert len(left) == 1
+    assert len(leftovers) == 1
     files._cleaned.clear()  # as in the next process
     write_text(tmp_path / "file", "newer")
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
 
-def test_a_copy(tmp_path):
+def test_a_copy_has_the_content_of_its_source(tmp_path):
     (tmp_path / "a").write_bytes(b"content")
     copy_atomically(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b").read_bytes() == b"content"
 
 
-def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
+def test_folders_are_replaced_completely_or_not_at_all(tmp_path):
     folder = tmp_path / "out"
     for content in ("old", "new"):
         with replace_folder(folder) as new:
@@ -98,7 +98,7 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [folder]
 
 
-def test_after_a_kill_between_the_renames_the_old_folder_is_put_back(tmp_path):
+def test_a_kill_between_the_renames_keeps_the_old_folder(tmp_path):
     (tmp_path / ".out.old").mkdir()
     (tmp_path / ".out.old" / "file").touch()
     with pytest.raises(RuntimeError), replace_folder(tmp_path / "out"):
@@ -106,7 +106,7 @@ def test_after_a_kill_between_the_renames_the_old_folder_is_put_back(tmp_path):
     assert (tmp_path / "out" / "file").is_file()
 
 
-def test_a_folder_is_locked_for_others_only_while_it_is_held(tmp_path):
+def test_a_lock_excludes_others_until_it_is_released(tmp_path):
     order = []
 
     def wait():
@@ -128,5 +128,5 @@ def test_a_folder_is_locked_for_others_only_while_it_is_held(tmp_path):
     ("name", "text"),
     [("plain Ünïcode  .png", "plain Ünïcode  .png"), ("a\nb\x1b[31m", r"a\nb\x1b[31m"), ("\udcff", r"\udcff")],
 )
-def test_names_are_printed_on_one_line(name, text):
+def test_printable_names_fit_on_one_line(name, text):
     assert printable(name) == text

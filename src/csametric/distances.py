@@ -1,7 +1,7 @@
-"""Every distance and similarity the project uses, with its direction and range, once.
+"""Distances and similarities of vectors, each with its direction and range.
 
-Legend: N, M numbers of vectors, D their dimension. Unit vectors are expected where a docstring says so.
-All of them compute in at least fp32 with autocast off: 2 - 2a.p in bf16 falls below zero under the root.
+Legend: N and M are numbers of vectors, D is their dimension. Unit vectors are expected where a docstring says so.
+All are computed in fp32 or better with autocast disabled: in bf16, 2 - 2 a.b falls below zero under the root.
 """
 
 from collections.abc import Callable
@@ -19,59 +19,136 @@ def _dot_products(a_ND: Tensor, b_MD: Tensor) -> Tensor:
 
 
 def unit_euclidean_distances(a_ND: Tensor, b_MD: Tensor, epsilon: float = 0.0) -> Tensor:
-    """Euclidean distances of unit vectors, (N, M), in [sqrt(epsilon), 2]; lower is nearer.
+    """Euclidean distances between unit vectors: sqrt(2 - 2 a.b + epsilon); lower is nearer.
 
-    d = sqrt(2 - 2 a.b + epsilon); HardNet (Mishchuk et al. 2017) trains with epsilon = 1e-6, which keeps the root's
-    gradient finite.
+    Args:
+        a_ND: unit vectors, (N, D).
+        b_MD: unit vectors, (M, D).
+        epsilon: added under the root. HardNet (Mishchuk et al. 2017) trains with 1e-6, which keeps the gradient finite.
+
+    Returns:
+        (N, M), in [sqrt(epsilon), 2].
+
+    Examples:
+        >>> a, b = torch.tensor([[1.0, 0.0]]), torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+        >>> unit_euclidean_distances(a, b)
+        tensor([[0., 2.]])
     """
     return ((2 - 2 * _dot_products(a_ND, b_MD)).clamp(min=0) + epsilon).sqrt()
 
 
 def euclidean_distances(a_ND: Tensor, b_MD: Tensor, epsilon: float = 0.0) -> Tensor:
-    """Euclidean distances of vectors of any length, (N, M), at least sqrt(epsilon); lower is nearer.
+    """Euclidean distances between vectors of any length: sqrt(|a|^2 + |b|^2 - 2 a.b + epsilon); lower is nearer.
 
-    d = sqrt(|a|^2 + |b|^2 - 2 a.b + epsilon): a matrix product, exact to rounding where the vectors are not far from 0.
+    Computed by a matrix product, which is exact to rounding if the vectors are not far from 0.
+
+    Args:
+        a_ND: (N, D).
+        b_MD: (M, D).
+        epsilon: added under the root; above 0 it keeps the gradient finite.
+
+    Returns:
+        (N, M), at least sqrt(epsilon).
+
+    Examples:
+        >>> euclidean_distances(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
+        tensor([[5.]])
     """
     return (squared_euclidean_distances(a_ND, b_MD) + epsilon).sqrt()
 
 
 def squared_euclidean_distances(a_ND: Tensor, b_MD: Tensor) -> Tensor:
-    """|a|^2 + |b|^2 - 2 a.b of vectors of any length, (N, M), at least 0; lower is nearer."""
+    """Squared Euclidean distances between vectors of any length: |a|^2 + |b|^2 - 2 a.b; lower is nearer.
+
+    Args:
+        a_ND: (N, D).
+        b_MD: (M, D).
+
+    Returns:
+        (N, M), at least 0.
+
+    Examples:
+        >>> squared_euclidean_distances(torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0]]))
+        tensor([[25.]])
+    """
     products = _dot_products(a_ND, b_MD)
     squares_a, squares_b = (x.to(products.dtype).square().sum(1) for x in (a_ND, b_MD))
     return (squares_a[:, None] + squares_b[None, :] - 2 * products).clamp(min=0)
 
 
 def paired_distances(a_ND: Tensor, b_ND: Tensor) -> Tensor:
-    """Euclidean distances of row i of one to row i of the other, (N,), at least 0; lower is nearer."""
+    """Euclidean distances between row i of one matrix and row i of the other; lower is nearer.
+
+    Args:
+        a_ND: (N, D).
+        b_ND: (N, D).
+
+    Returns:
+        (N,), at least 0.
+
+    Examples:
+        >>> paired_distances(torch.tensor([[0.0, 0.0], [1.0, 1.0]]), torch.tensor([[3.0, 4.0], [1.0, 1.0]]))
+        tensor([5., 0.])
+    """
     return (a_ND.float() - b_ND.float()).norm(dim=1)
 
 
 def angular_distances(a_ND: Tensor, b_MD: Tensor) -> Tensor:
-    """Twice one minus the cosine of unit vectors, (N, M), in [0, 4]; lower is nearer.
+    """Angular distances between unit vectors: 2 (1 - cosine); lower is nearer.
 
-    The squared Euclidean distance of unit vectors, RALNet's measure (Xu et al. 2019).
+    RALNet's distance (Xu et al. 2019), which equals the squared Euclidean distance.
+
+    Args:
+        a_ND: unit vectors, (N, D).
+        b_MD: unit vectors, (M, D).
+
+    Returns:
+        (N, M), in [0, 4].
+
+    Examples:
+        >>> angular_distances(torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 1.0], [-1.0, 0.0]]))
+        tensor([[2., 4.]])
     """
     return (2 - 2 * _dot_products(a_ND, b_MD)).clamp(min=0)
 
 
 def cosine_similarities(a_ND: Tensor, b_MD: Tensor) -> Tensor:
-    """Cosines of vectors of any length, (N, M), in [-1, 1] up to rounding; higher is nearer."""
+    """Cosine similarities of vectors of any length; higher is nearer.
+
+    Args:
+        a_ND: (N, D).
+        b_MD: (M, D).
+
+    Returns:
+        (N, M), in [-1, 1] up to rounding.
+
+    Examples:
+        >>> cosine_similarities(torch.tensor([[2.0, 0.0]]), torch.tensor([[3.0, 0.0], [0.0, 1.0]]))
+        tensor([[1., 0.]])
+    """
     return _dot_products(functional.normalize(a_ND.float(), dim=1), functional.normalize(b_MD.float(), dim=1))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Measure:
-    """A way to compare two sets of vectors; the direction is part of the type."""
+    """A distance or similarity together with its direction."""
 
     name: str
-    compare: Callable[[Tensor, Tensor], Tensor]
-    lower_is_nearer: bool
+    compare: Callable[[Tensor, Tensor], Tensor]  # (N, D), (M, D) -> (N, M)
+    lower_is_nearer: bool  # true for a distance, false for a similarity
 
     def as_distance(self, a_ND: Tensor, b_MD: Tensor) -> Tensor:
-        """The comparison with its sign set so that lower is nearer, (N, M)."""
-        compared = self.compare(a_ND, b_MD)
-        return compared if self.lower_is_nearer else -compared
+        """Compare two sets of vectors; similarities are negated so that lower is always nearer.
+
+        Args:
+            a_ND: (N, D).
+            b_MD: (M, D).
+
+        Returns:
+            (N, M).
+        """
+        values = self.compare(a_ND, b_MD)
+        return values if self.lower_is_nearer else -values
 
 
 EUCLIDEAN = Measure(name="euclidean distance", compare=euclidean_distances, lower_is_nearer=True)

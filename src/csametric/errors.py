@@ -1,4 +1,4 @@
-"""What a user can cause and mend: the exception for it and its kinds, importable by every room."""
+"""Errors that a user can cause and fix: `UserError` and its subclasses."""
 
 import errno
 from collections.abc import Iterator
@@ -7,18 +7,18 @@ from pathlib import Path
 
 
 class UserError(ValueError):
-    """A mistake a user can mend; its message is one sentence that names the mend.
+    """A mistake that the user can fix; the message is one sentence that says what was wrong and what to do.
 
-    The command prints the message and exits with status 2. A library caller may catch it as a `ValueError`.
+    The command prints the message and exits with status 2. Library callers may catch it as a `ValueError`.
     """
 
 
 class DivergedError(UserError):
-    """Training met a gradient that is not finite."""
+    """Training diverged: a gradient is NaN or infinite."""
 
 
 class BusyError(UserError):
-    """Another process is at work on the same run."""
+    """Another process is using the same folder."""
 
 
 class FolderInUseError(UserError):
@@ -30,15 +30,23 @@ class NoDatasetError(UserError):
 
 
 class FullDiskError(UserError):
-    """No space is left, or a quota is exceeded."""
+    """The disk is full, or a quota is exceeded."""
 
 
 @contextmanager
-def explaining_full_disk(where: Path, mend: str) -> Iterator[None]:
-    """Turns "no space left" and "quota exceeded" inside the block into a `FullDiskError` that ends with the mend."""
+def explaining_full_disk(path: Path, advice: str) -> Iterator[None]:
+    """Turn "no space left" and "quota exceeded" errors inside the block into a `FullDiskError`.
+
+    Args:
+        path: a file or folder on the disk that is written to.
+        advice: what the user should do; the message ends with it.
+
+    Raises:
+        FullDiskError: the block ran out of disk space.
+    """
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise FullDiskError(f"the disk of {where} is full; {mend}") from error
+        raise FullDiskError(f"the disk of {path} is full; {advice}") from error

@@ -18,14 +18,18 @@ from csametric.errors import BusyError, UserError
 
 _ASIDE = ".csametric-*.part"
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates, line and paragraph separators
-_cleaned: set[Path] = set()  # folders from which this process has removed what killed processes left
+_cleaned: set[Path] = set()  # folders in which this process has already removed the leftovers of killed processes
 
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
     """Write to a temporary file, fsync it, and rename it to `path`.
 
-    Readers see the old file or the new one, never a part, also after a kill. Of two processes that write the same file, the
-    last to finish wins.
+    Readers see either the old file or the new one, never part of it, even after a kill. If two processes write the same
+    file, the last one to finish wins.
+
+    Args:
+        path: the file to write; its folder is created if missing.
+        write: writes the content to the binary file it is given.
     """
     with aside(path) as part:
         with part.open("xb") as out:
@@ -36,7 +40,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_atomically` for text, encoded as UTF-8."""
+    """Write text to a file atomically, encoded as UTF-8."""
     write_atomically(path, lambda out: out.write(text.encode()))
 
 
@@ -53,16 +57,16 @@ def read_text(path: Path) -> str:
 
 
 def copy_atomically(source: Path, target: Path) -> None:
-    """`write_atomically` with the content of another file."""
+    """Copy the content of a file atomically."""
     with source.open("rb") as content:
         write_atomically(target, lambda out: shutil.copyfileobj(content, out))
 
 
 @contextmanager
 def aside(path: Path) -> Iterator[Path]:
-    """Yield a path on the same file system that no other process uses, to be renamed to `path` when complete.
+    """Yield a temporary path on the file system of `path`, for the caller to rename to `path` when the content is complete.
 
-    Whatever is still there when the block ends is removed.
+    No other process uses the temporary path. If it still exists when the block ends, it is removed.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _remove_abandoned(path.parent)
@@ -70,7 +74,7 @@ def aside(path: Path) -> Iterator[Path]:
     folder.mkdir()
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)  # before the folder gets the name under which others look for abandoned ones
+        fcntl.flock(descriptor, fcntl.LOCK_EX)  # locked before it gets the name by which others look for abandoned folders
         folder = folder.rename(folder.with_suffix(".part"))
         yield folder / path.name
     finally:
@@ -80,10 +84,10 @@ def aside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def replace_folder(folder: Path) -> Iterator[Path]:
-    """Yield an empty folder that takes the place of `folder` when the block ends; if the block fails, nothing changes.
+    """Yield an empty folder that replaces `folder` when the block ends; if the block fails, nothing changes.
 
-    Other processes that replace a folder in the same parent wait meanwhile. A kill between the two renames leaves the old
-    folder under the name `.NAME.old`; the next call puts it back.
+    Other processes that replace a folder in the same parent wait in the meantime. A kill between the two renames leaves the
+    old folder under the name `.NAME.old`; the next call restores it.
     """
     with lock_folder(folder.parent, wait=True), aside(folder) as new:
         old = folder.with_name(f".{folder.name}.old")
@@ -101,14 +105,14 @@ def replace_folder(folder: Path) -> Iterator[Path]:
 
 @contextmanager
 def lock_folder(folder: Path, wait: bool = False) -> Iterator[None]:
-    """Hold the folder for this process until the block ends or the process does.
+    """Lock a folder against other processes on this machine until the block or the process ends.
 
     Args:
         folder: created if missing.
-        wait: whether to wait for another process that holds it.
+        wait: whether to wait until another process releases its lock.
 
     Raises:
-        BusyError: another process on this machine holds it, and `wait` is false.
+        BusyError: another process holds the lock, and `wait` is false.
     """
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
@@ -122,13 +126,13 @@ def lock_folder(folder: Path, wait: bool = False) -> Iterator[None]:
 
 
 def sync_file(out: IO[Any]) -> None:
-    """Flush and fsync an open file, so that its content is on the disk."""
+    """Flush and fsync an open file so that its content is durable."""
     out.flush()
     os.fsync(out.fileno())
 
 
 def sync_folder(folder: Path) -> None:
-    """Fsync a folder, so that renames in it are on the disk."""
+    """Fsync a folder so that renames in it are durable."""
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -137,28 +141,33 @@ def sync_folder(folder: Path) -> None:
 
 
 def printable(name: object) -> str:
-    r"""A file name as one line of text: control characters and bytes that are not UTF-8 appear as escapes such as `\n`."""
+    r"""Return a file name as one line of text: control characters and bytes that are not UTF-8 become escapes such as `\n`.
+
+    Examples:
+        >>> print(printable("holiday photos\n.png"))
+        holiday photos\n.png
+    """
     return "".join(
-        letter.encode("unicode_escape").decode() if unicodedata.category(letter) in _UNPRINTABLE else letter
-        for letter in str(name)
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in _UNPRINTABLE else character
+        for character in str(name)
     )
 
 
 def _remove_abandoned(folder: Path) -> None:
-    """Remove what killed processes left in a folder; looked for once per process."""
+    """Remove what killed processes left in a folder; each folder is searched once per process."""
     folder = folder.resolve()
     if folder in _cleaned:
         return
     _cleaned.add(folder)
-    for left in folder.glob(_ASIDE):
+    for leftover in folder.glob(_ASIDE):
         try:
-            descriptor = os.open(left, os.O_RDONLY)
+            descriptor = os.open(leftover, os.O_RDONLY)
         except OSError:
-            continue  # another process was faster, or it is another user's
+            continue  # already removed by another process, or owned by another user
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(left, ignore_errors=True)
+            shutil.rmtree(leftover, ignore_errors=True)
         except BlockingIOError:
-            pass  # its process is still at work
+            pass  # its process is still running
         finally:
             os.close(descriptor)

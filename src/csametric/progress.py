@@ -1,4 +1,4 @@
-"""Progress bars with rate and time left: context managers that yield what to call as the work goes on."""
+"""Progress bars with elapsed and remaining time."""
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -23,7 +23,14 @@ def _bar(enabled: bool) -> Progress:
 
 
 def show_progress(items: Iterable[Item], title: str, total: int, enabled: bool) -> Iterator[Item]:
-    """The items, with a bar that counts them."""
+    """Yield the items while a progress bar counts them.
+
+    Args:
+        items: iterated once.
+        title: shown in front of the bar.
+        total: number of items.
+        enabled: whether to show the bar.
+    """
     with _bar(enabled) as bar:
         task = bar.add_task(title, total=total, note="")
         for item in items:
@@ -33,13 +40,20 @@ def show_progress(items: Iterable[Item], title: str, total: int, enabled: bool) 
 
 @contextmanager
 def data_progress(enabled: bool, title: str, note: str) -> Iterator[Callable[[int, int], None]]:
-    """Yields a function of (items done, items in all); no bar where there is nothing to do."""
+    """Yield a function (items done, items in total) that advances a progress bar; the bar appears with its first call.
+
+    Args:
+        enabled: whether to show the bar.
+        title: shown in front of the bar.
+        note: shown behind the bar, for example what is counted.
+    """
     with _bar(enabled) as bar:
         task = None
 
         def advance(done: int, total: int) -> None:
             nonlocal task
-            task = bar.add_task(title, total=total, note=note) if task is None else task
+            if task is None:
+                task = bar.add_task(title, total=total, note=note)
             bar.update(task, completed=done, total=total)
 
         yield advance
@@ -47,7 +61,15 @@ def data_progress(enabled: bool, title: str, note: str) -> Iterator[Callable[[in
 
 @contextmanager
 def step_progress(title: str, steps: int, first: int, announcement: str, enabled: bool) -> Iterator[Callable[[int, str], None]]:
-    """Prints what will run, then yields a function of (steps done, a note to show)."""
+    """Print an announcement, then yield a function (steps done, note) that advances a progress bar.
+
+    Args:
+        title: shown in front of the bar.
+        steps: total number of steps.
+        first: steps done already.
+        announcement: printed above the bar.
+        enabled: whether to print the announcement and show the bar.
+    """
     with _bar(enabled) as bar:
         if enabled:
             bar.console.print(announcement, highlight=False, markup=False, soft_wrap=True)

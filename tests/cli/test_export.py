@@ -7,7 +7,7 @@ import torch
 
 from csametric import L2Net
 from csametric.files import write_text
-from csametric.inference.bundle import ExportError
+from csametric.inference.onnx import ExportError
 from csametric.runs.experiment import BrownExperiment
 from csametric.runs.folder import EXPERIMENT, SCORES, WEIGHTS, read_scores, save_weights
 from csametric.runs.overrides import to_json
@@ -57,8 +57,8 @@ def test_converted_weights_tell_that_nothing_was_measured(tmp_path, called_here)
     ("words", "message"),
     [
         (["nowhere", "--bundle", "out"], "is not a run"),
-        (["run", "--bundle", "market"], "holds files and is no bundle"),
-        (["run", "--bundle", "run"], "holds files and is no bundle"),
+        (["run", "--bundle", "market"], "holds files and is not a bundle"),
+        (["run", "--bundle", "run"], "holds files and is not a bundle"),
     ],
 )
 def test_mistakes_are_one_sentence_and_status_two(work, called_here, words, message):
@@ -69,19 +69,20 @@ def test_mistakes_are_one_sentence_and_status_two(work, called_here, words, mess
 
 
 def test_without_the_packages_of_onnx(work, called_here, monkeypatch):
-    monkeypatch.setattr("csametric.inference.bundle.find_spec", lambda name: None if name == "onnxscript" else object())
+    monkeypatch.setattr("csametric.inference.onnx.find_spec", lambda name: None if name == "onnxscript" else object())
     done = called_here("export", "run", "--bundle", "other", cwd=work)
     assert done.returncode == 2
-    assert "model.onnx needs onnxscript; pip install 'csametric[onnx]', or give --no-onnx" in done.stderr
+    assert "model.onnx needs onnxscript; pip install 'csametric[onnx]', or write" in done.stderr
+    assert "--no-onnx" in done.stderr
     assert not (work / "other").exists()
 
 
 def test_an_onnx_program_that_differs_is_status_one(work, called_here, monkeypatch):
     def differ(*_):
-        raise ExportError("the ONNX program is 1.0 from the model; give --no-onnx")
+        raise ExportError("the features differ by 1.0")
 
     monkeypatch.setattr("csametric.inference.bundle.write_onnx", differ)
     done = called_here("export", "run", "--bundle", "other", cwd=work)
     assert done.returncode == 1
-    assert "1.0 from the model; give --no-onnx" in done.stderr
+    assert "the features differ by 1.0 (on the command line: --no-onnx)" in done.stderr
     assert not (work / "other").exists()

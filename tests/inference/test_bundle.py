@@ -1,4 +1,4 @@
-"""A bundle gives what its run gives, says what was measured, and tells nothing of the machine it was made on."""
+"""A bundle embeds as its run does, reports the run's scores, and contains no path of the machine it was written on."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from torch import nn
 from csametric import files, load
 from csametric.errors import UserError
 from csametric.files import write_text
-from csametric.inference.bundle import CARD, ONNX, Bundle, ExportError, write_bundle
+from csametric.inference.bundle import CARD, ONNX, Bundle, write_bundle
 from csametric.recipes import RECIPES, find_recipe
 from csametric.runs.folder import (
     BUNDLED_WEIGHTS,
@@ -28,78 +28,31 @@ from csametric.runs.folder import (
     save_weights,
 )
 from csametric.runs.overrides import override
-from csametric.training import loop
 from tests.data import people
-from tests.training import tiny, tiny_reid
+from tests.inference.inputs import random_inputs
 
 
-@pytest.fixture(scope="module")
-def of_people(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("people")
-    market = people.write_market(folder / "market")
-    loop.train(tiny_reid.experiment("market1501", market, "epochs=2"), folder / "run")
-    return folder / "run"
-
-
-@pytest.fixture(scope="module")
-def of_patches(tmp_path_factory, photo_folder, cache):
-    run = tmp_path_factory.mktemp("patches") / "run"
-    loop.train(tiny.experiment(photo_folder, "steps=3"), run, cache)
-    return run
-
-
-@pytest.fixture(scope="module", params=["of_people", "of_patches"])
-def bundled(request, tmp_path_factory):
-    """A run and its bundle."""
-    run = request.getfixturevalue(request.param)
-    folder = tmp_path_factory.mktemp("bundles") / "bundle"
-    write_bundle(run, folder)
-    return run, folder
-
-
-def inputs_of(model) -> np.ndarray:
-    rng = np.random.default_rng(0)
-    shape = (5, 48, 16, 3) if hasattr(model.experiment, "epochs") else (5, 32, 32)
-    return rng.integers(0, 256, shape, np.uint8)
-
-
-def test_it_loads_back_to_the_same_features(bundled):
+def test_loading_a_bundle_gives_the_features_of_its_run(bundled):
     run, folder = bundled
-    model, again, by_hub = load(run), load(folder), Bundle.from_pretrained(folder)
-    images = inputs_of(model)
-    assert torch.equal(model.embed(images), again.embed(images))
-    assert torch.equal(model.embed(images), by_hub.embed(images))
+    model, from_bundle, from_hub = load(run), load(folder), Bundle.from_pretrained(folder)
+    images = random_inputs(model)
+    assert torch.equal(model.embed(images), from_bundle.embed(images))
+    assert torch.equal(model.embed(images), from_hub.embed(images))
 
 
-def test_the_onnx_program_gives_the_same_features_for_any_batch(bundled):
-    import onnxruntime
-
-    run, folder = bundled
-    model = load(run)
-    session = onnxruntime.InferenceSession(str(folder / ONNX))
-    (taken,), (given,) = session.get_inputs(), session.get_outputs()
-    for count in (1, 5):
-        images = inputs_of(model)[:count]
-        prepared = images.transpose(0, 3, 1, 2) / 255 if taken.name == "images" else images[:, None]
-        (features,) = session.run([given.name], {taken.name: prepared.astype(np.float32)})
-        expected = model.embed(images).numpy()
-        cosines = (features * expected).sum(1) / np.linalg.norm(features, axis=1) / np.linalg.norm(expected, axis=1)
-        assert np.abs(cosines - 1).max() < 1e-3, "the model itself may run in bf16"
-
-
-def test_the_card_has_the_figures_of_the_scores(bundled):
+def test_the_card_reports_the_scores_of_the_run(bundled):
     run, folder = bundled
     text = (folder / CARD).read_text()
     scores = read_scores(run)
-    wanted = scores["map_trapezoid"] if "map_trapezoid" in scores else scores["levels"]["hard"]["accuracy"]
-    assert f" {100 * wanted:.2f} |" in text
+    score = scores["map_trapezoid"] if "map_trapezoid" in scores else scores["levels"]["hard"]["accuracy"]
+    assert f" {100 * score:.2f} |" in text
     assert text.startswith("---\nlicense: apache-2.0\nlibrary_name: csametric\n")
     assert "compressed self-attention" in text
     assert "64 images of 8 identities" in text or "4 photographs without labels: 200 keypoints" in text
     assert not re.search(r"\{\{|\{%|\n\n\n\n", text)
 
 
-def test_no_path_of_the_machine_is_in_it(bundled):
+def test_a_bundle_contains_no_path_of_the_machine(bundled):
     run, folder = bundled
     assert re.search("/tmp/", (run / EXPERIMENT).read_text())
     for path in folder.iterdir():
@@ -108,7 +61,7 @@ def test_no_path_of_the_machine_is_in_it(bundled):
     assert json.loads((folder / CONFIG).read_text())["num_ids"] in (8, None)
 
 
-def test_saved_again_it_is_the_same(bundled, tmp_path):
+def test_saving_a_bundle_copies_all_its_files(bundled, tmp_path):
     _, folder = bundled
     Bundle.from_pretrained(folder).save_pretrained(tmp_path / "copy")
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
@@ -116,8 +69,8 @@ def test_saved_again_it_is_the_same(bundled, tmp_path):
     }
 
 
-def test_saved_into_a_folder_of_something_else_it_removes_nothing(of_people, tmp_path):
-    write_bundle(of_people, tmp_path / "bundle", onnx=False)
+def test_saving_a_bundle_into_another_folder_removes_nothing_there(people_run, tmp_path):
+    write_bundle(people_run, tmp_path / "bundle", onnx=False)
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / ONNX).write_text("my own")
     Bundle(tmp_path / "bundle").save_pretrained(tmp_path / "other")
@@ -125,58 +78,59 @@ def test_saved_into_a_folder_of_something_else_it_removes_nothing(of_people, tmp
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_can_be_told_without_paths(recipe):
+def test_every_experiment_can_drop_its_paths(recipe):
     experiment = find_recipe(recipe)
     assert type(experiment.without_paths()) is type(experiment)
 
 
-def test_other_folders_are_left_alone_and_bundles_replaced(of_people, tmp_path):
+def test_only_bundles_are_replaced(people_run, tmp_path):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").write_text("all of it")
-    with pytest.raises(UserError, match="holds files and is no bundle"):
-        write_bundle(of_people, tmp_path / "other", onnx=False)
+    with pytest.raises(UserError, match="holds files and is not a bundle"):
+        write_bundle(people_run, tmp_path / "other", onnx=False)
     for _ in range(2):
-        write_bundle(of_people, tmp_path / "bundle", onnx=False)
+        write_bundle(people_run, tmp_path / "bundle", onnx=False)
     assert not (tmp_path / "bundle" / ONNX).exists()
     assert "onnxruntime" not in (tmp_path / "bundle" / CARD).read_text()
 
 
-def test_a_failure_leaves_nothing_half_done(of_people, tmp_path, monkeypatch):
+def test_a_failed_export_leaves_no_files(people_run, tmp_path, monkeypatch):
     monkeypatch.setattr("csametric.inference.bundle.write_onnx", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        write_bundle(of_people, tmp_path / "bundle")
+        write_bundle(people_run, tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
 
 
-def python_of(text: str) -> list[str]:
+def python_blocks(text: str) -> list[str]:
     return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
 
 
-def test_the_lines_of_the_card_run_as_printed(bundled, tmp_path, monkeypatch):
+def test_the_examples_on_the_card_run_as_printed(bundled, tmp_path, monkeypatch):
     _, folder = bundled
     shutil.copytree(folder, tmp_path / folder.name)
     for name in ("a.jpg", "b.jpg"):
         people.person(1, 1, ord(name[0])).save(tmp_path / name)
     monkeypatch.chdir(tmp_path)
-    told: dict = {}
-    found = []
-    blocks = python_of((folder / CARD).read_text())
+    variables: dict = {}
+    outputs = []
+    blocks = python_blocks((folder / CARD).read_text())
     assert len(blocks) == 3
     for block in blocks:
-        exec(block, told)
-        found.append(np.asarray(told["features" if "features" in told else "descriptors"]))
-    np.testing.assert_array_equal(found[0], found[1])
-    assert ((found[0] * found[2]).sum(1) / (found[0] ** 2).sum(1)).min() > 0.99, "the model itself may run in bf16"
+        exec(block, variables)
+        outputs.append(np.asarray(variables["features" if "features" in variables else "descriptors"]))
+    by_load, by_hub, by_onnx = outputs
+    np.testing.assert_array_equal(by_load, by_hub)
+    assert ((by_load * by_onnx).sum(1) / (by_load**2).sum(1)).min() > 0.99, "the model itself may run in bf16"
 
 
-def test_the_card_has_the_hubs_metadata(bundled):
+def test_the_card_carries_the_metadata_of_the_hub(bundled):
     _, folder = bundled
     data = ModelCard.load(folder / CARD).data
     assert (data.license, data.library_name, data.pipeline_tag) == ("apache-2.0", "csametric", "image-feature-extraction")
     assert {"csametric", "metric-learning", "self-attention"} < set(data.tags)
 
 
-def test_saved_onto_itself_it_is_whole(bundled, tmp_path):
+def test_saving_a_bundle_onto_itself_keeps_every_file(bundled, tmp_path):
     _, folder = bundled
     copy = shutil.copytree(folder, tmp_path / "copy")
     Bundle.from_pretrained(copy).save_pretrained(copy)
@@ -186,7 +140,7 @@ def test_saved_onto_itself_it_is_whole(bundled, tmp_path):
 
 
 class Hub:
-    """What huggingface_hub would send to and get from its server, in a folder."""
+    """A stand-in for the hub's server that stores uploaded files in memory."""
 
     def __init__(self, token=None):
         pass
@@ -199,7 +153,7 @@ class Hub:
         return repo_id
 
 
-def test_pushed_it_has_its_own_files_only(bundled, tmp_path, monkeypatch):
+def test_pushing_uploads_only_the_files_of_the_bundle(bundled, tmp_path, monkeypatch):
     _, folder = bundled
     copy = shutil.copytree(folder, tmp_path / "copy")
     (copy / "evaluation").mkdir()
@@ -210,115 +164,108 @@ def test_pushed_it_has_its_own_files_only(bundled, tmp_path, monkeypatch):
     assert Hub.stored["me/model"] == {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_a_repository_of_the_hub(bundled, monkeypatch):
+def test_a_bundle_loads_from_a_repository_on_the_hub(bundled, monkeypatch):
     run, folder = bundled
-    asked = []
+    requests = []
 
     def snapshot(name, **options):
-        asked.append((name, options))
+        requests.append((name, options))
         return str(folder)
 
     monkeypatch.setattr("huggingface_hub.hub_mixin.hf_hub_download", lambda filename, **_: str(folder / filename))
     monkeypatch.setattr("csametric.inference.bundle.snapshot_download", snapshot)
-    images = inputs_of(load(run))
+    images = random_inputs(load(run))
     assert torch.equal(Bundle.from_pretrained("me/model", revision="main").embed(images), load(run).embed(images))
-    ((name, options),) = asked
+    ((name, options),) = requests
     assert (name, options["revision"]) == ("me/model", "main")
     assert set(options["allow_patterns"]) >= {path.name for path in folder.iterdir()}
 
 
 @pytest.mark.parametrize(
-    ("files", "mend"),
+    ("files", "message"),
     [
-        ({"config.json": '{"model_type": "bert"}', "model.safetensors": "theirs"}, "is no bundle"),
-        ({"config.json": '{"library_name": "csametric"}', ".git/HEAD": "ref"}, "holds .git beside the bundle"),
-        ({"experiment.json": "{}"}, "is no bundle"),
+        ({"config.json": '{"model_type": "bert"}', "model.safetensors": "theirs"}, "is not a bundle"),
+        ({"config.json": '{"library_name": "csametric"}', ".git/HEAD": "ref"}, "holds .git besides the bundle"),
+        ({"experiment.json": "{}"}, "is not a bundle"),
     ],
 )
-def test_nothing_but_a_bundle_is_replaced(of_people, tmp_path, files, mend):
+def test_folders_with_other_files_are_refused_and_unchanged(people_run, tmp_path, files, message):
     for name, content in files.items():
         (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / name).write_text(content)
-    with pytest.raises(UserError, match=mend):
-        write_bundle(of_people, tmp_path / "out", onnx=False)
+    with pytest.raises(UserError, match=message):
+        write_bundle(people_run, tmp_path / "out", onnx=False)
     assert {name: (tmp_path / "out" / name).read_text() for name in files} == files
 
 
-def test_a_file_a_bundle_and_the_folder_one_is_in(of_people, tmp_path, monkeypatch):
+def test_files_bundles_and_the_current_folder_are_refused(people_run, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="is no folder"):
-        write_bundle(of_people, tmp_path / "file", onnx=False)
+    with pytest.raises(UserError, match="is not a folder"):
+        write_bundle(people_run, tmp_path / "file", onnx=False)
     (tmp_path / "here").mkdir()
-    with monkeypatch.context() as there:
-        there.chdir(tmp_path / "here")
-        with pytest.raises(UserError, match="name a folder in it"):
-            write_bundle(of_people, Path(), onnx=False)
-    write_bundle(of_people, tmp_path / "here", onnx=False)
+    with monkeypatch.context() as inside:
+        inside.chdir(tmp_path / "here")
+        with pytest.raises(UserError, match="choose a folder in it"):
+            write_bundle(people_run, Path(), onnx=False)
+    write_bundle(people_run, tmp_path / "here", onnx=False)
     assert (tmp_path / "here" / CARD).read_text().count('load("here")') == 1
-    with pytest.raises(UserError, match="is a bundle already"):
+    with pytest.raises(UserError, match="is already a bundle"):
         write_bundle(tmp_path / "here", tmp_path / "again", onnx=False)
 
 
-def test_a_failure_leaves_the_bundle_that_was_there(of_people, tmp_path, monkeypatch):
-    write_bundle(of_people, tmp_path / "bundle", onnx=False)
+def test_a_failed_export_keeps_the_existing_bundle(people_run, tmp_path, monkeypatch):
+    write_bundle(people_run, tmp_path / "bundle", onnx=False)
     before = {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()}
     monkeypatch.setattr("csametric.inference.bundle.card", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        write_bundle(of_people, tmp_path / "bundle", onnx=False)
+        write_bundle(people_run, tmp_path / "bundle", onnx=False)
     assert {path.name: path.read_bytes() for path in (tmp_path / "bundle").iterdir()} == before
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_a_name_is_no_markup_in_the_card(of_people, tmp_path):
+def test_markup_in_a_name_is_escaped_in_the_card(people_run, tmp_path):
     folder = tmp_path / "<img onerror=x> [a](b) | `c`"
-    write_bundle(of_people, folder, onnx=False)
+    write_bundle(people_run, folder, onnx=False)
     title = next(line for line in (folder / CARD).read_text().splitlines() if line.startswith("# "))
     assert title == r"# \<img onerror=x\> \[a\](b) \| \`c\`"
 
 
-def test_two_at_once_leave_one_whole_bundle(of_people, of_patches, tmp_path):
-    """The second to come finds the first's bundle, of other weights, and is refused; whichever wins, it is whole."""
+def test_concurrent_exports_leave_one_complete_bundle(people_run, patch_run, tmp_path):
+    """The slower export is refused because it finds a bundle of other weights; whichever wins, its bundle is complete."""
     outcomes = []
 
     def write(run):
         try:
             write_bundle(run, tmp_path / "bundle", onnx=False)
-            outcomes.append("made")
+            outcomes.append("written")
         except UserError as error:
             outcomes.append(str(error))
 
-    threads = [threading.Thread(target=write, args=(run,)) for run in (of_people, of_patches)]
+    threads = [threading.Thread(target=write, args=(run,)) for run in (people_run, patch_run)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     assert sorted("is a bundle of other weights" in outcome for outcome in outcomes) == [False, True]
-    assert "made" in outcomes
+    assert "written" in outcomes
     load(tmp_path / "bundle")
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 
 
-def test_after_a_kill_between_the_renames_the_old_one_is_put_back(of_people, tmp_path, monkeypatch):
-    write_bundle(of_people, tmp_path / "bundle", onnx=False)
+def test_a_kill_between_the_renames_keeps_the_old_bundle(people_run, tmp_path, monkeypatch):
+    write_bundle(people_run, tmp_path / "bundle", onnx=False)
     (tmp_path / "bundle").rename(tmp_path / ".bundle.old")
     (tmp_path / ".csametric-0123456789abcdef.part").mkdir()
     files._cleaned.clear()  # as in the process after the killed one
     monkeypatch.setattr("csametric.inference.bundle.card", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
     with pytest.raises(KeyboardInterrupt):
-        write_bundle(of_people, tmp_path / "bundle", onnx=False)
+        write_bundle(people_run, tmp_path / "bundle", onnx=False)
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
     load(tmp_path / "bundle")
 
 
-def test_an_onnx_program_that_says_something_else_is_refused(of_people, tmp_path, monkeypatch):
-    monkeypatch.setattr("csametric.inference.bundle._largest_error", lambda *_: float("nan"))
-    with pytest.raises(ExportError, match="--no-onnx"):
-        write_bundle(of_people, tmp_path / "bundle")
-    assert list(tmp_path.iterdir()) == []
-
-
 @pytest.mark.parametrize(
-    ("name", "damage", "mend"),
+    ("name", "damage", "message"),
     [
         (BUNDLED_WEIGHTS, lambda path: path.write_bytes(path.read_bytes()[:1000]), "damaged.*get the bundle again"),
         (BUNDLED_WEIGHTS, lambda path: path.unlink(), "model.safetensors is missing in .*: get the bundle again"),
@@ -327,25 +274,25 @@ def test_an_onnx_program_that_says_something_else_is_refused(of_people, tmp_path
     ],
     ids=["cut weights", "no weights", "cut experiment", "other weights"],
 )
-def test_a_damaged_bundle_is_explained(of_people, tmp_path, name, damage, mend):
-    write_bundle(of_people, tmp_path / "bundle", onnx=False)
+def test_damaged_bundles_are_refused_with_the_reason(people_run, tmp_path, name, damage, message):
+    write_bundle(people_run, tmp_path / "bundle", onnx=False)
     damage(tmp_path / "bundle" / name)
-    with pytest.raises(UserError, match=mend):
+    with pytest.raises(UserError, match=message):
         load(tmp_path / "bundle")
 
 
-def test_a_file_of_weights_keeps_its_name_alone(of_people):
-    experiment = override(read_experiment(of_people), ["model.pretrained=/data/me/r50.pth"])
+def test_the_path_of_a_weights_file_is_reduced_to_its_name(people_run):
+    experiment = override(read_experiment(people_run), ["model.pretrained=/data/me/r50.pth"])
     assert experiment.without_paths().model.pretrained == "r50.pth"
 
 
-def test_another_models_bundle_is_not_replaced(of_people, of_patches, tmp_path):
-    write_bundle(of_people, tmp_path / "bundle", onnx=False)
+def test_bundles_of_another_model_or_other_data_are_not_replaced(people_run, patch_run, tmp_path):
+    write_bundle(people_run, tmp_path / "bundle", onnx=False)
     with pytest.raises(UserError, match=r"is a bundle of other weights or data \(pcb_csa\)"):
-        write_bundle(of_patches, tmp_path / "bundle", onnx=False)
-    shutil.copytree(of_people, tmp_path / "run")
-    environment = read_environment(of_people) | {"data": {"train": 64, "identities": 8, "digest": "other"}}
+        write_bundle(patch_run, tmp_path / "bundle", onnx=False)
+    shutil.copytree(people_run, tmp_path / "run")
+    environment = read_environment(people_run) | {"data": {"train": 64, "identities": 8, "digest": "other"}}
     write_text(tmp_path / "run" / ENVIRONMENT, json.dumps(environment))
     with pytest.raises(UserError, match="is a bundle of other weights or data"):
         write_bundle(tmp_path / "run", tmp_path / "bundle", onnx=False)
-    assert load(tmp_path / "bundle").embed(inputs_of(load(of_people))).shape[0] == 5
+    assert load(tmp_path / "bundle").embed(random_inputs(load(people_run))).shape[0] == 5

@@ -1,4 +1,4 @@
-"""Losses of part models and the triplet loss, against loops and by hand."""
+"""The loss of part-based models and the triplet loss, against loops and hand computations."""
 
 import math
 
@@ -10,22 +10,22 @@ from csametric.losses.parts import parts_loss
 from csametric.losses.triplet import batch_hard_triplet_loss
 
 
-def test_by_hand():
-    """Two ids, even logits: every cross-entropy is ln 2; three parts and two stages at lambda 0.5 make 4 ln 2."""
+def test_parts_loss_matches_a_hand_computation():
+    """Two ids, even logits: each cross-entropy is ln 2, so three parts and two stages at lambda 0.5 give 4 ln 2."""
     even, ids = torch.zeros(4, 2), torch.tensor([0, 1, 0, 1])
     torch.testing.assert_close(parts_loss([even] * 3, [even] * 2, ids, 0.5), torch.tensor(4 * math.log(2)))
     torch.testing.assert_close(parts_loss([even] * 3, [], ids), torch.tensor(3 * math.log(2)))
     torch.testing.assert_close(parts_loss([even] * 3, [even], ids, average=True), torch.tensor(2 * math.log(2)))
 
 
-def test_label_smoothing_by_hand():
-    """Logits (ln 3, 0): probabilities 3/4 and 1/4; smoothing 0.2 takes 0.9 of the first log and 0.1 of the second."""
+def test_label_smoothing_matches_a_hand_computation():
+    """Logits (ln 3, 0) give probabilities 3/4 and 1/4; smoothing 0.2 weighs their logarithms by 0.9 and 0.1."""
     logits = torch.tensor([[math.log(3), 0.0]])
     expected = -0.9 * math.log(0.75) - 0.1 * math.log(0.25)
     torch.testing.assert_close(parts_loss([logits], [], torch.tensor([0]), label_smoothing=0.2), torch.tensor(expected))
 
 
-def test_low_precision_logits_are_summed_in_fp32():
+def test_the_loss_of_low_precision_logits_is_computed_in_fp32():
     logits = torch.randn(4, 3, dtype=torch.bfloat16)
     with torch.autocast("cpu", torch.bfloat16):
         assert parts_loss([logits], [logits], torch.tensor([0, 1, 2, 0])).dtype == torch.float32
@@ -43,15 +43,15 @@ def triplet_by_loops(features, ids, margin):
 
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1000), margin=st.sampled_from([0.0, 0.3, 1.0]))
-def test_triplet_equals_the_loops(seed, margin):
+def test_triplet_loss_equals_loops(seed, margin):
     generator = torch.Generator().manual_seed(seed)
     features = torch.randn(8, 5, generator=generator, dtype=torch.float64)
     ids = [0, 0, 1, 1, 2, 2, 2, 3]
-    got = batch_hard_triplet_loss(features, torch.tensor(ids), margin)
-    assert math.isclose(got.item(), triplet_by_loops(features.tolist(), ids, margin), abs_tol=1e-5)
+    loss = batch_hard_triplet_loss(features, torch.tensor(ids), margin)
+    assert math.isclose(loss.item(), triplet_by_loops(features.tolist(), ids, margin), abs_tol=1e-5)
 
 
-def test_triplet_gradients_are_finite_for_equal_vectors():
+def test_triplet_gradients_of_equal_vectors_are_finite():
     features = torch.ones(4, 3, requires_grad=True)
     batch_hard_triplet_loss(features, torch.tensor([0, 0, 1, 1])).backward()
     assert features.grad.isfinite().all()

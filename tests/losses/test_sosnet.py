@@ -1,4 +1,4 @@
-"""SOSNet's loss against slow loops, and its neighbours."""
+"""SOSNet's loss against loops."""
 
 import math
 
@@ -14,7 +14,7 @@ def distance(a, b) -> float:
     return math.sqrt(max(0.0, 2 - 2 * float(a @ b)) + 1e-6)
 
 
-def by_loops(anchors, positives, margin: float, neighbours: int) -> float:
+def sos_by_loops(anchors, positives, margin: float, neighbours: int) -> float:
     count = len(anchors)
     total = 0.0
     for i in range(count):
@@ -33,10 +33,10 @@ def by_loops(anchors, positives, margin: float, neighbours: int) -> float:
 
 
 @pytest.mark.parametrize("neighbours", [1, 3, 50])
-def test_equals_the_loops(neighbours):
+def test_the_loss_equals_loops(neighbours):
     torch.manual_seed(neighbours)
     anchors, positives = (normalize(torch.randn(12, 16, dtype=torch.float64)) for _ in range(2))
-    expected = by_loops(anchors, positives, 0.7, neighbours)
+    expected = sos_by_loops(anchors, positives, 0.7, neighbours)
     assert SecondOrderLoss(0.7, neighbours)(anchors, positives).item() == pytest.approx(expected, abs=1e-5)
 
 
@@ -50,11 +50,11 @@ def test_gradients_are_finite_and_pull_pairs_together():
     assert sos_loss(moved, positives) < sos_loss(anchors, positives)
 
 
-def test_equal_sets_have_no_second_order_part():
+def test_the_second_order_term_of_equal_sets_is_zero():
     anchors = normalize(torch.eye(6))
     assert sos_loss(anchors, anchors).item() == pytest.approx(max(0.0, 1 + 1e-3 - math.sqrt(2)) ** 2, abs=1e-5)
 
 
-def test_one_pair_has_no_negative():
-    with pytest.raises(UserError, match="two pairs"):
+def test_a_single_pair_is_refused():
+    with pytest.raises(UserError, match="need at least 2 pairs"):
         sos_loss(torch.ones(1, 4), torch.ones(1, 4))

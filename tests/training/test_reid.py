@@ -1,4 +1,4 @@
-"""Re-identification runs: every layout to a stated accuracy, kills, phases, processes, and what they refuse."""
+"""Re-identification runs: accuracy on every layout, resuming after a kill, phases, processes, and what they refuse."""
 
 import json
 import random
@@ -43,7 +43,7 @@ def finished(tmp_path_factory, market) -> Path:
 
 
 @pytest.mark.parametrize("layout", people.LAYOUTS)
-def test_every_layout_trains_to_rank_one_of_nine_tenths(tmp_path, layout):
+def test_every_layout_trains_to_90_per_cent_rank_1(tmp_path, layout):
     kind, write = people.LAYOUTS[layout]
     loop.train(tiny_reid.experiment(kind, write(tmp_path / "set")), tmp_path / "run")
     scores = read_scores(tmp_path / "run")
@@ -53,30 +53,31 @@ def test_every_layout_trains_to_rank_one_of_nine_tenths(tmp_path, layout):
     assert 0 < scores["minp"] <= scores["map_step"] <= 1
 
 
-def test_the_run_tells_its_data_and_alphas(finished):
+def test_a_run_records_its_data_and_alphas(finished):
     environment = read_environment(finished)
     assert environment["data"].items() >= {"train": 64, "identities": 8}.items()
     rows = read_metrics(finished)
     assert {"loss", "alpha1", "alpha2", "alpha3", "images_per_second"} <= set(rows[0])
     assert rows[-1]["loss"] < rows[0]["loss"]
-    lists = read_scores(finished)["ranked"]
-    assert len(lists) == 8
-    assert all(len(each["gallery"]) == len(each["right"]) == 10 for each in lists)
+    ranked_lists = read_scores(finished)["ranked"]
+    assert len(ranked_lists) == 8
+    assert all(len(ranked["gallery"]) == 10 for ranked in ranked_lists)
+    assert all(len(ranked["right"]) == 10 for ranked in ranked_lists)
 
 
-def test_killed_and_resumed_the_weights_are_bit_identical(finished, tmp_path, market):
-    folder, draw = tmp_path / "killed", random.Random(0)
+def test_a_killed_run_resumes_to_bit_identical_weights(finished, tmp_path, market):
+    folder, delays = tmp_path / "killed", random.Random(0)
     program = ("tests.training.tiny_reid", folder, "market1501", market)
     for steps in (3, 9):
-        kill_after(steps, folder, draw, *program)
+        kill_after(steps, folder, delays, *program)
     done = processes.run(*program, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    whole, resumed = load_file(finished / "weights.safetensors"), load_file(folder / "weights.safetensors")
-    assert whole.keys() == resumed.keys()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+    weights, resumed = load_file(finished / "weights.safetensors"), load_file(folder / "weights.safetensors")
+    assert weights.keys() == resumed.keys()
+    assert all(torch.equal(weights[name], resumed[name]) for name in weights)
 
 
-def test_two_processes_train_and_score_as_one_would(tmp_path, market):
+def test_two_processes_score_like_one(tmp_path, market):
     folder = tmp_path / "run"
     words = [folder, "market1501", market, "batch_size=8", "epochs=2"]
     processes.run_group(2, "tests.training.tiny_reid", *words, cwd=ROOT)
@@ -91,34 +92,34 @@ def test_two_processes_train_and_score_as_one_would(tmp_path, market):
     assert (scores["rank1"], scores["map_step"]) == (metrics.rank(1), metrics.map_step)
 
 
-def test_two_processes_refine_and_share_their_statistics(tmp_path, market):
-    """Batches of seven, so that both processes embed; freezing and unused parameters under DistributedDataParallel."""
+def test_two_processes_refine_and_score_with_the_same_statistics(tmp_path, market):
+    """Embedding in batches of seven, so that both processes embed; freezing and unused parameters under torchrun."""
     folder = tmp_path / "run"
     words = [folder, "market1501", market, "batch_size=8", "epochs=3"]
     words += ["model.refined=true", "refine_from=1", "freeze_epochs=1", "model.attention=sa"]
     processes.run_group(2, "tests.training.tiny_reid", "--embed-batch", "7", *words, cwd=ROOT)
     features = np.load(folder / "features.npy")
-    alone = load(folder).embed([record.path for record in read_dataset("market1501", market).gallery])
-    torch.testing.assert_close(torch.from_numpy(features), alone, rtol=1e-4, atol=1e-5)
+    expected = load(folder).embed([record.path for record in read_dataset("market1501", market).gallery])
+    torch.testing.assert_close(torch.from_numpy(features), expected, rtol=1e-4, atol=1e-5)
 
 
-def test_refined_parts_begin_at_their_epoch(tmp_path, market):
+def test_refinement_starts_at_its_epoch(tmp_path, market):
     settings = ["model.refined=true", "refine_from=1", "freeze_epochs=1", "epochs=3", "model.attention=none"]
     experiment = tiny_reid.experiment("market1501", market, *settings)
     task = loop.open_task(experiment, join_processes("fp32"))
     model = task.build_model()
     optimizer = task.build_optimizer(model)
-    seen = []
+    phases = []  # whether the model refines, and whether its backbone trains
     for step in range(task.steps):
         task.begin_step(model, optimizer, step)
-        seen.append((model.refining, next(model.backbone.parameters()).requires_grad))
-    each = task.steps_per_epoch
-    assert seen == [(False, True)] * each + [(True, False)] * each + [(True, True)] * each
+        phases.append((model.refining, next(model.backbone.parameters()).requires_grad))
+    steps = task.steps_per_epoch
+    assert phases == [(False, True)] * steps + [(True, False)] * steps + [(True, True)] * steps
     loop.train(experiment, tmp_path / "run")
     assert load(tmp_path / "run").model.refining
 
 
-def test_a_refined_run_begins_with_a_trained_pcb(tmp_path, market, finished):
+def test_a_refined_run_can_start_from_a_trained_pcb(tmp_path, market, finished):
     settings = ["model.refined=true", f"model.start_from={finished}", "refine_from=0", "epochs=1"]
     experiment = tiny_reid.experiment("market1501", market, *settings)
     model = build_pcb(experiment.model, 8)
@@ -129,7 +130,7 @@ def test_a_refined_run_begins_with_a_trained_pcb(tmp_path, market, finished):
         build_pcb(experiment.model, 5)
 
 
-def test_freezing_leaves_the_part_classifier(market):
+def test_only_the_part_classifier_trains_while_the_rest_is_frozen(market):
     model = build_pcb(tiny_reid.experiment("market1501", market, "model.refined=true", "refine_from=1").model, 8)
     train_only_parts(model, True)
     assert {name for name, p in model.named_parameters() if p.requires_grad} == {"refinement.assign.weight"}
@@ -163,30 +164,30 @@ def test_embedding_takes_files_arrays_and_tensors(finished, market):
     torch.testing.assert_close(model.embed(tensors / 255), files)
     assert model.embed([str(records[0].path)]).dtype == torch.float32
     assert not torch.equal(model.embed(arrays, flip=True), files)
-    for wrong, words in (
-        (arrays[..., :1], r"RGB images \(N, H, W, 3\) or \(N, 3, H, W\), got"),
-        (tensors.float(), r"must lie in \[0, 1\]; do not normalise"),
-        (arrays.astype(int), "not int64; convert them"),
-        ([], "no images to embed"),
-        ([np.zeros((9, 8, 3), np.uint8), np.zeros((9, 9, 3), np.uint8)], "differ in shape; give paths"),
+    for images, message in (
+        (arrays[..., :1], r"must be RGB, \(N, H, W, 3\) or \(N, 3, H, W\), got"),
+        (tensors.float(), r"must lie in \[0, 1\], got .*; the model normalises them itself"),
+        (arrays.astype(int), "got int64; convert them"),
+        ([], "need at least 1 image to embed, got 0"),
+        ([np.zeros((9, 8, 3), np.uint8), np.zeros((9, 9, 3), np.uint8)], "must share one shape; pass paths"),
     ):
-        with pytest.raises(UserError, match=words):
-            model.embed(wrong)
+        with pytest.raises(UserError, match=message):
+            model.embed(images)
 
 
-def test_features_of_all_records_come_in_their_order(finished, market):
+def test_features_keep_the_order_of_the_records(finished, market):
     model = load(finished)
     records = read_dataset("market1501", market).gallery
-    together = embed_records(model.model, records, 48, 16, join_processes("fp32"))
-    assert together.shape == (50, model.model.dimensions)
-    torch.testing.assert_close(torch.from_numpy(together[-1:]), model.embed([records[-1].path]), rtol=1e-4, atol=1e-5)
+    features = embed_records(model.model, records, 48, 16, join_processes("fp32"))
+    assert features.shape == (50, model.model.dimensions)
+    torch.testing.assert_close(torch.from_numpy(features[-1:]), model.embed([records[-1].path]), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("settings", "words"),
+    ("settings", "message"),
     [
-        (["model.backbone=resnet51"], "timm has no network"),
-        (["model.stages=1,4"], "no stage 4"),
+        (["model.backbone=resnet51"], "unknown timm model"),
+        (["model.stages=1,4"], "unknown stage 4"),
         (["data.height=64"], r"data.height must be a multiple of 48 \(16 x 3 parts\), got 64; use data.height=48"),
         (["batch_size=100"], "64 training images cannot fill a batch of 100"),
         (["data.images_per_identity=5"], "must be a multiple of images_per_identity=5"),
@@ -202,16 +203,16 @@ def test_features_of_all_records_come_in_their_order(finished, market):
         (["model.refined=maybe"], "model.refined must be true or false, got maybe"),
     ],
 )
-def test_what_cannot_be_trained_is_refused(tmp_path, market, settings, words):
-    with pytest.raises(UserError, match=words):
+def test_impossible_settings_are_refused(tmp_path, market, settings, message):
+    with pytest.raises(UserError, match=message):
         loop.train(tiny_reid.experiment("market1501", market, *settings), tmp_path / "run")
 
 
 @pytest.mark.parametrize("split", ["bounding_box_train", "bounding_box_test"])
-def test_broken_images_are_named_before_the_first_step_and_may_be_removed(tmp_path, market, split):
-    own, folder = shutil.copytree(market, tmp_path / "market"), tmp_path / "run"
-    experiment = tiny_reid.experiment("market1501", own, "epochs=1")
-    broken = sorted((own / split).iterdir())[5:7]
+def test_broken_images_are_named_before_the_first_step(tmp_path, market, split):
+    copy, folder = shutil.copytree(market, tmp_path / "market"), tmp_path / "run"
+    experiment = tiny_reid.experiment("market1501", copy, "epochs=1")
+    broken = sorted((copy / split).iterdir())[5:7]
     for path in broken:
         path.write_bytes(path.read_bytes()[:60])
     with pytest.raises(
@@ -225,13 +226,13 @@ def test_broken_images_are_named_before_the_first_step_and_may_be_removed(tmp_pa
     assert (folder / "scores.json").is_file()
 
 
-def test_an_image_that_breaks_during_training_costs_none_of_it(tmp_path, market):
-    own, folder = shutil.copytree(market, tmp_path / "market"), tmp_path / "run"
-    experiment = tiny_reid.experiment("market1501", own, "epochs=1")
+def test_an_image_that_breaks_during_training_keeps_the_trained_weights(tmp_path, market):
+    copy, folder = shutil.copytree(market, tmp_path / "market"), tmp_path / "run"
+    experiment = tiny_reid.experiment("market1501", copy, "epochs=1")
     loop.train(experiment, folder)
     weights = (folder / "weights.safetensors").read_bytes()
     (folder / "scores.json").unlink()
-    broken = sorted((own / "bounding_box_test").iterdir())[5]
+    broken = sorted((copy / "bounding_box_test").iterdir())[5]
     broken.write_bytes(broken.read_bytes()[:60])
     with pytest.raises(UserError, match="is not a whole image"):
         loop.train(experiment, folder)
@@ -241,39 +242,39 @@ def test_an_image_that_breaks_during_training_costs_none_of_it(tmp_path, market)
     assert (folder / "scores.json").is_file()
 
 
-def test_changed_training_images_are_noticed(tmp_path, market):
-    own, folder = shutil.copytree(market, tmp_path / "market"), tmp_path / "run"
-    loop.train(tiny_reid.experiment("market1501", own, "epochs=1"), folder)
-    moved = own / "bounding_box_train" / "0001_c1s1_000000_00.png"
-    moved.rename(moved.with_name("0002_c1s1_000077_00.png"))
+def test_changed_training_images_are_refused(tmp_path, market):
+    copy, folder = shutil.copytree(market, tmp_path / "market"), tmp_path / "run"
+    loop.train(tiny_reid.experiment("market1501", copy, "epochs=1"), folder)
+    image = copy / "bounding_box_train" / "0001_c1s1_000000_00.png"
+    image.rename(image.with_name("0002_c1s1_000077_00.png"))
     with pytest.raises(UserError, match="the images have changed"):
-        loop.train(tiny_reid.experiment("market1501", own, "epochs=1"), folder)
+        loop.train(tiny_reid.experiment("market1501", copy, "epochs=1"), folder)
 
 
-def test_people_of_one_camera_are_refused_before_training(tmp_path):
+def test_queries_without_any_match_are_refused_before_training(tmp_path):
     root = people.write_market(tmp_path / "market")
     for image in (root / "bounding_box_test").glob("*_c2s1_*"):
         image.unlink()
     for image in (root / "query").glob("*_c2s1_*"):
         image.unlink()
     people.person(99, 2, 0).save(root / "bounding_box_test" / "0000_c2s1_000001_00.png")
-    with pytest.raises(UserError, match=r"no query has a match in the gallery; .*camera_filter=false"):
+    with pytest.raises(UserError, match=r"no query has a match in the gallery; .*set data.camera_filter=false"):
         loop.train(tiny_reid.experiment("market1501", root), tmp_path / "run")
     loop.train(tiny_reid.experiment("market1501", root, "data.camera_filter=false", "epochs=1"), tmp_path / "run")
     assert read_scores(tmp_path / "run")["camera_filter"] is False
 
 
-def test_a_cold_start_of_refined_parts_is_announced(market):
+def test_refinement_without_a_trained_pcb_is_announced(market):
     experiment = tiny_reid.experiment("market1501", market, "model.refined=true", "refine_from=0")
-    assert "known to collapse" in loop.open_task(experiment, join_processes("fp32")).announce()
+    assert "known to collapse" in loop.open_task(experiment, join_processes("fp32")).announcement()
 
 
-def test_missing_weights_are_named(tmp_path, market):
-    with pytest.raises(UserError, match=r"there is no file .*nowhere.pth"):
+def test_missing_weights_files_are_named(tmp_path, market):
+    with pytest.raises(UserError, match=r"nowhere.pth does not exist"):
         loop.train(tiny_reid.experiment("market1501", market, f"model.pretrained={tmp_path}/nowhere.pth"), tmp_path / "run")
 
 
-def test_every_recipe_of_the_paper_has_its_settings():
+def test_recipes_have_the_settings_of_the_paper():
     pcb, csa = find_recipe("pcb"), find_recipe("pcb_csa")
     assert (pcb.epochs, pcb.batch_size, pcb.optimizer.lr, pcb.optimizer.backbone_lr) == (100, 64, 0.1, 0.01)
     assert (pcb.optimizer.weight_decay, pcb.optimizer.decay_every, pcb.optimizer.nesterov) == (1e-4, 40, False)
@@ -284,20 +285,20 @@ def test_every_recipe_of_the_paper_has_its_settings():
     assert find_recipe("rpp_csa").refine_from == 40
 
 
-def test_settings_travel_through_json_and_words():
+def test_settings_survive_overrides_and_json():
     changed = override(find_recipe("pcb_csa"), ["model.stages=2,3", "model.refined=True", "model.alpha=0.5"])
     assert (changed.model.stages, changed.model.refined, changed.model.alpha) == ((2, 3), True, 0.5)
     assert from_json(json.dumps(json.loads(loop.to_json(changed)))) == changed
 
 
-def test_looking_at_the_attention_changes_nothing_and_is_logged(finished, tmp_path, market):
+def test_logging_the_attention_does_not_change_the_weights(finished, tmp_path, market):
     loop.train(tiny_reid.experiment("market1501", market, "attention_every=5"), tmp_path / "run")
-    plain, seen = (load_file(folder / "weights.safetensors") for folder in (finished, tmp_path / "run"))
-    assert all(torch.equal(plain[name], seen[name]) for name in plain)
+    weights, logged = (load_file(folder / "weights.safetensors") for folder in (finished, tmp_path / "run"))
+    assert all(torch.equal(weights[name], logged[name]) for name in weights)
     rows = read_metrics(tmp_path / "run")
-    looked = [row for row in rows if "attention1_entropy" in row]
-    assert [row["step"] for row in looked] == [*range(5, len(rows), 5), len(rows)]
-    last = looked[-1]
+    snapshots = [row for row in rows if "attention1_entropy" in row]
+    assert [row["step"] for row in snapshots] == [*range(5, len(rows), 5), len(rows)]
+    last = snapshots[-1]
     assert all(0 < last[f"attention{number}_entropy"] <= 1 for number in (1, 2, 3))
     assert all(1 <= last[f"attention{number}_used_maps"] <= 4 for number in (1, 2, 3))
     assert "attention1_overlap" not in rows[0]

@@ -1,4 +1,4 @@
-"""Runs: what they write, that a kill changes nothing, what they refuse."""
+"""Descriptor runs: their files, resuming after a kill, and what they refuse."""
 
 import errno
 import json
@@ -48,7 +48,7 @@ def finished(tmp_path_factory, photo_folder, cache) -> Path:
     return folder
 
 
-def test_a_run_folder_is_complete(finished):
+def test_a_finished_run_has_all_its_files(finished):
     assert {path.name for path in finished.iterdir()} == {
         "experiment.json",
         "environment.json",
@@ -70,56 +70,55 @@ def test_a_run_folder_is_complete(finished):
     assert list((finished / "tensorboard").iterdir())
 
 
-def test_training_moves_the_attention(finished):
+def test_training_changes_alpha(finished):
     assert read_metrics(finished)[-1]["alpha"] != 0
 
 
-def test_a_finished_run_is_left_alone(finished, photo_folder, cache):
+def test_a_finished_run_is_not_trained_again(finished, photo_folder, cache):
     before = (finished / "weights.safetensors").stat().st_mtime_ns
     loop.train(tiny.experiment(photo_folder), finished, cache)
     assert (finished / "weights.safetensors").stat().st_mtime_ns == before
 
 
-def test_killed_anywhere_and_resumed_the_weights_are_bit_identical(finished, tmp_path, photo_folder, cache):
-    """Five real SIGKILLs after random times, then to the end."""
+def test_a_run_killed_anywhere_resumes_to_bit_identical_weights(finished, tmp_path, photo_folder, cache):
+    """Five SIGKILLs at random moments, then a run to the end."""
     folder = tmp_path / "killed"
-    draw = random.Random(0)
+    delays = random.Random(0)
     program = ("tests.training.tiny", folder, photo_folder, cache)
     for kills in range(5):
-        kill_after(2 + 2 * kills, folder, draw, *program)
+        kill_after(2 + 2 * kills, folder, delays, *program)
     last = processes.run(*program, cwd=ROOT)
     assert last.returncode == 0, last.stderr
-    whole, resumed = load_file(finished / "weights.safetensors"), load_file(folder / "weights.safetensors")
-    assert whole.keys() == resumed.keys()
-    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
-    losses = [[row["loss"] for row in read_metrics(each)] for each in (finished, folder)]
-    assert losses[0] == losses[1]
-    scores = [(each / "scores.json").read_text() for each in (finished, folder)]
-    assert scores[0] == scores[1]
+    weights, resumed = load_file(finished / "weights.safetensors"), load_file(folder / "weights.safetensors")
+    assert weights.keys() == resumed.keys()
+    assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+    losses, resumed_losses = ([row["loss"] for row in read_metrics(run_folder)] for run_folder in (finished, folder))
+    assert losses == resumed_losses
+    assert (finished / "scores.json").read_text() == (folder / "scores.json").read_text()
 
 
-def test_a_torn_last_line_of_metrics_is_dropped(tmp_path):
+def test_an_incomplete_last_line_of_metrics_is_dropped(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "loss": 2}\n{"step": 2, "loss": 1}\n{"step": 3, "lo')
     keep_metrics_until(tmp_path, 1)
     assert read_metrics(tmp_path) == [{"step": 1, "loss": 2}]
 
 
-def test_another_experiment_in_the_folder_is_refused(finished, photo_folder, cache):
+def test_a_folder_of_another_experiment_is_refused(finished, photo_folder, cache):
     with pytest.raises(UserError, match=r"other settings \(optimizer.lr=1.0 there, 5.0 here\); choose another folder"):
         loop.train(tiny.experiment(photo_folder, "optimizer.lr=5"), finished, cache)
 
 
 @pytest.mark.parametrize(
-    ("setting", "mend"),
+    ("setting", "message"),
     [("batch_size=4000", "lower batch_size"), ("data.folder=nowhere", "folder nowhere does not exist")],
 )
-def test_a_run_that_cannot_begin_leaves_its_folder_free(tmp_path, photo_folder, cache, setting, mend):
-    with pytest.raises(UserError, match=mend):
+def test_a_run_that_cannot_start_creates_no_folder(tmp_path, photo_folder, cache, setting, message):
+    with pytest.raises(UserError, match=message):
         loop.train(tiny.experiment(photo_folder, setting), tmp_path / "run", cache)
     assert not (tmp_path / "run").exists()
 
 
-def test_changed_photographs_are_noticed(tmp_path, photo_folder, finished):
+def test_changed_photographs_are_refused(tmp_path, photo_folder, finished):
     own = shutil.copytree(photo_folder, tmp_path / "photos")
     folder = tmp_path / "run"
     loop.train(tiny.experiment(own, "steps=2"), folder, tmp_path / "cache")
@@ -138,7 +137,7 @@ def test_another_number_of_processes_is_refused(tmp_path, finished, photo_folder
 
 
 @pytest.mark.parametrize("name", ["experiment.json", "metrics.jsonl", "scores.json", "state/checkpoint.pt"])
-def test_damaged_files_are_named(tmp_path, finished, name):
+def test_errors_name_the_damaged_file(tmp_path, finished, name):
     folder = shutil.copytree(finished, tmp_path / "run")
     (folder / name).write_text("{broken\n")
     model = build_descriptor(read_experiment(finished).model)
@@ -160,7 +159,7 @@ def test_two_processes_train_and_score_once(tmp_path, photo_folder, cache):
     assert [row["step"] for row in read_metrics(tmp_path / "run")] == [1, 2, 3]
 
 
-def test_a_folder_of_other_things_is_refused(tmp_path, photo_folder, cache):
+def test_a_folder_with_other_files_is_refused(tmp_path, photo_folder, cache):
     (tmp_path / "thesis.tex").write_text("precious")
     with pytest.raises(UserError, match=r"holds files but no experiment\.json"):
         loop.train(tiny.experiment(photo_folder), tmp_path, cache)
@@ -168,14 +167,14 @@ def test_a_folder_of_other_things_is_refused(tmp_path, photo_folder, cache):
 
 
 def test_divergence_names_step_and_batch_and_keeps_the_checkpoint(tmp_path, photo_folder, cache, monkeypatch):
-    real = descriptor_task.batch_loss
+    batch_loss = descriptor_task.batch_loss
     calls = []
 
-    def breaks_at_step_five(*arguments):
+    def diverge_at_step_five(*arguments):
         calls.append(1)
-        return real(*arguments) * (float("nan") if len(calls) == 6 else 1)
+        return batch_loss(*arguments) * (float("nan") if len(calls) == 6 else 1)
 
-    monkeypatch.setattr(descriptor_task, "batch_loss", breaks_at_step_five)
+    monkeypatch.setattr(descriptor_task, "batch_loss", diverge_at_step_five)
     with pytest.raises(
         UserError, match=r"diverged at step 5: the gradient of .* \(batch of 16 keypoints .* lower optimizer.lr"
     ):
@@ -185,42 +184,40 @@ def test_divergence_names_step_and_batch_and_keeps_the_checkpoint(tmp_path, phot
     assert load_checkpoint(tmp_path / "run", model, optimizer) == 4
 
 
-def test_a_flipped_bit_in_a_checkpoint_is_found(tmp_path, photo_folder):
+def test_flipped_bits_in_a_checkpoint_are_detected(tmp_path, photo_folder):
     model = build_descriptor(tiny.experiment(photo_folder).model)
     optimizer = descriptor_optimizer(model, tiny.experiment(photo_folder).optimizer)
     save_checkpoint(tmp_path, 4, model, optimizer)
     path = tmp_path / CHECKPOINT
-    whole = path.read_bytes()
-    for place in np.linspace(len(whole) // 4, 3 * len(whole) // 4, 9).astype(int):
-        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+    content = path.read_bytes()
+    for index in np.linspace(len(content) // 4, 3 * len(content) // 4, 9).astype(int):
+        path.write_bytes(content[:index] + bytes([content[index] ^ 1]) + content[index + 1 :])
         with pytest.raises(UserError, match=r"checkpoint.pt is damaged"):
             load_checkpoint(tmp_path, model, optimizer)
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), 1j])
-def test_weights_that_are_no_finite_real_numbers_are_refused(tmp_path, value):
+def test_weights_with_nan_infinite_or_complex_numbers_are_refused(tmp_path, value):
     tensors = {"layer.weight": torch.full((2, 2), value)}
     save_file(tensors, tmp_path / "weights.safetensors")
     torch.save(tensors, tmp_path / "weights.pth")
-    words = r"is damaged \(layer.weight holds (NaN or infinite|complex) numbers\)"
-    with pytest.raises(UserError, match=words):
+    message = r"is damaged \(layer.weight contains (NaN or infinite|complex) numbers\)"
+    with pytest.raises(UserError, match=message):
         read_weights(tmp_path / "weights.safetensors")
     for name in ("weights.safetensors", "weights.pth"):
-        with pytest.raises(UserError, match=words):
+        with pytest.raises(UserError, match=message):
             read_state(tmp_path / name)
 
 
-def test_a_full_disk_while_training_keeps_the_checkpoint(tmp_path, photo_folder, cache, monkeypatch):
-    real = save_checkpoint
-
-    def full_at_six(folder, step, *rest):
+def test_a_full_disk_keeps_the_last_checkpoint(tmp_path, photo_folder, cache, monkeypatch):
+    def save_to_full_disk(folder, step, *arguments):
         if step == 6:
             monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
-        real(folder, step, *rest)
+        save_checkpoint(folder, step, *arguments)
 
-    monkeypatch.setattr(loop, "save_checkpoint", full_at_six)
+    monkeypatch.setattr(loop, "save_checkpoint", save_to_full_disk)
     folder = tmp_path / "run"
-    with pytest.raises(UserError, match="is full; free some room and give the same command again"):
+    with pytest.raises(UserError, match="is full; free some space and train into the folder again"):
         loop.train(tiny.experiment(photo_folder), folder, cache)
     monkeypatch.undo()
     model = build_descriptor(tiny.experiment(photo_folder).model)
@@ -228,7 +225,7 @@ def test_a_full_disk_while_training_keeps_the_checkpoint(tmp_path, photo_folder,
     assert not [path for path in folder.rglob(".*") if path.is_file()]
 
 
-def test_fp32_and_sa_and_ral_train_too(tmp_path, photo_folder, cache):
+def test_self_attention_trains_with_ral_loss_in_fp32(tmp_path, photo_folder, cache):
     experiment = override(
         find_recipe("ralnet_sa"),
         [f"data.folder={photo_folder}", *tiny.SETTINGS, "steps=2", "precision=fp32"],
@@ -237,18 +234,18 @@ def test_fp32_and_sa_and_ral_train_too(tmp_path, photo_folder, cache):
     assert load(tmp_path / "run").embed(np.zeros((2, 32, 32), np.uint8)).shape == (2, 128)
 
 
-def test_loaded_runs_embed(finished, photo_folder, cache):
+def test_loaded_runs_embed_patches(finished, photo_folder, cache):
     model = load(finished)
     patches = np.random.default_rng(0).integers(0, 256, (5, 32, 32), dtype=np.uint8)
-    described = model.embed(patches)
-    assert (described.shape, described.dtype) == ((5, 128), torch.float32)
-    torch.testing.assert_close(described.norm(dim=1), torch.ones(5))
-    torch.testing.assert_close(model.embed(torch.from_numpy(patches).unsqueeze(1)), described)
-    with pytest.raises(UserError, match=r"embeds grey patches \(N, 32, 32\), got \(5, 64, 64\)"):
+    descriptors = model.embed(patches)
+    assert (descriptors.shape, descriptors.dtype) == ((5, 128), torch.float32)
+    torch.testing.assert_close(descriptors.norm(dim=1), torch.ones(5))
+    torch.testing.assert_close(model.embed(torch.from_numpy(patches).unsqueeze(1)), descriptors)
+    with pytest.raises(UserError, match=r"must be grey, \(N, 32, 32\), got \(5, 64, 64\)"):
         model.embed(np.zeros((5, 64, 64)))
 
 
-def test_loading_what_is_no_finished_run(tmp_path, finished):
+def test_folders_without_a_finished_run_do_not_load(tmp_path, finished):
     with pytest.raises(UserError, match="is not a run"):
         load(tmp_path)
     (tmp_path / "experiment.json").write_text((finished / "experiment.json").read_text())
@@ -259,17 +256,17 @@ def test_loading_what_is_no_finished_run(tmp_path, finished):
         load(tmp_path)
 
 
-def test_precision_says_why():
+def test_precision_states_its_reason():
     cpu = torch.device("cpu")
     assert choose_precision("fp32", cpu) == ("fp32", "asked for")
-    units = torch.cpu.get_capabilities()
-    fast = any(units.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
-    assert choose_precision("auto", cpu).name == ("bf16" if fast else "fp32")
+    capabilities = torch.cpu.get_capabilities()
+    has_fast_bf16 = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
+    assert choose_precision("auto", cpu).name == ("bf16" if has_fast_bf16 else "fp32")
     assert "processor" in choose_precision("auto", cpu).reason
     assert choose_precision("auto", torch.device("mps")).name == "fp32"
 
 
-def test_keeping_memory_reports_whether_it_can(monkeypatch):
+def test_keeping_freed_memory_reports_success(monkeypatch):
     assert keep_freed_memory() == sys.platform.startswith("linux")
     monkeypatch.setattr(sys, "platform", "darwin")
     assert keep_freed_memory() is False

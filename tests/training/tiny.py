@@ -1,4 +1,4 @@
-"""A run small enough for a test, also as a program: python -m tests.training.tiny FOLDER PHOTOS CACHE [NAME=VALUE ...]"""
+"""A descriptor run small enough for a test; as a program: python -m tests.training.tiny FOLDER PHOTOS CACHE [NAME=VALUE ...]"""
 
 import sys
 from pathlib import Path

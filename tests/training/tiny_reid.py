@@ -48,11 +48,11 @@ def main() -> None:
 
 
 def keep_gallery_features(folder: Path, scoring: ModuleType) -> None:
-    """Save what the scores are computed from, as the main process has it."""
-    embed = scoring.embed_records
+    """Save the features from which the main process computes the scores."""
+    embed_records = scoring.embed_records
 
     def embed_and_save(model, records, height, width, machine, flip=False):
-        features = embed(model, records, height, width, machine, flip)
+        features = embed_records(model, records, height, width, machine, flip)
         if machine.is_main:
             np.save(folder / "features.npy", features)
         return features

@@ -135,6 +135,10 @@ def _as_read(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor]:
     return weight, weight if bias is None else bias.contiguous()
 
 
+def _float(bias: Tensor | None) -> Tensor | None:
+    return None if bias is None else bias.float()
+
+
 def _is_flat(*tensors: Tensor) -> bool:
     return all(x.stride(2) == x.shape[3] * x.stride(3) for x in tensors)
 
@@ -212,8 +216,8 @@ def _backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of X, both weights, alpha and both biases."""
     if not x_NCHW.numel():
-        weights = (logit_weight, value_weight, alpha, logit_bias, value_bias, groups)
-        return tuple(grad.zero_() for grad in _fake_backward(gradient_NCHW, x_NCHW, means, log_totals, *weights))
+        tensors = (gradient_NCHW, x_NCHW, means, log_totals, logit_weight, value_weight, alpha, logit_bias, value_bias)
+        return tuple(grad.zero_() for grad in _fake_backward(*tensors, groups))
     with torch.cuda.device_of(x_NCHW):
         sizes = _sizes(x_NCHW, logit_weight, groups)
         blocks = _blocks(sizes, x_NCHW, ACCUMULATED)
@@ -229,15 +233,9 @@ def _backward(
             BLOCK_C=blocks.channels, **_options(x_NCHW, blocks, logit_bias, flat),
         )  # fmt: skip
 
-        # [c, D] what follows without a feature map: dE, dU, dWg, dbg, d alpha
-        means_GcK = join_images(means)
-        small = elementary_gradients(
-            join_images(gathered.sum(1).view_as(means)),
-            means_GcK,
-            value_weight.float(),
-            None if value_bias is None else value_bias.float(),
-            alpha.float(),
-        )
+        # [c, D] what follows without a feature map: alpha E, dU and delta, the sum over channels of dU * U
+        means_GcK, output_grad_GcK = join_images(means), join_images(gathered.sum(1).view_as(means))
+        small = elementary_gradients(output_grad_GcK, means_GcK, value_weight.float(), _float(value_bias), alpha.float())
         delta_G1K = (small.means * means_GcK).sum(1, keepdim=True)
         elementary, mean_gradient, delta = (
             split_images(matrix, sizes.images).contiguous() for matrix in (small.elementary, small.means, delta_G1K)

@@ -8,6 +8,8 @@ Legend: N images, G groups of c channels, P positions, D maps per group, S split
 BLOCK_D: all maps of a group. BLOCK_C: the channels whose sums one program accumulates. BLOCK_K: the channels read at a time
 for the logits. BLOCK_R: the rows of the value matrix per program. BLOCK_P: positions per tile. FLAT: one stride leads from
 each position to the next.
+elementary: alpha E (K, c, D). mean_gradient: dU (K, c, D). delta: the sum over channels of dU * U (K, D), which the softmax's
+backward subtracts.
 """
 
 import triton
@@ -40,6 +42,14 @@ def _tile(x, channels, stride_c, offsets, inside, c):
     """The values of some channels at some positions (channels x positions), 0 outside."""
     mask = (channels < c)[:, None] & inside[None, :]
     return tl.load(x + channels.to(tl.int64)[:, None] * stride_c + offsets[None, :], mask=mask, other=0.0)
+
+
+@triton.jit
+def _store_tile(out, channels, stride_c, offsets, inside, c, values):
+    """Write the values of some channels at some positions."""
+    mask = (channels < c)[:, None] & inside[None, :]
+    place = out + channels.to(tl.int64)[:, None] * stride_c + offsets[None, :]
+    tl.store(place, values.to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -200,9 +210,7 @@ def scatter(
         values = _tile(x, channels, stride_c, offsets, inside, c)
         outputs = _matrix(elementary, channels, maps, c, D)
         result = _dot(outputs, weights.to(outputs.dtype), values.to(tl.float32), PRECISION, UPCAST)
-        mask = (channels < c)[:, None] & inside[None, :]
-        place = out + channels.to(tl.int64)[:, None] * out_c + written[None, :]
-        tl.store(place, result.to(out.dtype.element_ty), mask=mask)
+        _store_tile(out, channels, out_c, written, inside, c, result)
 
 
 @triton.jit
@@ -244,6 +252,41 @@ def gather_gradient(
 
 
 @triton.jit
+def _products_with_gradients(
+    x, stride_c, offsets, gradient, grad_c, grad_offsets, inside, base, bias, elementary, mean_gradient, c, D,
+    HAS_BIAS: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr,
+    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+):  # fmt: skip
+    """The logits M of a tile, and the gradients of its adaptive weights and base maps, each D x P."""
+    maps = tl.arange(0, BLOCK_D)
+    logits = tl.zeros((BLOCK_D, BLOCK_P), tl.float32)
+    weight_gradient = tl.zeros((BLOCK_D, BLOCK_P), tl.float32)
+    map_gradient = tl.zeros((BLOCK_D, BLOCK_P), tl.float32)
+    for start in range(0, c, BLOCK_K):
+        channels = start + tl.arange(0, BLOCK_K)
+        values = _tile(x, channels, stride_c, offsets, inside, c)
+        incoming = _tile(gradient, channels, grad_c, grad_offsets, inside, c)
+        logits = _dot(_matrix(base, maps, channels, D, c), values, logits, PRECISION, UPCAST)
+        outputs = tl.trans(_matrix(elementary, channels, maps, c, D))
+        weight_gradient = _dot(outputs, incoming, weight_gradient, PRECISION, UPCAST)
+        means = tl.trans(_matrix(mean_gradient, channels, maps, c, D))
+        map_gradient = _dot(means, values, map_gradient, PRECISION, UPCAST)
+    if HAS_BIAS:
+        logits += tl.load(bias + maps, mask=maps < D, other=0.0).to(tl.float32)[:, None]
+    return logits, weight_gradient, map_gradient
+
+
+@triton.jit
+def _softmax_gradients(logits, weight_gradient, map_gradient, log_total, offset, maps, inside, D):
+    """The base maps B of a tile and the gradient dM of its logits, through both softmaxes; each D x P, 0 outside."""
+    weights = _adaptive_weights(logits, maps, D)
+    attention = tl.where((maps < D)[:, None] & inside[None, :], tl.exp(logits - log_total[:, None]), 0.0)
+    logit_gradient = weights * (weight_gradient - tl.sum(weights * weight_gradient, 0)[None, :])
+    logit_gradient += attention * (map_gradient - offset[:, None])
+    return attention, tl.where(inside[None, :], logit_gradient, 0.0)
+
+
+@triton.jit
 def input_gradient(
     x, gradient, base, bias, elementary, log_totals, mean_gradient, delta, out, base_gradient, bias_gradient,
     stride_n, stride_c, stride_h, stride_w, grad_n, grad_c, grad_h, grad_w, out_n, out_c, out_h, out_w,
@@ -251,10 +294,7 @@ def input_gradient(
     HAS_BIAS: tl.constexpr, FLAT: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
     BLOCK_P: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Writes dX = dO + dU B + Wm^T dM and, for each split, dM X^T (K, S, D, c) and the sum of dM (K, S, D).
-
-    mean_gradient: dU (K, c, D). delta: the sum over channels of dU * U (K, D), the softmax backward's inner product.
-    """
+    """Writes dX = dO + dU B + Wm^T dM and, for each split, dM X^T (K, S, D, c) and the sum of dM (K, S, D)."""
     split, block, image_group = _place(S, tl.cdiv(c, BLOCK_C))
     image, group = (image_group // G).to(tl.int64), image_group % G
     first_channel, pair = (group * c).to(tl.int64), image_group.to(tl.int64) * c * D
@@ -264,8 +304,7 @@ def input_gradient(
     out += image * out_n + first_channel * out_c
     base += group * D * c
     bias += group * D
-    elementary += pair
-    mean_gradient += pair
+    elementary, mean_gradient = elementary + pair, mean_gradient + pair
     # [D] log denominators and delta; [D, c] base vectors and [c, D] dU of this program's channels
     maps, channels = tl.arange(0, BLOCK_D), block * BLOCK_C + tl.arange(0, BLOCK_C)
     known = maps < D
@@ -282,37 +321,22 @@ def input_gradient(
         inside = positions < P
         here = _position_offsets(positions, width, stride_h, stride_w, FLAT)
         there = _position_offsets(positions, width, grad_h, grad_w, FLAT)
-        # [D, P] three products over all channels: logits Wm X, dW = (alpha E)^T dO, dB = dU^T X
-        logits = tl.zeros((BLOCK_D, BLOCK_P), tl.float32)
-        weight_gradient = tl.zeros((BLOCK_D, BLOCK_P), tl.float32)
-        map_gradient = tl.zeros((BLOCK_D, BLOCK_P), tl.float32)
-        for k in range(0, c, BLOCK_K):
-            some = k + tl.arange(0, BLOCK_K)
-            values = _tile(x, some, stride_c, here, inside, c)
-            incoming = _tile(gradient, some, grad_c, there, inside, c)
-            logits = _dot(_matrix(base, maps, some, D, c), values, logits, PRECISION, UPCAST)
-            outputs = tl.trans(_matrix(elementary, some, maps, c, D))
-            weight_gradient = _dot(outputs, incoming, weight_gradient, PRECISION, UPCAST)
-            means = tl.trans(_matrix(mean_gradient, some, maps, c, D))
-            map_gradient = _dot(means, values, map_gradient, PRECISION, UPCAST)
-        if HAS_BIAS:
-            logits += tl.load(bias + maps, mask=known, other=0.0).to(tl.float32)[:, None]
-        # [D, P] the adaptive weights (softmax over D) and base maps (softmax over P, by the stored denominator)
-        weights = _adaptive_weights(logits, maps, D)
-        attention = tl.where(known[:, None] & inside[None, :], tl.exp(logits - log_total[:, None]), 0.0)
-        # [D, P] dM: backward of both softmaxes, summed
-        logit_gradient = weights * (weight_gradient - tl.sum(weights * weight_gradient, 0)[None, :])
-        logit_gradient += attention * (map_gradient - offset[:, None])
-        logit_gradient = tl.where(inside[None, :], logit_gradient, 0.0)
+        # [D, P] three products over all channels: logits M, dW = (alpha E)^T dO, dB = dU^T X
+        logits, weight_gradient, map_gradient = _products_with_gradients(
+            x, stride_c, here, gradient, grad_c, there, inside, base, bias, elementary, mean_gradient, c, D,
+            HAS_BIAS, BLOCK_D, BLOCK_K, BLOCK_P, PRECISION, UPCAST,
+        )  # fmt: skip
+        # [D, P] base maps B, and dM, the gradient of the logits
+        attention, logit_gradient = _softmax_gradients(
+            logits, weight_gradient, map_gradient, log_total, offset, maps, inside, D
+        )  # fmt: skip
         # [c, P] dX = dO + dU B + Wm^T dM of this program's channels
         values = _tile(x, channels, stride_c, here, inside, c)
         incoming = _tile(gradient, channels, grad_c, there, inside, c)
         result = _dot(mean_rows, attention.to(mean_rows.dtype), incoming.to(tl.float32), PRECISION, UPCAST)
         result = _dot(tl.trans(vectors), logit_gradient.to(vectors.dtype), result, PRECISION, UPCAST)
-        mask = (channels < c)[:, None] & inside[None, :]
         written = _position_offsets(positions, width, out_h, out_w, FLAT)
-        place = out + channels.to(tl.int64)[:, None] * out_c + written[None, :]
-        tl.store(place, result.to(out.dtype.element_ty), mask=mask)
+        _store_tile(out, channels, out_c, written, inside, c, result)
         # [D, c] dM X^T and [D] the sum of dM
         base_sums = _dot(logit_gradient.to(values.dtype), tl.trans(values), base_sums, PRECISION, UPCAST)
         bias_sums += tl.sum(logit_gradient, 1)

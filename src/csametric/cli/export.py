@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from csametric.inference.bundle import write_bundle
+from csametric.inference.onnx import ExportError, MissingOnnxError
 
 
 def export(
@@ -19,6 +20,9 @@ def export(
 
     Example: csametric export runs/pcb_csa --bundle pcb_csa_market
     """
-    write_bundle(run, bundle, onnx=not no_onnx)
+    try:
+        write_bundle(run, bundle, onnx=not no_onnx)
+    except (ExportError, MissingOnnxError) as error:
+        raise type(error)(f"{error} (on the command line: --no-onnx)") from error
     for path in sorted(bundle.iterdir()):
         print(f"{path}  {path.stat().st_size / 2**20:,.1f} MiB")

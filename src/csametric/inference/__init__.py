@@ -1,1 +1,1 @@
-"""From a run or a bundle to embeddings, and from a run to a bundle."""
+"""Load trained models, compute embeddings, and export bundles."""

@@ -1,4 +1,4 @@
-"""An image together with what the attention of a network looked at in it."""
+"""An image together with the attention maps that a network computed for it."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,22 +11,25 @@ from csametric.errors import UserError
 
 @dataclass(frozen=True, kw_only=True)
 class AttendedImage:
-    """An image as a network saw it, and what its compressed self-attention layers looked at.
+    """An image as a network saw it, and the attention maps of its compressed self-attention layers."""
 
-    image: uint8 (H, W) or (H, W, 3). layers: by the place they stand at, from the first on; maps of one image, N = 1.
-    """
-
-    image: NDArray
-    layers: Mapping[str, Attended]
+    image: NDArray  # uint8 (H, W) or (H, W, 3)
+    layers: Mapping[str, Attended]  # by their place in the network, from the first on; maps of one image, N = 1
 
 
-def attended_image(image: NDArray, found: Iterable[Attended], places: Sequence[str], recipe: str) -> AttendedImage:
-    """The image with its layers named by their places.
+def attended_image(image: NDArray, recorded: Iterable[Attended], places: Sequence[str], recipe: str) -> AttendedImage:
+    """Name the recorded layers of an image by their places in the network.
+
+    Args:
+        image: uint8 (H, W) or (H, W, 3).
+        recorded: the attention maps of the layers, from the first on.
+        places: one name per layer, in the same order.
+        recipe: the recipe of the model, for the error message.
 
     Raises:
-        UserError: the network has no compressed self-attention.
+        UserError: the network contains no compressed self-attention.
     """
-    layers = list(found)
+    layers = list(recorded)
     if not layers:
-        raise UserError(f"{recipe} has no compressed self-attention to look at; train a recipe with csa in its name")
+        raise UserError(f"{recipe} contains no compressed self-attention; train a recipe with csa in its name")
     return AttendedImage(image=image, layers=dict(zip(places, layers, strict=True)))

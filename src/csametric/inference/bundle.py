@@ -1,32 +1,35 @@
-"""A trained model to hand on: a folder with its weights, an ONNX program, its experiment, and a card with measured figures.
+"""Bundles: a trained model as a folder to publish, with its weights, ONNX program, experiment and model card.
 
-config.json      experiment.json   environment.json   scores.json   nothing in them names a path of the machine
-model.safetensors                  README.md, the card               model.onnx, where it was asked for
+config.json         what the folder is, and a digest of the training data
+experiment.json     the experiment
+environment.json    where and with which versions it was trained
+scores.json         its scores
+model.safetensors   its weights
+model.onnx          its ONNX program, unless it was left out
+README.md           the model card
+
+None of the files contains a path of the machine on which the bundle was written.
 """
 
 import hashlib
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, cast
 
-import numpy as np
-import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from torch import Tensor, nn
+from torch import Tensor
 
 import csametric
 from csametric.attention.layers import CompressedSelfAttention, SelfAttention
 from csametric.errors import UserError
-from csametric.files import copy_atomically, lock_folder, printable, replace_folder, write_atomically, write_text
+from csametric.files import copy_atomically, lock_folder, printable, replace_folder, write_text
 from csametric.inference.images import ImageEmbedder, Images
-from csametric.inference.load import load
+from csametric.inference.load import Embedder, load
+from csametric.inference.onnx import check_onnx_packages, write_onnx
 from csametric.inference.patches import PatchEmbedder
-from csametric.models.l2net import PATCH_SIDE, for_inference
 from csametric.models.pcb import PCB
 from csametric.runs.experiment import Experiment, PatchExperiment
 from csametric.runs.folder import (
@@ -44,12 +47,10 @@ from csametric.runs.overrides import to_json
 
 CARD, ONNX = "README.md", "model.onnx"
 FILES = (CONFIG, EXPERIMENT, ENVIRONMENT, SCORES, BUNDLED_WEIGHTS, CARD, ONNX)
-LARGEST_ERROR = 1e-4
-Embedder = PatchEmbedder | ImageEmbedder
 
 
 class Table(Protocol):
-    """A table of scores for the card; `visualization.page.Table` is one."""
+    """A table of scores for the model card, such as `visualization.page.Table`."""
 
     @property
     def header(self) -> Sequence[str]:
@@ -61,42 +62,39 @@ class Table(Protocol):
 
     @property
     def caption(self) -> str:
-        """What a reader has to know about the figures."""
-
-
-class ExportError(RuntimeError):
-    """The network cannot be said in ONNX, or says something else there."""
+        """What a reader must know about the scores."""
 
 
 class Bundle(ModelHubMixin, library_name="csametric", license="apache-2.0", tags=["metric-learning", "self-attention"]):
-    """A bundle by the conventions of huggingface_hub: `from_pretrained`, `save_pretrained`, `push_to_hub`.
+    """A bundle with the methods of huggingface_hub: `from_pretrained`, `save_pretrained`, `push_to_hub`.
 
-    `Bundle.from_pretrained(FOLDER_OR_NAME)` takes a folder that `write_bundle` made, or a repository of the hub that holds one.
+    `Bundle.from_pretrained(FOLDER_OR_NAME)` takes a folder that `write_bundle` wrote, or a repository on the hub with such
+    files.
 
     Raises:
-        UserError: the folder is no bundle, or it is damaged.
+        UserError: the folder is not a bundle, or it is damaged.
     """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         if not _is_bundle(self.folder):
-            raise UserError(f"{folder} is no bundle; make one with csametric export RUN --bundle FOLDER")
+            raise UserError(f"{folder} is not a bundle; write one with csametric.inference.bundle.write_bundle(run, folder)")
         self.embedder = load(self.folder)
         self._hub_mixin_config = json.loads((self.folder / CONFIG).read_text())
 
     def embed(self, images: Images) -> Tensor:
-        """As `inference.ImageEmbedder.embed` or `inference.PatchEmbedder.embed`, whichever the model is."""
+        """Embed images or patches, as `ImageEmbedder.embed` or `PatchEmbedder.embed` does, whichever the model is."""
         return cast(ImageEmbedder, self.embedder).embed(images)
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        """All files; `save_pretrained` has removed config.json before, also where the bundle is saved onto itself."""
+        """Copy all files; `save_pretrained` has already removed config.json, even if the bundle is saved onto itself."""
         with lock_folder(save_directory, wait=True):
             write_text(save_directory / CONFIG, json.dumps(self._hub_mixin_config, indent=1))
-            is_ours = (save_directory / EXPERIMENT).is_file() and (save_directory / BUNDLED_WEIGHTS).is_file()
+            was_bundle = (save_directory / EXPERIMENT).is_file() and (save_directory / BUNDLED_WEIGHTS).is_file()
             for name in set(FILES) - {CONFIG}:
                 source, target = self.folder / name, save_directory / name
                 if not source.is_file():
-                    if is_ours:
+                    if was_bundle:
                         target.unlink(missing_ok=True)
                 elif not (target.exists() and target.samefile(source)):
                     copy_atomically(source, target)
@@ -128,83 +126,93 @@ class Bundle(ModelHubMixin, library_name="csametric", license="apache-2.0", tags
 
 
 def write_bundle(run: Path, folder: Path, onnx: bool = True) -> None:
-    """Make the bundle of a finished run, aside and then under its name.
+    """Write the bundle of a finished run; the folder appears complete or not at all.
 
     Args:
-        folder: is made, or replaced where it is a bundle of the same experiment and nothing else.
+        run: the folder of the run.
+        folder: the folder to write. An existing bundle of the same experiment and data is replaced, provided the folder
+            holds nothing else.
         onnx: whether to write model.onnx, checked against the model.
 
     Raises:
         UserError: the folder holds something else, the run is not finished or is a bundle, or a package for ONNX is missing.
-        ExportError: the network cannot be exported, or the ONNX program does not give what it gives.
+        ExportError: the network cannot be exported to ONNX, or the ONNX program computes other features.
     """
     folder = folder.expanduser().resolve()
-    _check_free(folder)  # before the work; once more when no other process can write there
+    _check_replaceable(folder)
     if _is_bundle(run):
-        raise UserError(f"{run} is a bundle already; copy it, or name the run it was made from")
+        raise UserError(f"{run} is already a bundle; copy it, or name the run it was written from")
     if onnx:
-        _need_onnx()
+        check_onnx_packages()
     model = load(run, device="cpu")
     was_trained_here = (run / ENVIRONMENT).is_file()  # converted weights have no scores
-    figures = call(model.experiment, "tabulate", run) if was_trained_here else None
-    _check_same_model(folder, model.experiment, _data_digest(run, figures))
+    table = call(model.experiment, "tabulate", run) if was_trained_here else None
+    _check_same_model(folder, model.experiment, _data_digest(run, was_trained_here))
     with replace_folder(folder) as new:
-        _check_free(folder)
-        _check_same_model(folder, model.experiment, _data_digest(run, figures))
-        _write(folder.name, run, model, new, figures, onnx)
+        # Check again: another process may have written to the folder before this one locked it.
+        _check_replaceable(folder)
+        _check_same_model(folder, model.experiment, _data_digest(run, was_trained_here))
+        _write_files(folder.name, run, model, new, table, onnx)
 
 
-def _check_free(folder: Path) -> None:
-    """Nothing but a bundle is ever replaced: no other files, a clone's .git neither."""
+def _check_replaceable(folder: Path) -> None:
+    """Raise `UserError` unless the folder is missing, empty, or a bundle without other files, such as a clone's .git."""
     if folder.exists() and not folder.is_dir():
-        raise UserError(f"{folder} is no folder; name another")
+        raise UserError(f"{folder} is not a folder; choose another path")
     if folder.is_mount() or folder == Path.cwd():
-        raise UserError(f"{folder} cannot be put in place as a whole; name a folder in it")
+        raise UserError(f"{folder} is a mount point or the current folder, which cannot be replaced; choose a folder in it")
     if not folder.exists() or not any(folder.iterdir()):
         return
     if not _is_bundle(folder):
-        raise UserError(f"{folder} holds files and is no bundle; name another folder")
+        raise UserError(f"{folder} holds files and is not a bundle; choose another folder")
     others = sorted(path.name for path in folder.iterdir() if path.name not in FILES)
     if others:
-        raise UserError(f"{folder} holds {', '.join(others[:3])} beside the bundle; move that away, or name another folder")
+        raise UserError(f"{folder} holds {', '.join(others[:3])} besides the bundle; move it away, or choose another folder")
 
 
 def _check_same_model(folder: Path, experiment: Experiment, data_digest: str) -> None:
-    """A bundle is replaced by one of the same experiment on the same data alone."""
+    """Raise `UserError` if the folder is a bundle of another experiment or of other data."""
     if not _is_bundle(folder):
         return
     config = json.loads((folder / CONFIG).read_text())
-    present, digest = config.get("experiment", {}), config.get("data_digest", "")
-    if present != json.loads(to_json(experiment.without_paths())) or not digest == data_digest != "":
+    existing = config.get("experiment", {})
+    is_same_experiment = existing == json.loads(to_json(experiment.without_paths()))
+    is_same_data = data_digest != "" and config.get("data_digest", "") == data_digest
+    if not (is_same_experiment and is_same_data):
         raise UserError(
-            f"{folder} is a bundle of other weights or data ({present.get('recipe')}); remove it, or name another folder"
+            f"{folder} is a bundle of other weights or data ({existing.get('recipe')}); remove it, or choose another folder"
         )
 
 
-def _data_digest(run: Path, figures: Table | None) -> str:
-    """Of what a run was trained on; "" for converted weights."""
-    if figures is None:
+def _data_digest(run: Path, was_trained_here: bool) -> str:
+    """Return a digest of what a run was trained on; "" for converted weights."""
+    if not was_trained_here:
         return ""
     return hashlib.sha256(json.dumps(read_environment(run)["data"], sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _write(name: str, run: Path, model: Embedder, folder: Path, figures: Table | None, onnx: bool) -> None:
+def _write_files(name: str, run: Path, model: Embedder, folder: Path, table: Table | None, onnx: bool) -> None:
+    was_trained_here = table is not None
     experiment = json.loads(to_json(model.experiment.without_paths()))
-    ids = model.model.classifiers[0].out_features if isinstance(model.model, PCB) else None
     save_weights(folder / BUNDLED_WEIGHTS, model.model)
     write_text(folder / EXPERIMENT, json.dumps(experiment, indent=1))
-    config = {"library_name": "csametric", "num_ids": ids, "data_digest": _data_digest(run, figures), "experiment": experiment}
+    config = {
+        "library_name": "csametric",
+        "num_ids": model.model.classifiers[0].out_features if isinstance(model.model, PCB) else None,
+        "data_digest": _data_digest(run, was_trained_here),
+        "experiment": experiment,
+    }
     write_text(folder / CONFIG, json.dumps(config, indent=1))
     commit, trained_on = "unknown", None
-    if figures is not None:
+    if was_trained_here:
         environment, scores = read_environment(run), read_scores(run)
         trained_on = call(model.experiment, "describe_data", model.experiment, environment.pop("data"), scores)
         commit = environment.get("commit", commit)
         write_text(folder / ENVIRONMENT, json.dumps(environment, indent=1))
-        told = {name: value for name, value in scores.items() if name != "ranked"}
-        write_text(folder / SCORES, json.dumps(told, indent=1))
-    error = write_onnx(model, folder / ONNX) if onnx else None
-    write_text(folder / CARD, card(name, model, commit, trained_on, figures, error))
+        scores = {name: value for name, value in scores.items() if name != "ranked"}  # the ranked lists name files
+        write_text(folder / SCORES, json.dumps(scores, indent=1))
+    difference = write_onnx(model, folder / ONNX) if onnx else None
+    write_text(folder / CARD, card(name, model, commit, trained_on, table, difference))
 
 
 def _is_bundle(folder: Path) -> bool:
@@ -215,108 +223,38 @@ def _is_bundle(folder: Path) -> bool:
     return isinstance(config, dict) and config.get("library_name") == "csametric"
 
 
-def write_onnx(model: Embedder, path: Path) -> float:
-    """Write the model as an ONNX program with a free batch, and how far its features are from the model's at most.
-
-    For people: "images", float32 RGB in [0, 1], (N, 3, H, W) -> "features" (N, D). For patches: "patches", float32 grey,
-    (N, 1, 32, 32) -> "descriptors" (N, 128).
-
-    Raises:
-        ExportError: the network cannot be exported, or the program gives other features.
-    """
-    exported = _Exported.of(model)
-    example = torch.rand(2, *exported.shape, generator=torch.Generator().manual_seed(0))
-    try:
-        program = torch.onnx.export(
-            exported.network,
-            (example,),
-            dynamo=True,
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
-            input_names=[exported.input_name],
-            output_names=[exported.output_name],
-            verbose=False,
-        )
-    except Exception as error:
-        raise ExportError(f"{model.experiment.recipe} cannot be exported ({type(error).__name__}); give --no-onnx") from error
-    assert program is not None
-    proto = program.model_proto
-    for node in proto.graph.node:
-        del node.metadata_props[:]  # among them the lines of source files
-    write_atomically(path, lambda out: out.write(proto.SerializeToString()))
-    difference = _largest_error(exported, path, torch.cat([example, example.flip(3)])[:3])
-    if not difference <= LARGEST_ERROR:  # NaN is refused too
-        raise ExportError(f"the ONNX program is {difference:.1e} from the model, more than {LARGEST_ERROR}; give --no-onnx")
-    return difference
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Exported:
-    """A network from an array that needs no preparation to features, and the shape of one input."""
-
-    network: nn.Module
-    input_name: str
-    output_name: str
-    shape: tuple[int, int, int]
-
-    @classmethod
-    def of(cls, model: Embedder) -> "_Exported":
-        if isinstance(model, PatchEmbedder):
-            shape = (1, PATCH_SIDE, PATCH_SIDE)
-            return cls(network=for_inference(model.model), input_name="patches", output_name="descriptors", shape=shape)
-        size = (3, model.experiment.data.height, model.experiment.data.width)
-        network = _FromUnitRange(model.model).eval()
-        return cls(network=network, input_name="images", output_name="features", shape=size)
-
-
-class _FromUnitRange(nn.Module):
-    """(N, 3, H, W) in [0, 1] -> features, the normalisation of the backbone included."""
-
-    mean: Tensor
-    deviation: Tensor
-
-    def __init__(self, model: PCB) -> None:
-        super().__init__()
-        self.model = model
-        for name, values in zip(("mean", "deviation"), model.backbone.normalization, strict=True):
-            self.register_buffer(name, torch.tensor(values)[:, None, None])
-
-    def forward(self, images_N3HW: Tensor) -> Tensor:
-        """-> (N, D)."""
-        return self.model((images_N3HW - self.mean) / self.deviation).features
-
-
-@torch.inference_mode()
-def _largest_error(exported: _Exported, program: Path, inputs: Tensor) -> float:
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(program), providers=["CPUExecutionProvider"])
-    (found,) = session.run([exported.output_name], {exported.input_name: inputs.numpy()})
-    return float(np.abs(found - exported.network(inputs).numpy()).max())
-
-
-def _need_onnx() -> None:
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
-    if missing:
-        raise UserError(f"model.onnx needs {', '.join(missing)}; pip install 'csametric[onnx]', or give --no-onnx")
-
-
 def literal(text: object) -> str:
-    """Text for Markdown, on one line, with the characters escaped that Markdown or HTML would read as marks."""
+    r"""Return text for Markdown on one line, with every character escaped that Markdown or HTML would interpret.
+
+    Examples:
+        >>> print(literal("a_b <c>"))
+        a\_b \<c\>
+    """
     return re.sub(r"([\\`*_\[\]<>|&~$])", r"\\\1", printable(text))
 
 
 def code(text: object) -> str:
-    """Text as a code span of Markdown, on one line."""
+    """Return text as a code span of Markdown, on one line.
+
+    Examples:
+        >>> print(code("pcb_csa"))
+        `pcb_csa`
+    """
     return f"`{printable(text).replace('`', chr(39))}`"
 
 
 def card(
-    name: str, model: Embedder, commit: str, trained_on: str | None, figures: Table | None, onnx_error: float | None
+    name: str, model: Embedder, commit: str, trained_on: str | None, table: Table | None, onnx_difference: float | None
 ) -> str:
-    """The model card, Markdown with the hub's metadata in front.
+    """Render the model card: Markdown, with the metadata of the hub in front.
 
     Args:
-        name: of the bundle. trained_on: in words. onnx_error: of model.onnx. None where that is not known or there is none.
+        name: of the bundle.
+        model: the bundled model.
+        commit: the commit of csametric that trained it, or "unknown".
+        trained_on: a description of the training data; None if unknown.
+        table: its scores; None if it was not evaluated.
+        onnx_difference: the largest difference of the features of model.onnx; None without model.onnx.
     """
     experiment = model.experiment
     layers = [layer for layer in model.model.modules() if isinstance(layer, CompressedSelfAttention | SelfAttention)]
@@ -335,7 +273,7 @@ def card(
         parameters=sum(parameter.numel() for parameter in model.model.parameters()),
         dimensions=model.model.dimensions if isinstance(model.model, PCB) else 128,
         support=model.support if isinstance(model, PatchEmbedder) else None,
-        figures=figures,
-        onnx_error=onnx_error,
+        table=table,
+        onnx_difference=onnx_difference,
         version=csametric.__version__,
     )

@@ -1,4 +1,4 @@
-"""Images to embeddings: a trained re-identification model with its preprocessing."""
+"""Embed images with a trained re-identification model and its preprocessing."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
@@ -25,9 +25,20 @@ from csametric.runs.precision import Precision, autocast, choose_precision
 
 EMBED_BATCH = 64
 
+Images = ArrayLike | Tensor | str | Path | Sequence[str | Path]
+
 
 def build_pcb(settings: PCBSettings, num_ids: int, trained: bool = False) -> PCB:
-    """The model these settings describe, in channels_last, with the weights it begins with unless those of a run follow."""
+    """Build the model that the settings describe, in channels_last.
+
+    Args:
+        settings: the model's part of an experiment.
+        num_ids: identities to classify.
+        trained: whether the caller will load trained weights; initial weights are then not read.
+
+    Raises:
+        UserError: what `PCB` refuses, or initial weights that cannot be read or do not fit.
+    """
     arguments = {name: getattr(settings, name) for name in signature(PCB).parameters if hasattr(settings, name)}
     if settings.attention == "none":
         arguments["attention"] = None
@@ -43,14 +54,31 @@ def build_pcb(settings: PCBSettings, num_ids: int, trained: bool = False) -> PCB
 
 
 def start_from_trained(model: PCB, weights: Path) -> None:
-    """Take over a trained PCB: all of its weights; a refined model keeps its own new part classifier."""
+    """Load the weights of a trained PCB; a refined model keeps its own part classifier if the trained one has none.
+
+    Args:
+        model: changed in place.
+        weights: a .pth or .safetensors file.
+
+    Raises:
+        UserError: the file cannot be read, or its weights do not fit.
+    """
     state = read_state(weights)
-    new = {name: value for name, value in model.state_dict().items() if name.startswith("refinement.") and name not in state}
-    load_strictly(model, state | new, weights)
+    own = {name: value for name, value in model.state_dict().items() if name.startswith("refinement.") and name not in state}
+    load_strictly(model, state | own, weights)
 
 
-def to_network(images_NHW3: NDArray, normalization: Normalization, device: torch.device) -> Tensor:
-    """uint8 (N, H, W, 3) to normalised fp32 (N, 3, H, W) in channels_last on the device."""
+def prepare_images(images_NHW3: NDArray, normalization: Normalization, device: torch.device) -> Tensor:
+    """Normalise images for a network.
+
+    Args:
+        images_NHW3: RGB, uint8 (N, H, W, 3).
+        normalization: what the network expects.
+        device: where to put the result.
+
+    Returns:
+        fp32 (N, 3, H, W) in channels_last.
+    """
     images = torch.from_numpy(np.ascontiguousarray(images_NHW3)).to(device).permute(0, 3, 1, 2).float() / 255
     mean, deviation = (torch.tensor(values, device=device)[:, None, None] for values in normalization)
     return (images - mean) / deviation
@@ -58,76 +86,94 @@ def to_network(images_NHW3: NDArray, normalization: Normalization, device: torch
 
 @torch.inference_mode()
 def embed_images(model: PCB, images_NHW3: NDArray, device: torch.device, precision: Precision, flip: bool = False) -> NDArray:
-    """Features of images of the model's size, float32 (N, D); with flip the mean of an image's and its
-    mirror image's, of unit length again.
+    """Embed images that have the model's size already.
+
+    Args:
+        model: used in evaluation mode; its mode is restored afterwards.
+        images_NHW3: RGB, uint8 (N, H, W, 3).
+        device: of the model.
+        precision: of the arithmetic.
+        flip: whether to average the features of each image and its mirror image; each part gets unit length again.
+
+    Returns:
+        float32 (N, D).
     """
-    training = model.training
+    was_training = model.training
     model.eval()
-    images = to_network(images_NHW3, model.backbone.normalization, device)
+    images = prepare_images(images_NHW3, model.backbone.normalization, device)
     with autocast(device, precision):
         features = model(images).features
         if flip:
-            both = features + model(images.flip(3)).features
-            features = nn.functional.normalize(both.unflatten(1, (model.parts, -1)), dim=2).flatten(1)
-    model.train(training)
+            summed = features + model(images.flip(3)).features
+            features = nn.functional.normalize(summed.unflatten(1, (model.parts, -1)), dim=2).flatten(1)
+    model.train(was_training)
     return features.float().cpu().numpy()
 
 
-Images = ArrayLike | Tensor | str | Path | Sequence[str | Path]
-
-
 class ImageEmbedder:
-    """A trained re-identification model with its preprocessing; made by `load`."""
+    """A trained re-identification model with its preprocessing, as returned by `load`."""
 
     def __init__(self, model: PCB, experiment: ReidExperiment, device: torch.device) -> None:
         self.model, self.experiment, self.device = model.to(device).eval(), experiment, device
         self.precision = choose_precision(experiment.precision, device)
 
     def embed(self, images: Images, flip: bool = False) -> Tensor:
-        """Images -> features (N, D), fp32 on the CPU, of unit length part by part.
+        """Embed images.
 
         Args:
             images: the path of an image file, or paths; or RGB images of any size, uint8 (N, H, W, 3) or (N, 3, H, W), or
-                floating numbers in [0, 1] of the same shapes. They are resized to the size the model was trained with.
-            flip: whether to average the features of an image and its mirror image.
+                floating-point numbers in [0, 1] of the same shapes. They are resized to the size the model was trained with.
+            flip: whether to average the features of each image and its mirror image.
+
+        Returns:
+            Features (N, D), fp32 on the CPU; each part has unit length.
 
         Raises:
-            UserError: another shape, type or range, or a file that is no whole image.
+            UserError: another shape, type or range, no image at all, or a file that cannot be read completely.
         """
-        height, width = self.experiment.data.height, self.experiment.data.width
-        batches: Iterable[NDArray]
-        images = [images] if isinstance(images, str | Path) else images
-        if isinstance(images, Sequence) and all(isinstance(each, str | Path) for each in images):
-            batches = prefetch(
-                lambda part: np.stack([read_image(Path(each), height, width) for each in part]),
-                in_batches(images, EMBED_BATCH),
-            )
-        else:
-            parts = in_batches(_colour_images(to_array(images)), EMBED_BATCH)
-            batches = (np.stack([resize(each, height, width) for each in part]) for part in parts)
+        batches = self._resized_batches([images] if isinstance(images, str | Path) else images)
         features = [embed_images(self.model, batch, self.device, self.precision, flip) for batch in batches]
         if not features:
-            raise UserError("there are no images to embed; give one at least")
+            raise UserError("need at least 1 image to embed, got 0; pass paths or arrays of images")
         return torch.from_numpy(np.concatenate(features))
 
+    def _resized_batches(self, images: ArrayLike | Tensor | Sequence[str | Path]) -> Iterable[NDArray]:
+        """Read or convert images and resize them to the model's size, uint8 (at most EMBED_BATCH, H, W, 3)."""
+        height, width = self.experiment.data.height, self.experiment.data.width
+        if isinstance(images, Sequence) and all(isinstance(image, str | Path) for image in images):
+
+            def read_batch(paths: Sequence[str | Path]) -> NDArray:
+                return np.stack([read_image(Path(path), height, width) for path in paths])
+
+            return prefetch(read_batch, in_batches(images, EMBED_BATCH))
+        batches = in_batches(_colour_images(to_array(images)), EMBED_BATCH)
+        return (np.stack([resize(image, height, width) for image in batch]) for batch in batches)
+
     def attend(self, image_HW3: NDArray) -> AttendedImage:
-        """What the network looks at in an RGB image of any size, uint8 (H, W, 3), after each of its stages.
+        """Compute the attention maps of an image, after each stage that has attention.
+
+        Args:
+            image_HW3: RGB of any size, uint8 (H, W, 3).
 
         Raises:
-            UserError: the network has no compressed self-attention.
+            UserError: the network contains no compressed self-attention.
         """
         image = resize(image_HW3, self.experiment.data.height, self.experiment.data.width)
-        with recorded_attention(self.model) as found:
+        with recorded_attention(self.model) as recorded:
             embed_images(self.model, np.stack([image]), self.device, self.precision)
         stages = [f"stage {number}" for number in sorted(self.experiment.model.stages)]
-        return attended_image(image, found.values(), stages, self.experiment.recipe)
+        return attended_image(image, recorded.values(), stages, self.experiment.recipe)
 
 
 def to_array(images: Images) -> NDArray:
-    """Images as an array on the CPU: floating numbers as float32, whole numbers in the byte order of this machine.
+    """Convert images to an array on the CPU: floating-point numbers to float32, integers to the native byte order.
 
     Raises:
         UserError: the images differ in shape.
+
+    Examples:
+        >>> to_array(torch.zeros(2, 3, 8, 8, dtype=torch.float64)).dtype
+        dtype('float32')
     """
     if isinstance(images, Tensor):
         images = images.detach().cpu()
@@ -135,35 +181,44 @@ def to_array(images: Images) -> NDArray:
     try:
         array = np.asarray(images)
     except ValueError as error:
-        raise UserError("the images differ in shape; give paths of files, or embed one shape after the other") from error
+        raise UserError("images must share one shape; pass paths of image files, or embed each shape separately") from error
     is_floating = np.issubdtype(array.dtype, np.floating)
     return array.astype(np.float32 if is_floating else array.dtype.newbyteorder("="), copy=False)
 
 
 def _colour_images(images: NDArray) -> NDArray:
-    """As uint8 (N, H, W, 3)."""
+    """Convert RGB images to uint8 (N, H, W, 3)."""
     if images.ndim == 4 and images.shape[1] == 3 and images.shape[3] != 3:
         images = images.transpose(0, 2, 3, 1)
     if images.ndim != 4 or images.shape[3] != 3:
-        raise UserError(f"the model embeds RGB images (N, H, W, 3) or (N, 3, H, W), got {images.shape}")
+        raise UserError(f"images must be RGB, (N, H, W, 3) or (N, 3, H, W), got {images.shape}; convert them")
     if np.issubdtype(images.dtype, np.floating):
-        if not (images.min(initial=0) >= 0 and images.max(initial=0) <= 1):
-            raise UserError("images of floating numbers must lie in [0, 1]; do not normalise them, the model does")
+        lowest, highest = images.min(initial=0), images.max(initial=0)
+        if not (lowest >= 0 and highest <= 1):  # also true for NaN
+            raise UserError(
+                f"floating-point images must lie in [0, 1], got {lowest:g} to {highest:g}; the model normalises them itself"
+            )
         images = np.round(images * 255).astype(np.uint8)
     if images.dtype != np.uint8:
-        raise UserError(f"images are uint8 or floating numbers in [0, 1], not {images.dtype}; convert them")
+        raise UserError(f"images must be uint8 or floating-point numbers in [0, 1], got {images.dtype}; convert them")
     return images
 
 
 def load_pcb(folder: Path, experiment: ReidExperiment, device: torch.device) -> ImageEmbedder:
-    """The model of a finished run or a bundle; raises as `fit_weights`."""
+    """Load the model of a finished run or a bundle; raises what `fit_weights` raises."""
     weights = read_weights(weights_of(folder))
-    num_ids = len(weights.get("classifiers.0.bias", (0,)))  # fit_weights explains weights of something else
+    num_ids = len(weights.get("classifiers.0.bias", (0,)))  # if it is missing, fit_weights says so
     model = build_pcb(experiment.model, num_ids, trained=True)
     fit_weights(weights, model, weights_of(folder))
     return ImageEmbedder(model, experiment, device)
 
 
 def describe_people(experiment: ReidExperiment, data: Mapping[str, Any], scores: Mapping[str, Any]) -> str:
-    """What a run was trained on, for its card; `data` as environment.json has it."""
+    """Describe the training data of a run, for its model card.
+
+    Args:
+        experiment: unused; all kinds of experiment share this signature.
+        data: the training data as environment.json records it.
+        scores: the scores as scores.json records them.
+    """
     return f"{scores['dataset']}: {data['train']:,} images of {data['identities']:,} identities"

@@ -1,1 +1,1 @@
-"""Losses: a function and a thin class each."""
+"""Losses, each a pure function; those with settings also come as a thin module."""

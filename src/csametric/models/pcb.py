@@ -1,6 +1,6 @@
-"""PCB and PCB-RPP (Sun et al. 2018), with attention after the stages of their backbone and deep supervision there.
+"""PCB and PCB-RPP (Sun et al. 2018), with attention and deep supervision after stages of their backbone.
 
-Legend: N images, C channels of the last map, P parts, E dimensions of an embedding.
+Legend: N images, C channels of the last map, P parts, E dimensions of an embedding, F = C or E dimensions of a part's feature.
 """
 
 from collections.abc import Sequence
@@ -19,49 +19,54 @@ from csametric.models.supervision import SupervisionBranch
 
 
 class PCBOutput(NamedTuple):
-    """What a forward gives.
+    """The output of `PCB.forward`."""
 
-    logits: of each part, P x (N, ids). auxiliary: of each supervised stage, (N, ids); () in evaluation.
-    features: of unit length part by part, one part after the other, (N, P * C) pooled or (N, P * E) embedded.
-    """
-
-    logits: list[Tensor]
-    auxiliary: Sequence[Tensor]
-    features: Tensor
+    logits: list[Tensor]  # of each part, P x (N, ids)
+    auxiliary: Sequence[Tensor]  # logits of each supervised stage, (N, ids); () in evaluation mode
+    features: Tensor  # the parts one after the other, each of unit length; (N, P * C) pooled or (N, P * E) embedded
 
 
 pytree._register_namedtuple(PCBOutput, serialized_type_name="csametric.models.pcb.PCBOutput")  # so torch.export.save works
 
 
 class PCB(nn.Module):
-    """The part-based convolutional baseline: (N, 3, H, W) -> `PCBOutput`; images normalised as `backbone.normalization` says.
+    """The part-based convolutional baseline: (N, 3, H, W) -> `PCBOutput`.
 
-    The last map is cut into horizontal stripes, or (refined) into soft parts; each is averaged, embedded and classified.
+    The last map is divided into horizontal stripes or, if refined, into soft parts; each part is averaged, embedded and
+    classified. Images must be normalised as `backbone.normalization` says.
 
     Args:
-        backbone: a timm network, see `Backbone`.
+        backbone: a timm model, see `Backbone`.
         num_ids: identities to classify.
         parts: P.
-        refined: refined part pooling instead of stripes.
-        attention: after the stages: None, "sa", "csa", a name of `attention.catalogue.NAMES`, or a function from channels to a
-            module.
-        stages: where attention and supervision go, of 1, 2, 3.
-        maps, groups: D and G of "csa".
-        deep_supervision: a classifier at each of the stages, in training; without attention too.
-        pretrained: the backbone's weights, see `Backbone`.
-        alpha: of the attention at the start; 0 leaves pretrained weights as they were. learn_alpha: whether it is learned.
-        attention_norm: the attention sees its input normalised, see `attention.layers.CompressedSelfAttention`.
-        shared_embedding: one 1x1 convolution for all parts, as in PCB's public code, instead of one for each.
+        refined: whether to use refined part pooling instead of stripes.
+        attention: the layer after the stages: None, "sa", "csa", another name of `attention.catalogue.NAMES`, or a function
+            from channels to a module.
+        stages: where attention and supervision go, out of 1, 2, 3.
+        maps: D of "csa".
+        groups: G of "csa".
+        deep_supervision: whether to classify the map of each of the stages in training; also works without attention.
+        pretrained: the weights of the backbone, see `Backbone`.
+        alpha: initial weight of the attended features; 0 leaves the output of pretrained weights unchanged.
+        learn_alpha: whether alpha is learned.
+        attention_norm: whether the attention normalises its input, see `attention.layers.CompressedSelfAttention`.
+        shared_embedding: whether one 1x1 convolution embeds all parts, as in PCB's public code, instead of one per part.
         embedding: E.
-        feature: "pooled", the parts as they are averaged (G of the paper), or "embedded", after the 1x1 convolution (H).
-        dropout: in front of the embeddings and of the part classifier.
-        plain_refinement: see `PartClassifier`.
+        feature: "pooled" for the averaged parts (G of the paper), "embedded" for the output of the 1x1 convolution (H).
+        dropout: the dropout probability in front of the embeddings and of the part classifier.
+        plain_refinement: whether the part classifier is plain, see `PartClassifier`.
 
     Attributes:
-        dimensions: of a feature. refining: whether the soft parts are in use; a refined model may begin with stripes.
+        dimensions: of a feature vector.
+        refining: whether soft parts are in use; a refined model may start with stripes.
 
     Raises:
         UserError: an unknown attention or feature, or what `Backbone` refuses.
+
+    Examples:
+        >>> model = PCB("resnet18", num_ids=10, parts=2).eval()
+        >>> model(torch.zeros(1, 3, 64, 32)).features.shape
+        torch.Size([1, 1024])
     """
 
     def __init__(
@@ -88,12 +93,12 @@ class PCB(nn.Module):
     ) -> None:
         super().__init__()
         if feature not in ("pooled", "embedded"):
-            raise UserError(f"feature={feature!r} is unknown; use 'pooled' or 'embedded'")
+            raise UserError(f"unknown feature {feature!r}; use 'pooled' or 'embedded'")
         settings = {"maps": maps, "groups": groups, "alpha": alpha, "learn_alpha": learn_alpha, "norm": attention_norm}
         refuse_ignored(attention, **settings)
         make_layer = attention_maker(attention, **settings)
         layers = {} if make_layer is None else dict.fromkeys(stages, make_layer)
-        self.backbone = Backbone(backbone, pretrained, layers, taken=stages if deep_supervision else ())
+        self.backbone = Backbone(backbone, pretrained, layers, returned_stages=stages if deep_supervision else ())
         self.parts, self.feature = parts, feature
         self.dimensions = parts * (self.backbone.channels if feature == "pooled" else embedding)
         self.refinement = PartClassifier(self.backbone.channels, parts, plain_refinement, dropout) if refined else None
@@ -108,12 +113,21 @@ class PCB(nn.Module):
         )
 
     def forward(self, images_N3HW: Tensor) -> PCBOutput:
-        """(N, 3, H, W), H a multiple of 16 x parts -> `PCBOutput`."""
+        """Classify and embed images.
+
+        Args:
+            images_N3HW: normalised images, (N, 3, H, W), H a multiple of 16 x parts.
+
+        Raises:
+            UserError: a height that cannot be divided into the parts.
+        """
         x_NCHW, stage_maps = self.backbone(images_N3HW)
         pooled_NCP = self._pool(x_NCHW)
         embedded_NEP = self._embed(self.dropout(pooled_NCP))
         logits = [classify(embedded_NEP[..., part]) for part, classify in enumerate(self.classifiers)]
-        auxiliary = [branch(x) for branch, x in zip(self.supervision, stage_maps, strict=True)] if self.training else ()
+        auxiliary: Sequence[Tensor] = ()
+        if self.training:
+            auxiliary = [branch(x) for branch, x in zip(self.supervision, stage_maps, strict=True)]
         features_NFP = pooled_NCP if self.feature == "pooled" else embedded_NEP
         return PCBOutput(logits, auxiliary, functional.normalize(features_NFP.float(), dim=1).transpose(1, 2).flatten(1))
 
@@ -130,20 +144,26 @@ class PCB(nn.Module):
 
 
 class PartClassifier(nn.Module):
-    """Which part each position belongs to, (N, C, H, W) -> (N, P, H, W), sums to 1 over the parts (RPP, Sun et al. 2018).
+    """Assign each position softly to the parts: (N, C, H, W) -> (N, P, H, W), sums to 1 over the parts (RPP, Sun et al. 2018).
 
-    As in the public code: dropout, channels averaged in groups of eight, their spatial mean taken off, a 1x1 convolution,
-    softmax; plain: the convolution and the softmax alone, on all channels.
+    As in the public code: dropout, channels averaged in groups of eight, their spatial mean subtracted, a 1x1 convolution,
+    softmax. A plain one consists of the convolution and the softmax only, on all channels.
+
+    Args:
+        channels: C.
+        parts: P.
+        plain: whether to leave out everything but the convolution and the softmax.
+        dropout: the dropout probability; unused if plain.
 
     Raises:
-        UserError: channels that are no multiple of 8, unless plain.
+        UserError: channels are not a multiple of 8, unless plain.
     """
 
     def __init__(self, channels: int, parts: int, plain: bool = False, dropout: float = 0.5) -> None:
         super().__init__()
         if channels % 8 and not plain:
             raise UserError(
-                f"refined part pooling averages channels in groups of 8, the backbone has {channels}; use the plain one"
+                f"refined part pooling needs a multiple of 8 channels, got {channels}; use another backbone or the plain one"
             )
         self.plain = plain
         self.dropout = nn.Dropout(0.0 if plain else dropout)
@@ -151,8 +171,10 @@ class PartClassifier(nn.Module):
         nn.init.normal_(self.assign.weight, std=0.001)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, P, H, W)."""
-        return self.assign(x_NCHW if self.plain else self._reduce(self.dropout(x_NCHW))).softmax(1)
+        """Compute the shares of the parts at each position, (N, C, H, W) -> (N, P, H, W)."""
+        if not self.plain:
+            x_NCHW = self._reduce(self.dropout(x_NCHW))
+        return self.assign(x_NCHW).softmax(1)
 
     @staticmethod
     def _reduce(x_NCHW: Tensor) -> Tensor:
@@ -161,21 +183,46 @@ class PartClassifier(nn.Module):
 
 
 def stripe_pooling(x_NCHW: Tensor, parts: int) -> Tensor:
-    """The mean of each of P horizontal stripes of equal height, (N, C, P).
+    """Average each of P horizontal stripes of equal height.
+
+    Args:
+        x_NCHW: (N, C, H, W).
+        parts: P.
+
+    Returns:
+        (N, C, P).
 
     Raises:
-        UserError: a height that P does not divide.
+        UserError: H is not a multiple of P.
+
+    Examples:
+        >>> stripe_pooling(torch.tensor([[[[1.0], [3.0], [5.0], [9.0]]]]), parts=2)
+        tensor([[[2., 7.]]])
     """
     if x_NCHW.shape[2] % parts:
         raise UserError(
-            f"a map {x_NCHW.shape[2]} rows high has no {parts} equal stripes; "
-            f"make the image's height a multiple of {16 * parts}"
+            f"a map of {x_NCHW.shape[2]} rows cannot be divided into {parts} equal stripes; "
+            f"make the image height a multiple of {16 * parts} (16 x {parts} parts)"
         )
     return x_NCHW.unflatten(2, (parts, -1)).mean((3, 4))
 
 
 def refined_part_pooling(x_NCHW: Tensor, assignment_NPHW: Tensor) -> Tensor:
-    """The mean of each part, weighted by the assignment and times P, so that even weights give the mean; (N, C, P)."""
+    """Average each part: the mean over all positions, weighted by P times the assignment.
+
+    Equal shares of all parts thus give the plain mean.
+
+    Args:
+        x_NCHW: (N, C, H, W).
+        assignment_NPHW: the share of each part at each position, (N, P, H, W).
+
+    Returns:
+        (N, C, P).
+
+    Examples:
+        >>> refined_part_pooling(torch.tensor([[[[1.0, 3.0]]]]), torch.full((1, 2, 1, 2), 0.5))
+        tensor([[[2., 2.]]])
+    """
     parts, positions = assignment_NPHW.shape[1], x_NCHW.shape[2] * x_NCHW.shape[3]
     return torch.einsum("nchw,nphw->ncp", x_NCHW, assignment_NPHW) * (parts / positions)
 

@@ -1,12 +1,18 @@
-"""Deep supervision: a small classifier on the map of a stage, for training only."""
+"""Deep supervision: a small classifier on the map of a stage, used in training only."""
 
 from torch import Tensor, nn
 
 
 class SupervisionBranch(nn.Module):
-    """Global average pooling and fully connected layers, (N, C, H, W) -> (N, ids).
+    """Global average pooling and fully connected layers: (N, C, H, W) -> (N, ids).
 
-    The paper prints only "fully connected layers"; these are Linear(C, hidden), BatchNorm, ReLU, dropout, Linear(hidden, ids).
+    The paper says only "fully connected layers"; these are Linear(C, hidden), BatchNorm, ReLU, dropout, Linear(hidden, ids).
+
+    Args:
+        channels: C.
+        num_ids: identities to classify.
+        hidden: width of the hidden layer.
+        dropout: the dropout probability.
     """
 
     def __init__(self, channels: int, num_ids: int, hidden: int = 256, dropout: float = 0.5) -> None:
@@ -20,5 +26,5 @@ class SupervisionBranch(nn.Module):
         )
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
-        """(N, C, H, W) -> logits (N, ids)."""
+        """Classify the map of a stage, (N, C, H, W) -> logits (N, ids)."""
         return self.layers(x_NCHW.mean((2, 3)))

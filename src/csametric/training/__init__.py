@@ -1,1 +1,1 @@
-"""From an experiment to a run folder: one loop, checkpoints, validation."""
+"""Train an experiment into a run folder: one loop, checkpoints, evaluation."""

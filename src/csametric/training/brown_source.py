@@ -1,4 +1,4 @@
-"""Pairs of Brown / UBC PhotoTour, as `training.descriptor_task` wants them: train on one subset, test on the others."""
+"""Training pairs of Brown / UBC PhotoTour, a `PairSource` of `training.descriptor_task`: one subset trains, the others test."""
 
 from pathlib import Path
 from typing import Any
@@ -12,25 +12,32 @@ from csametric.evaluation.verification import fpr95, pair_distances
 from csametric.inference.patches import Describe
 from csametric.runs.experiment import BrownExperiment
 
-CURVE_PAIRS = 2000
+INTERIM_PAIRS = 2000  # tested in the middle of a run
 
 
 def open_brown_pairs(experiment: BrownExperiment, processes: int, cache: Path | None, progress: Progress) -> "BrownPairs":
-    """The subset to train on and those to test on, cut into the cache if they are not there.
+    """Open the training and test subsets, cutting their patches into the cache first if needed.
+
+    Args:
+        experiment: names the dataset and the training subset.
+        processes: number of processes that share a batch.
+        cache: where patches are cached.
+        progress: called with the sheets done and the sheets in total.
 
     Raises:
-        UserError: no root, a subset that cannot be read, none to test on, or too few points for a batch.
+        UserError: the folder is not set, a subset cannot be read, none is left to test on, or the points are too few for a
+            batch.
     """
     root = brown_root(experiment.data)
     train = read_brown(root / experiment.data.train, experiment.data.resampling, cache, progress)
     tests = open_brown_tests(experiment.data, [name for name in SUBSETS if name != experiment.data.train], cache, progress)
     pairs = BrownPairs(experiment, processes, train, tests)
-    pairs.batch(0, 0, processes)
+    pairs.batch(0, 0, processes)  # raises if one batch cannot be filled
     return pairs
 
 
 class BrownPairs:
-    """See `training.descriptor_task.PairSource`."""
+    """Pairs of patches of the same 3-D point; see `training.descriptor_task.PairSource`."""
 
     def __init__(self, experiment: BrownExperiment, processes: int, train: BrownSubset, tests: Tests) -> None:
         self.experiment, self.train, self.tests = experiment, train, tests
@@ -43,7 +50,7 @@ class BrownPairs:
             "tests": {name: len(pairs.is_match) for name, (_, pairs) in self.tests.items()},
         }
 
-    def announce(self) -> str:
+    def announcement(self) -> str:
         tests = ", ".join(f"{name} ({len(pairs.is_match):,} pairs)" for name, (_, pairs) in self.tests.items())
         return f"{self.train}; tested on {tests}"
 
@@ -59,11 +66,11 @@ class BrownPairs:
             turn=self.experiment.data.turn,
         )
 
-    def curve(self, describe: Describe) -> dict[str, float]:
+    def interim_metrics(self, describe: Describe) -> dict[str, float]:
         subset, pairs = next(iter(self.tests.values()))
-        chosen = np.linspace(0, len(pairs.is_match) - 1, min(CURVE_PAIRS, len(pairs.is_match))).astype(int)
-        few = LabelledPairs(patches=pairs.patches[chosen], is_match=pairs.is_match[chosen])
-        return {"fpr95": fpr95(pair_distances(describe, subset.patches, few.patches), few.is_match)}
+        indices = np.linspace(0, len(pairs.is_match) - 1, min(INTERIM_PAIRS, len(pairs.is_match))).astype(int)
+        sample = LabelledPairs(patches=pairs.patches[indices], is_match=pairs.is_match[indices])
+        return {"fpr95": fpr95(pair_distances(describe, subset.patches, sample.patches), sample.is_match)}
 
     def score(self, describe: Describe) -> dict[str, Any]:
         distances = {
@@ -72,6 +79,6 @@ class BrownPairs:
         is_match = {name: pairs.is_match for name, (_, pairs) in self.tests.items()}
         return {
             "fpr95": {name: fpr95(distances[name], is_match[name]) for name in self.tests},
-            **{f"distances_{name}": each for name, each in distances.items()},
-            **{f"is_match_{name}": each for name, each in is_match.items()},
+            **{f"distances_{name}": values for name, values in distances.items()},
+            **{f"is_match_{name}": values for name, values in is_match.items()},
         }

@@ -1,4 +1,4 @@
-"""The state of training after a step: weights and optimizer, saved atomically and restored strictly."""
+"""Checkpoints: weights and optimizer after a step, saved atomically and restored strictly."""
 
 import io
 import pickle
@@ -15,7 +15,7 @@ from csametric.runs.folder import CHECKPOINT
 
 
 def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: optim.Optimizer) -> None:
-    """Save the state after `step` steps."""
+    """Save the state of training after `step` steps."""
     state = {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}
     serialised = io.BytesIO()
     torch.save(state, serialised)
@@ -23,7 +23,14 @@ def save_checkpoint(folder: Path, step: int, model: nn.Module, optimizer: optim.
 
 
 def load_checkpoint(folder: Path, model: nn.Module, optimizer: optim.Optimizer) -> int:
-    """Restore the latest state, strictly; the number of steps done, 0 without a checkpoint."""
+    """Restore the last checkpoint of a run into its model and optimizer.
+
+    Returns:
+        The number of steps done; 0 without a checkpoint.
+
+    Raises:
+        UserError: the checkpoint is damaged, or of another version of csametric.
+    """
     path = folder / CHECKPOINT
     if not path.exists():
         return 0
@@ -35,5 +42,5 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: optim.Optimizer) 
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
     except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} is damaged or another version's; remove it to train from the start") from error
+        raise UserError(f"{path} is damaged or of another version of csametric; remove it to train from the start") from error
     return int(state["step"])

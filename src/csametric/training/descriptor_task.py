@@ -1,4 +1,4 @@
-"""Local descriptors as a task of the loop: pairs of patches, HardNet's, RALNet's and SOSNet's losses."""
+"""Train local descriptors: pairs of patches with the losses of HardNet, RALNet and SOSNet."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,13 +9,13 @@ from torch import Tensor, nn, optim
 
 from csametric.data.cache import Progress
 from csametric.data.sampling import PairBatch
-from csametric.inference.patches import Describe, build_descriptor, embedder, to_network
+from csametric.inference.patches import Describe, build_descriptor, embedder, prepare_patches
 from csametric.losses.hardnet import hardnet_loss
 from csametric.losses.ralnet import ral_loss
 from csametric.losses.sosnet import sos_loss
 from csametric.runs.experiment import BrownExperiment, DescriptorExperiment
 from csametric.runs.precision import Precision, autocast
-from csametric.training.attention_log import IMAGES, Look, look
+from csametric.training.attention_log import IMAGES, AttentionSnapshot, snapshot_attention
 from csametric.training.brown_source import open_brown_pairs
 from csametric.training.machine import Machine, gather_with_gradients
 from csametric.training.optimizer import descriptor_optimizer, linear_decay, scale_learning_rates
@@ -25,42 +25,45 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"hardnet": hardnet_loss
 
 
 class PairSource(Protocol):
-    """Where pairs of patches come from, and what a descriptor is judged by. steps: of the whole run."""
+    """A source of training pairs, together with the evaluation of descriptors trained on them."""
 
-    steps: int
+    steps: int  # of the whole run
 
     def describe_data(self) -> dict[str, Any]:
-        """As `training.task.Task`."""
+        """Describe the data, as `training.task.Task.describe_data` does."""
 
-    def announce(self) -> str:
-        """As `training.task.Task`."""
+    def announcement(self) -> str:
+        """Describe the data in words, as `training.task.Task.announcement` does."""
 
     def batch(self, step: int, rank: int, world_size: int) -> PairBatch:
-        """One process's share of a step's batch; no identity twice in the whole batch."""
+        """Load one process's share of a batch; no identity appears twice in the whole batch."""
 
-    def curve(self, describe: Describe) -> dict[str, float]:
-        """Numbers to log now and then."""
+    def interim_metrics(self, describe: Describe) -> dict[str, float]:
+        """Evaluate a descriptor in the middle of the run."""
 
     def score(self, describe: Describe) -> dict[str, Any]:
-        """What the finished run writes to scores.json."""
+        """Evaluate the trained descriptor for scores.json."""
 
 
 def open_photo_descriptors(
     experiment: DescriptorExperiment, machine: Machine, cache: Path | None, progress: Progress
 ) -> "DescriptorTask":
-    """Open the task on photographs, cutting their patches into the cache first if needed; raises as `open_photo_pairs`."""
+    """Open a task on photographs; arguments and exceptions as of `open_photo_pairs`."""
     return DescriptorTask(experiment, machine, open_photo_pairs(experiment, machine.world_size, cache, progress))
 
 
 def open_brown_descriptors(
     experiment: BrownExperiment, machine: Machine, cache: Path | None, progress: Progress
 ) -> "DescriptorTask":
-    """Open the task on Brown, cutting its patches into the cache first if needed; raises as `open_brown_pairs`."""
+    """Open a task on Brown / UBC PhotoTour; arguments and exceptions as of `open_brown_pairs`."""
     return DescriptorTask(experiment, machine, open_brown_pairs(experiment, machine.world_size, cache, progress))
 
 
 class DescriptorTask:
-    """See `training.task.Task`. Where there are several processes, each loss sees the descriptors of all of them."""
+    """Training of a descriptor; see `training.task.Task`.
+
+    With several processes, each computes the loss over the descriptors of all of them.
+    """
 
     unit = "pairs"
 
@@ -72,11 +75,11 @@ class DescriptorTask:
     def describe_data(self) -> dict[str, Any]:
         return self.source.describe_data()
 
-    def announce(self) -> str:
-        return self.source.announce()
+    def announcement(self) -> str:
+        return self.source.announcement()
 
     def check_files(self) -> None:
-        """The cache was made of what could be read."""
+        """Do nothing: building the cache has read all files already."""
 
     def build_model(self) -> nn.Module:
         return build_descriptor(self.experiment.model)
@@ -93,23 +96,27 @@ class DescriptorTask:
     def loss(self, network: nn.Module, batch: PairBatch, machine: Machine) -> Tensor:
         return batch_loss(network, batch, LOSSES[self.experiment.loss], machine.device, machine.precision)
 
-    def name_batch(self, batch: PairBatch) -> str:
+    def describe_batch(self, batch: PairBatch) -> str:
         identities = ", ".join(str(identity) for identity in batch.identities[:4])
         return f"batch of {len(batch.identities)} keypoints {identities}, ..."
 
-    def watch(self, model: nn.Module) -> dict[str, float]:
+    def step_metrics(self, model: nn.Module) -> dict[str, float]:
         alpha = getattr(model.get_submodule("attention"), "alpha", None)
         return {} if alpha is None else {"alpha": alpha.item()}
 
-    def curve(self, model: nn.Module, machine: Machine) -> dict[str, float]:
-        return self.source.curve(embedder(model, machine.device, machine.precision)) if machine.is_main else {}
+    def interim_metrics(self, model: nn.Module, machine: Machine) -> dict[str, float]:
+        if not machine.is_main:
+            return {}
+        return self.source.interim_metrics(embedder(model, machine.device, machine.precision))
 
-    def look(self, model: nn.Module, machine: Machine) -> Look:
+    def snapshot_attention(self, model: nn.Module, machine: Machine) -> AttentionSnapshot:
         patches = self.source.batch(0, 0, self.world_size).patches[0, :IMAGES]
-        return look(model, embedder(model, machine.device, machine.precision), patches)
+        return snapshot_attention(model, embedder(model, machine.device, machine.precision), patches)
 
     def score(self, model: nn.Module, machine: Machine) -> dict[str, Any]:
-        return self.source.score(embedder(model, machine.device, machine.precision)) if machine.is_main else {}
+        if not machine.is_main:
+            return {}
+        return self.source.score(embedder(model, machine.device, machine.precision))
 
 
 def batch_loss(
@@ -119,9 +126,20 @@ def batch_loss(
     device: torch.device,
     precision: Precision,
 ) -> Tensor:
-    """The loss of one batch: both patches of all pairs in one forward, the loss in fp32 over the pairs of all processes."""
-    patches = to_network(batch.patches.reshape(-1, *batch.patches.shape[2:]), device)
+    """Compute the loss of a batch: one forward pass for both patches of all pairs, the loss in fp32 over all processes.
+
+    Args:
+        network: (2 K, 1, S, S) -> (2 K, D).
+        batch: this process's share, patches (2, K, S, S).
+        loss: (N, D), (N, D) -> scalar.
+        device: of the network.
+        precision: of the forward pass.
+
+    Returns:
+        A scalar.
+    """
+    patches = prepare_patches(batch.patches.reshape(-1, *batch.patches.shape[2:]), device)
     with autocast(device, precision):
-        described = network(patches)
-    anchors, positives = (gather_with_gradients(half) for half in described.chunk(2))
+        descriptors = network(patches)
+    anchors, positives = (gather_with_gradients(half) for half in descriptors.chunk(2))
     return loss(anchors, positives)

@@ -1,4 +1,4 @@
-"""Where a run computes: its device, arithmetic, and place among the processes of torchrun."""
+"""The device, precision and processes of a run."""
 
 import os
 from contextlib import AbstractContextManager
@@ -18,24 +18,24 @@ from csametric.runs.precision import Precision, autocast, choose_precision
 
 @dataclass(frozen=True)
 class Machine:
-    """The accelerate object of this process, and the arithmetic chosen."""
+    """A process of a run: its device, precision and rank."""
 
     accelerator: Accelerator
-    precision: Precision
+    precision: Precision  # of the arithmetic
 
     @property
     def device(self) -> torch.device:
-        """Of this process."""
+        """The device of this process."""
         return self.accelerator.device
 
     @property
     def rank(self) -> int:
-        """Of this process, from 0 on."""
+        """The number of this process, from 0 on."""
         return self.accelerator.process_index
 
     @property
     def world_size(self) -> int:
-        """How many processes there are."""
+        """The number of processes."""
         return self.accelerator.num_processes
 
     @property
@@ -44,21 +44,27 @@ class Machine:
         return self.accelerator.is_main_process
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """bf16 autocast where the precision says so."""
+        """Return a context with bf16 autocast, if the precision asks for it."""
         return autocast(self.device, self.precision)
 
     def share_buffers(self, model: nn.Module) -> None:
-        """Give every process the main one's buffers: DistributedDataParallel leaves each with its own last BatchNorm update."""
+        """Copy the buffers of the main process to all others.
+
+        DistributedDataParallel leaves each process with its own last BatchNorm update.
+        """
         if self.world_size > 1:
             for buffer in model.buffers():
                 broadcast(buffer)
 
     def gather_rows(self, rows: NDArray, total: int) -> NDArray:
-        """The rows of all processes in the order of their ranks, as every process gets them.
+        """Gather the rows of all processes in every process, in the order of their ranks.
 
         Args:
-            rows: (n, D) of this process, n the same in all but the last ones, which may have fewer or none.
-            total: how many rows there are in all.
+            rows: of this process, (n, D). Only the last processes may have fewer rows than the first, or none.
+            total: number of rows of all processes.
+
+        Returns:
+            (total, D).
         """
         if self.world_size == 1:
             return rows
@@ -69,23 +75,30 @@ class Machine:
 
 
 def gather_with_gradients(rows_ND: Tensor) -> Tensor:
-    """The rows of all processes in the order of their ranks, (processes * N, D), with gradients to each.
+    """Gather the rows of all processes in the order of their ranks; gradients flow back to the process of each row.
 
-    A loss of what is gathered, averaged over processes as DistributedDataParallel averages gradients, trains like one process
-    with all the rows.
+    A loss of the gathered rows trains like a single process with all rows, because DistributedDataParallel averages the
+    gradients over processes.
+
+    Args:
+        rows_ND: of this process, (N, D), N the same in all processes.
+
+    Returns:
+        (processes * N, D).
     """
     if not distributed.is_initialized():
         return rows_ND
     return torch.cat(all_gather(rows_ND))
 
 
-def join_processes(precision: str = "auto", some_unused: bool = False) -> Machine:
-    """Join this process to those of torchrun; without a GPU they join by gloo.
+def join_processes(precision: str = "auto", has_unused_parameters: bool = False) -> Machine:
+    """Join this process to the others that torchrun started, if any; without GPUs they communicate by gloo.
 
     Args:
-        some_unused: whether some parameters take no part in some steps, which DistributedDataParallel must be told.
+        precision: "auto", "bf16" or "fp32", see `runs.precision.choose_precision`.
+        has_unused_parameters: whether some steps do not use all parameters, which DistributedDataParallel must know.
     """
     on_cpu = "LOCAL_RANK" in os.environ and not torch.accelerator.is_available()
-    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)] if some_unused else None
+    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)] if has_unused_parameters else None
     accelerator = Accelerator(cpu=on_cpu, kwargs_handlers=handlers)
     return Machine(accelerator, choose_precision(precision, accelerator.device))

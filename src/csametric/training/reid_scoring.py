@@ -1,5 +1,6 @@
-"""Score a re-identification model on query and gallery, shared among the processes."""
+"""Score a re-identification model on query and gallery; the processes share the embedding."""
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -22,18 +23,33 @@ from csametric.progress import show_progress
 from csametric.runs.experiment import ReidData
 from csametric.training.machine import Machine
 
-RANKED_QUERIES, RANKED_LENGTH = 8, 10
+RANKED_QUERIES, RANKED_LENGTH = 8, 10  # ranked lists that are kept with the scores, and gallery images in each
 
 
 def embed_records(
     model: PCB, records: Sequence[Record], height: int, width: int, machine: Machine, flip: bool = False
 ) -> NDArray:
-    """Features of image files, float32 (N, D), shared among the processes in whole batches; all of them get all."""
+    """Embed image files; each process embeds a share of the batches, and all of them get all features.
+
+    Args:
+        model: a PCB.
+        records: N image files.
+        height: of the model's input, in pixels.
+        width: of the model's input, in pixels.
+        machine: the processes.
+        flip: whether to average the features of each image and its mirror image.
+
+    Returns:
+        float32 (N, D).
+    """
     batches = in_batches(records, EMBED_BATCH)
-    each = -(-len(batches) // machine.world_size)
-    own = batches[machine.rank * each : (machine.rank + 1) * each]
+    share = math.ceil(len(batches) / machine.world_size)
+    own_batches = batches[machine.rank * share : (machine.rank + 1) * share]
     images = show_progress(
-        prefetch(lambda batch: read_images(batch, height, width), own), "embedding", len(own), machine.is_main
+        prefetch(lambda batch: read_images(batch, height, width), own_batches),
+        "embedding",
+        len(own_batches),
+        machine.is_main,
     )
     features = [embed_images(model, batch, machine.device, machine.precision, flip) for batch in images]
     rows = np.concatenate(features) if features else np.zeros((0, model.dimensions), np.float32)
@@ -43,10 +59,18 @@ def embed_records(
 def score_dataset(
     model: PCB, dataset: ReidDataset, data: ReidData, machine: Machine, flip: bool = False, rerank: bool = False
 ) -> dict[str, Any]:
-    """Metrics of a model on query and gallery, and the ranked lists of some queries; arrays aside, ready for JSON.
+    """Evaluate a model on the query and gallery of a dataset.
 
     Args:
-        data: the size of images, the camera filter, and where the dataset lies.
+        model: a PCB.
+        dataset: with query and gallery.
+        data: the size of images, the camera filter, and the path of the dataset.
+        machine: the processes.
+        flip: whether to average the features of each image and its mirror image.
+        rerank: whether to use k-reciprocal distances.
+
+    Returns:
+        The metrics and the ranked lists of some queries. Apart from arrays, all values are ready for JSON.
     """
     height, width = data.height, data.width
     query, gallery = (embed_records(model, split, height, width, machine, flip) for split in (dataset.query, dataset.gallery))
@@ -57,10 +81,11 @@ def score_dataset(
         metrics = evaluate_distances(distances, *labels, camera_filter=camera_filter)
     else:
         metrics = evaluate_reid(query, *labels[:2], gallery, *labels[2:], camera_filter=camera_filter)
-    chosen = np.linspace(0, len(query) - 1, min(RANKED_QUERIES, len(query))).astype(int)
-    shown = (
-        distances[chosen] if rerank else euclidean_distances(torch.from_numpy(query[chosen]), torch.from_numpy(gallery)).numpy()
-    )
+    sample = np.linspace(0, len(query) - 1, min(RANKED_QUERIES, len(query))).astype(int)
+    if rerank:
+        sample_distances = distances[sample]
+    else:
+        sample_distances = euclidean_distances(torch.from_numpy(query[sample]), torch.from_numpy(gallery)).numpy()
     return {
         "dataset": dataset.name,
         "digest": data_digest([*dataset.query, *dataset.gallery]),
@@ -70,9 +95,9 @@ def score_dataset(
         **{f"rank{k}": metrics.rank(k) for k in (1, 5, 10)},
         **{name: value for name, value in asdict(metrics).items() if name != "cmc"},
         "ranked": _ranked_lists(
-            [dataset.query[number] for number in chosen],
+            [dataset.query[index] for index in sample],
             dataset.gallery,
-            shown,
+            sample_distances,
             camera_filter,
             dataset_root(data.kind, data.path),
         ),
@@ -80,7 +105,7 @@ def score_dataset(
 
 
 def filters_cameras(dataset: ReidDataset, data: ReidData) -> bool:
-    """Whether gallery images of a query's identity and camera are left out: as set, and off where there is one camera only."""
+    """Return whether gallery images of the query's identity and camera are ignored: as set, but not with a single camera."""
     return data.camera_filter and dataset.has_several_cameras
 
 
@@ -91,7 +116,7 @@ def _labels(records: Sequence[Record]) -> tuple[list[int], list[int]]:
 def _ranked_lists(
     queries: Sequence[Record], gallery: Sequence[Record], distances_QG: NDArray, camera_filter: bool, root: Path
 ) -> list[dict[str, Any]]:
-    """The nearest gallery images of queries: paths relative to the dataset, and which show the query's identity."""
+    """List the nearest gallery images of queries: their paths in the dataset, and which show the query's identity."""
     nearest = nearest_entries(distances_QG, *_labels(queries), *_labels(gallery), RANKED_LENGTH, camera_filter)
     return [
         {

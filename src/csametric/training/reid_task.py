@@ -1,4 +1,4 @@
-"""Person re-identification as a task of the loop: PCB and RPP, their losses, evaluation on query and gallery."""
+"""Train person re-identification: PCB and RPP, their losses, evaluation on query and gallery."""
 
 from pathlib import Path
 from typing import Any
@@ -16,88 +16,96 @@ from csametric.data.records import ReidDataset, data_digest, number_identities, 
 from csametric.data.sampling import identity_batch, image_steps_per_epoch, shuffled_batch
 from csametric.data.transforms import Augmentation
 from csametric.errors import UserError
-from csametric.inference.images import build_pcb, embed_images, to_network
+from csametric.inference.images import build_pcb, embed_images, prepare_images
 from csametric.losses.parts import parts_loss
 from csametric.losses.triplet import batch_hard_triplet_loss
 from csametric.models.pcb import PCB
 from csametric.runs.experiment import ReidExperiment
-from csametric.training.attention_log import IMAGES, Look, look
+from csametric.training.attention_log import IMAGES, AttentionSnapshot, snapshot_attention
 from csametric.training.machine import Machine
-from csametric.training.optimizer import reid_optimizer, scale_learning_rates, scheduled
+from csametric.training.optimizer import reid_optimizer, scale_learning_rates, schedule_factor
 from csametric.training.reid_scoring import filters_cameras, score_dataset
 
 
 def open_reid(
     experiment: ReidExperiment, machine: Machine, cache: Path | None = None, progress: Progress | None = None
 ) -> "ReidTask":
-    """Open the task, reading its dataset; images need no cache.
+    """Open a task and list its dataset.
+
+    Args:
+        experiment: names the dataset.
+        machine: the processes that share a batch.
+        cache: unused; all kinds of experiment share this signature.
+        progress: unused.
 
     Raises:
-        UserError: a dataset that cannot be used, or too small for a batch.
+        UserError: the dataset cannot be used, or is too small for a batch.
     """
     dataset = read_dataset(experiment.data.kind, experiment.data.path)
     if not dataset.train:
-        raise UserError(f"{dataset.name} has no images to train on; name one with a train split, or evaluate on this one")
+        raise UserError(f"{dataset.name} does not contain training images; use a dataset with a train split")
     task = ReidTask(experiment, machine, dataset)
-    task.batch_numbers(0)
+    task.batch_indices(0)  # raises if one batch cannot be filled
     unmatched = queries_without_match(dataset, filters_cameras(dataset, experiment.data))
     if len(unmatched) == len(dataset.query):
-        raise UserError("no query has a match in the gallery; check the identities, or --set data.camera_filter=false")
+        raise UserError("no query has a match in the gallery; check the identities, or set data.camera_filter=false")
     return task
 
 
 class ReidTask:
-    """See `training.task.Task`."""
+    """Training of a PCB; see `training.task.Task`."""
 
     unit = "images"
 
     def __init__(self, experiment: ReidExperiment, machine: Machine, dataset: ReidDataset) -> None:
         self.experiment, self.dataset = experiment, dataset
         self.rank, self.world_size = machine.rank, machine.world_size
-        self.numbers = number_identities(dataset.train)
-        self.classes = np.array([self.numbers[record.identity] for record in dataset.train])
+        self.class_of_identity = number_identities(dataset.train)
+        self.classes = np.array([self.class_of_identity[record.identity] for record in dataset.train])
         self.steps_per_epoch = image_steps_per_epoch(len(dataset.train), experiment.batch_size, machine.world_size)
         self.steps = experiment.epochs * self.steps_per_epoch
         self.evaluate_every = experiment.evaluate_every * self.steps_per_epoch
 
     def describe_data(self) -> dict[str, Any]:
         train = self.dataset.train
-        return {"train": len(train), "identities": len(self.numbers), "digest": data_digest(train)}
+        return {"train": len(train), "identities": len(self.class_of_identity), "digest": data_digest(train)}
 
-    def announce(self) -> str:
-        cold = self.experiment.model.refined and self.experiment.refine_from == 0 and not self.experiment.model.start_from
-        warning = (
-            "\nrefined parts begin without a trained PCB, which is known to collapse; set model.start_from" if cold else ""
-        )
-        return f"{self.dataset}{warning}"
+    def announcement(self) -> str:
+        lines = [str(self.dataset)]
+        if self.experiment.model.refined and self.experiment.refine_from == 0 and not self.experiment.model.start_from:
+            lines.append("refined parts start without a trained PCB, which is known to collapse; set model.start_from")
+        return "\n".join(lines)
 
     def check_files(self) -> None:
         broken = list(unreadable(self.dataset))
-        if broken:
+        if not broken:
+            return
+        message = str(broken[0])
+        if len(broken) > 1:
             data = self.experiment.data
-            others = f" (and {len(broken) - 1} more: csametric data check {data.kind}:{data.path})" if len(broken) > 1 else ""
-            raise UserError(f"{broken[0]}{others}")
+            message += f" (and {len(broken) - 1} more: csametric data check {data.kind}:{data.path})"
+        raise UserError(message)
 
     def build_model(self) -> nn.Module:
-        return build_pcb(self.experiment.model, len(self.numbers))
+        return build_pcb(self.experiment.model, len(self.class_of_identity))
 
     def build_optimizer(self, model: nn.Module) -> optim.Optimizer:
-        begins = self.experiment.model
-        return reid_optimizer(model, self.experiment.optimizer, begins.pretrained != "none" or begins.start_from != "")
+        settings = self.experiment.model
+        has_weights = settings.pretrained != "none" or settings.start_from != ""
+        return reid_optimizer(model, self.experiment.optimizer, pretrained=has_weights)
 
     def begin_step(self, model: nn.Module, optimizer: optim.Optimizer, step: int) -> None:
         assert isinstance(model, PCB)
+        factor = schedule_factor(self.experiment.optimizer, step / self.steps_per_epoch, self.experiment.epochs)
+        scale_learning_rates(optimizer, factor)
         epoch = step // self.steps_per_epoch
-        scale_learning_rates(
-            optimizer, scheduled(self.experiment.optimizer, step / self.steps_per_epoch, self.experiment.epochs)
-        )
         model.refining = epoch >= self.experiment.refine_from
         if model.refinement is not None:
-            since = epoch - self.experiment.refine_from
-            train_only_parts(model, 0 <= since < self.experiment.freeze_epochs)
+            epochs_refined = epoch - self.experiment.refine_from
+            train_only_parts(model, 0 <= epochs_refined < self.experiment.freeze_epochs)
 
-    def batch_numbers(self, step: int) -> NDArray:
-        """The training images of a step by their number."""
+    def batch_indices(self, step: int) -> NDArray:
+        """Choose the training images of a step, by their index in the train split."""
         data, size, seed = self.experiment.data, self.experiment.batch_size, self.experiment.seed
         place = {"rank": self.rank, "world_size": self.world_size}
         if data.images_per_identity:
@@ -107,10 +115,10 @@ class ReidTask:
         return shuffled_batch(len(self.classes), step, batch_size=size, seed=seed, **place)
 
     def batch(self, step: int) -> ImageBatch:
-        data, chosen = self.experiment.data, self.batch_numbers(step)
+        data, indices = self.experiment.data, self.batch_indices(step)
         return image_batch(
-            [self.dataset.train[number] for number in chosen],
-            self.classes[chosen],
+            [self.dataset.train[index] for index in indices],
+            self.classes[indices],
             height=data.height,
             width=data.width,
             augmentation=Augmentation(flip=data.flip, pad=data.pad, erasing=data.erasing),
@@ -121,31 +129,31 @@ class ReidTask:
         model = machine.accelerator.unwrap_model(network)
         settings, ids = self.experiment.loss, torch.from_numpy(batch.classes).to(machine.device)
         with machine.autocast():
-            out = network(to_network(batch.images, model.backbone.normalization, machine.device))
+            out = network(prepare_images(batch.images, model.backbone.normalization, machine.device))
         loss = parts_loss(out.logits, out.auxiliary, ids, settings.supervision, settings.label_smoothing, settings.average)
         if settings.triplet > 0:
             loss = loss + settings.triplet * batch_hard_triplet_loss(out.features, ids, settings.margin)
         return loss
 
-    def name_batch(self, batch: ImageBatch) -> str:
+    def describe_batch(self, batch: ImageBatch) -> str:
         return f"batch of {len(batch.records)} images, the first {', '.join(r.path.name for r in batch.records[:3])}"
 
-    def watch(self, model: nn.Module) -> dict[str, float]:
-        alphas = [(name, p) for name, p in model.named_parameters() if name.endswith("attention.alpha")]
-        return {f"alpha{number}": alpha.item() for number, (_, alpha) in enumerate(alphas, 1)}
+    def step_metrics(self, model: nn.Module) -> dict[str, float]:
+        alphas = [parameter for name, parameter in model.named_parameters() if name.endswith("attention.alpha")]
+        return {f"alpha{number}": alpha.item() for number, alpha in enumerate(alphas, 1)}
 
-    def curve(self, model: nn.Module, machine: Machine) -> dict[str, float]:
+    def interim_metrics(self, model: nn.Module, machine: Machine) -> dict[str, float]:
         if not self.evaluate_every:
             return {}
         scores = self.score(model, machine)
         return {name: scores[name] for name in ("rank1", "map_step", "map_trapezoid")}
 
-    def look(self, model: nn.Module, machine: Machine) -> Look:
+    def snapshot_attention(self, model: nn.Module, machine: Machine) -> AttentionSnapshot:
         assert isinstance(model, PCB)
-        chosen = np.linspace(0, len(self.dataset.query) - 1, min(IMAGES, len(self.dataset.query))).astype(int)
-        records = [self.dataset.query[number] for number in chosen]
+        query = self.dataset.query
+        records = [query[index] for index in np.linspace(0, len(query) - 1, min(IMAGES, len(query))).astype(int)]
         images = read_images(records, self.experiment.data.height, self.experiment.data.width)
-        return look(model, lambda images: embed_images(model, images, machine.device, machine.precision), images)
+        return snapshot_attention(model, lambda images: embed_images(model, images, machine.device, machine.precision), images)
 
     def score(self, model: nn.Module, machine: Machine) -> dict[str, Any]:
         assert isinstance(model, PCB)
@@ -153,6 +161,6 @@ class ReidTask:
 
 
 def train_only_parts(model: PCB, only_parts: bool) -> None:
-    """Freeze all but the part classifier, or free everything."""
+    """Freeze all parameters but those of the part classifier, or none of them."""
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(not only_parts or name.startswith("refinement."))

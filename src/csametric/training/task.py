@@ -1,58 +1,59 @@
-"""What the loop needs to know of a job; `descriptors` and `reid` are the two there are."""
+"""The interface between the training loop and what is trained; `DescriptorTask` and `ReidTask` implement it."""
 
 from typing import Any, Protocol
 
 from torch import Tensor, nn, optim
 
-from csametric.training.attention_log import Look
+from csametric.training.attention_log import AttentionSnapshot
 from csametric.training.machine import Machine
 
 
 class Task(Protocol):
-    """A job with its data open.
+    """What the loop needs to know of an experiment, with its data open."""
 
-    steps: of the whole run. evaluate_every: steps between points of the curve. unit: what a batch holds, in the plural.
-    """
-
-    steps: int
-    evaluate_every: int
-    unit: str
+    steps: int  # of the whole run
+    evaluate_every: int  # steps between interim evaluations; 0 for none before the last step
+    unit: str  # what a batch holds, in the plural
 
     def describe_data(self) -> dict[str, Any]:
-        """What was read, ready for JSON; a run that goes on must find the same again."""
+        """Describe the data, ready for JSON; a resumed run must find the same description."""
 
-    def announce(self) -> str:
-        """What was read, in words."""
+    def announcement(self) -> str:
+        """Describe the data in words, with warnings about the settings."""
 
     def check_files(self) -> None:
-        """Raises `UserError` where a file cannot be read; called once, before the first step."""
+        """Check that all files can be read; called once, before the first step.
+
+        Raises:
+            UserError: a file cannot be read.
+        """
 
     def build_model(self) -> nn.Module:
-        """The model before the first step; its random numbers are drawn from torch's generator."""
+        """Build the model as it is before the first step; random numbers come from torch's global generator."""
 
     def build_optimizer(self, model: nn.Module) -> optim.Optimizer:
-        """Its parameter groups keep their first learning rate as "initial_lr"."""
+        """Build the optimizer; its parameter groups keep their first learning rate as "initial_lr"."""
 
     def begin_step(self, model: nn.Module, optimizer: optim.Optimizer, step: int) -> None:
-        """Set learning rates and phases: a pure function of the step."""
+        """Set learning rates and training phases, as a pure function of the step."""
 
     def batch(self, step: int) -> Any:
-        """The share of this process of a step's batch: a pure function of the step, called from threads ahead of its use."""
+        """Load this process's share of a batch, as a pure function of the step; called in threads, ahead of its use."""
 
     def loss(self, network: nn.Module, batch: Any, machine: Machine) -> Tensor:
-        """The loss of a batch, a scalar in fp32."""
+        """Compute the loss of a batch, a scalar in fp32."""
 
-    def name_batch(self, batch: Any) -> str:
-        """What is in a batch, in words, for the message about a diverged run."""
+    def describe_batch(self, batch: Any) -> str:
+        """Describe a batch in words, for the error message of a diverged run."""
 
-    def watch(self, model: nn.Module) -> dict[str, float]:
-        """Numbers to log at every step."""
+    def step_metrics(self, model: nn.Module) -> dict[str, float]:
+        """Return the metrics to log at every step, beside the loss."""
 
-    def curve(self, model: nn.Module, machine: Machine) -> dict[str, float]:
-        """Numbers to log now and then; called in every process."""
+    def interim_metrics(self, model: nn.Module, machine: Machine) -> dict[str, float]:
+        """Evaluate the model in the middle of the run; called in every process, every `evaluate_every` steps."""
 
-    def look(self, model: nn.Module, machine: Machine) -> Look:
-        """What attention looks at in a few images, the same each time; called in the main process."""
+    def snapshot_attention(self, model: nn.Module, machine: Machine) -> AttentionSnapshot:
+        """Record the attention on a few images, always the same; called in the main process only."""
 
     def score(self, model: nn.Module, machine: Machine) -> dict[str, Any]:
-        """What the finished run writes to scores.json, its arrays to scores.npz; called in every process."""
+        """Evaluate the trained model for scores.json, arrays for scores.npz; called in every process."""

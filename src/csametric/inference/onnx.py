@@ -1,0 +1,127 @@
+"""Export a model to ONNX and check the exported program against it."""
+
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from csametric.errors import UserError
+from csametric.files import write_atomically
+from csametric.inference.load import Embedder
+from csametric.inference.patches import PatchEmbedder
+from csametric.models.l2net import PATCH_SIDE, for_inference
+from csametric.models.pcb import PCB
+
+PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+LARGEST_DIFFERENCE = 1e-4  # allowed between the features of the ONNX program and the model's
+
+
+class ExportError(RuntimeError):
+    """ONNX export failed, or the output of the ONNX program differs from the model's."""
+
+
+class MissingOnnxError(UserError):
+    """A package that ONNX export needs is not installed."""
+
+
+def check_onnx_packages() -> None:
+    """Check that the packages of the extra csametric[onnx] are installed.
+
+    Raises:
+        MissingOnnxError: at least one of them is not.
+    """
+    missing = [name for name in PACKAGES if find_spec(name) is None]
+    if missing:
+        raise MissingOnnxError(
+            f"model.onnx needs {', '.join(missing)}; pip install 'csametric[onnx]', or write the bundle with onnx=False"
+        )
+
+
+def write_onnx(model: Embedder, path: Path) -> float:
+    """Write the model as an ONNX program for batches of any size, and check its output against the model's.
+
+    An image model becomes "images", float32 RGB in [0, 1], (N, 3, H, W) -> "features" (N, D); a descriptor becomes "patches",
+    float32 grey, (N, 1, 32, 32) -> "descriptors" (N, 128).
+
+    Returns:
+        The largest absolute difference between the features of the program and of the model, on three random inputs.
+
+    Raises:
+        ExportError: the network cannot be exported, or the program computes other features.
+    """
+    target = _ExportTarget.from_embedder(model)
+    example = torch.rand(2, *target.shape, generator=torch.Generator().manual_seed(0))
+    try:
+        program = torch.onnx.export(
+            target.network,
+            (example,),
+            dynamo=True,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            input_names=[target.input_name],
+            output_names=[target.output_name],
+            verbose=False,
+        )
+    except Exception as error:
+        raise ExportError(
+            f"{model.experiment.recipe} cannot be exported to ONNX ({type(error).__name__}); write the bundle with onnx=False"
+        ) from error
+    assert program is not None
+    proto = program.model_proto
+    for node in proto.graph.node:
+        del node.metadata_props[:]  # they quote lines and paths of source files
+    write_atomically(path, lambda out: out.write(proto.SerializeToString()))
+    difference = _largest_difference(target, path, torch.cat([example, example.flip(3)])[:3])
+    if not difference <= LARGEST_DIFFERENCE:  # also true for NaN
+        raise ExportError(
+            f"the features of the ONNX program differ from the model's by {difference:.1e}, more than {LARGEST_DIFFERENCE}; "
+            "write the bundle with onnx=False"
+        )
+    return difference
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ExportTarget:
+    """A network whose input needs no further preparation, and what its ONNX program calls its input and output."""
+
+    network: nn.Module
+    input_name: str
+    output_name: str
+    shape: tuple[int, int, int]  # of one input: channels, height, width
+
+    @classmethod
+    def from_embedder(cls, model: Embedder) -> "_ExportTarget":
+        if isinstance(model, PatchEmbedder):
+            shape = (1, PATCH_SIDE, PATCH_SIDE)
+            return cls(network=for_inference(model.model), input_name="patches", output_name="descriptors", shape=shape)
+        shape = (3, model.experiment.data.height, model.experiment.data.width)
+        network = _FromUnitRange(model.model).eval()
+        return cls(network=network, input_name="images", output_name="features", shape=shape)
+
+
+class _FromUnitRange(nn.Module):
+    """A PCB that normalises its images itself: (N, 3, H, W) in [0, 1] -> features (N, D)."""
+
+    mean: Tensor
+    deviation: Tensor
+
+    def __init__(self, model: PCB) -> None:
+        super().__init__()
+        self.model = model
+        for name, values in zip(("mean", "deviation"), model.backbone.normalization, strict=True):
+            self.register_buffer(name, torch.tensor(values)[:, None, None])
+
+    def forward(self, images_N3HW: Tensor) -> Tensor:
+        """Normalise and embed images in [0, 1], (N, 3, H, W) -> (N, D)."""
+        return self.model((images_N3HW - self.mean) / self.deviation).features
+
+
+@torch.inference_mode()
+def _largest_difference(target: _ExportTarget, program: Path, inputs: Tensor) -> float:
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(str(program), providers=["CPUExecutionProvider"])
+    (features,) = session.run([target.output_name], {target.input_name: inputs.numpy()})
+    return float(np.abs(features - target.network(inputs).numpy()).max())
