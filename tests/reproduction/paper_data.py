@@ -1,4 +1,7 @@
-"""Every dataset of the paper, small and generated, in its own layout under one folder; also a program: ... paper_data ROOT"""
+"""Small generated versions of the paper's datasets, in their own layouts under one folder.
+
+Also a program: python -m tests.reproduction.paper_data ROOT
+"""
 
 import sys
 from pathlib import Path
@@ -10,7 +13,7 @@ from tests.data import people
 from tests.data.brown_folder import write_subset
 from tests.data.hpatches_folder import write_sequence, write_tasks
 
-NOISE = 100  # so that not everybody is found
+NOISE = 100  # grey levels, enough that models make mistakes
 
 
 def write_all(root: Path) -> Path:

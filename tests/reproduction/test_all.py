@@ -1,4 +1,4 @@
-"""The whole paper on generated datasets, undisturbed, and killed twice on the way: the same tables."""
+"""All tables of the paper on generated datasets: an undisturbed run and a run that is killed twice give the same ones."""
 
 import csv
 import os
@@ -18,8 +18,8 @@ REPRODUCE = [sys.executable, "-m", "csametric", "reproduce", "all", "--budget", 
 
 def start(root: Path, out: Path, cache: Path) -> "subprocess.Popen[bytes]":
     environment = os.environ | {"CSAMETRIC_CACHE": str(cache)}
-    words = [*REPRODUCE, "--data-root", str(root), "--out", str(out)]
-    return subprocess.Popen(words, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    command = [*REPRODUCE, "--data-root", str(root), "--out", str(out)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
 
 
 def finish(run: "subprocess.Popen[bytes]") -> None:
@@ -28,7 +28,7 @@ def finish(run: "subprocess.Popen[bytes]") -> None:
 
 
 def kill_when_finished(run: "subprocess.Popen[bytes]", out: Path, runs: int) -> None:
-    """Kill it in the middle of a training, after so many are finished."""
+    """Kill the process during a training, once `runs` runs are finished."""
     deadline = time.monotonic() + 900
     while run.poll() is None and time.monotonic() < deadline:
         if len(list(out.glob("tiny/runs/*/scores.json"))) >= runs:
@@ -47,10 +47,10 @@ def figures(out: Path, name: str) -> list[list[str]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
-def test_the_whole_paper_killed_twice_gives_the_tables_of_an_undisturbed_run(tmp_path):
+def test_a_reproduction_that_is_killed_twice_gives_the_tables_of_an_undisturbed_one(tmp_path):
     root = write_all(tmp_path / "data")
     started = time.monotonic()
-    finish(start(root, tmp_path / "whole", tmp_path / "cache"))
+    finish(start(root, tmp_path / "undisturbed", tmp_path / "cache"))
     minutes = (time.monotonic() - started) / 60
     print(f"undisturbed: {minutes:.1f} minutes")
     assert minutes < 15
@@ -60,12 +60,14 @@ def test_the_whole_paper_killed_twice_gives_the_tables_of_an_undisturbed_run(tmp
         kill_when_finished(start(root, killed, tmp_path / "cache2"), killed, runs)
     finish(start(root, killed, tmp_path / "cache2"))
     for name in TABLES:
-        whole, again = figures(tmp_path / "whole", name), figures(killed, name)
-        assert [row[:6] for row in whole] == [row[:6] for row in again]
+        undisturbed, resumed = figures(tmp_path / "undisturbed", name), figures(killed, name)
+        assert [row[:6] for row in undisturbed] == [row[:6] for row in resumed]
         if name != "table6":
-            assert [row[:-1] for row in whole] == [row[:-1] for row in again], f"{name}, but for its seconds"
-            assert all(row[6] for row in whole if row[2] == "paper"), f"{name} is not full"
-    assert len({row[6] for row in figures(killed, "table1") if row[6]}) > 20, "figures that tell runs apart"
+            assert [row[:-1] for row in undisturbed] == [row[:-1] for row in resumed], (
+                f"{name} differs in more than its seconds"
+            )
+            assert all(row[6] for row in undisturbed if row[2] == "paper"), f"{name} has empty cells"
+    assert len({row[6] for row in figures(killed, "table1") if row[6]}) > 20, "too few different figures to tell runs apart"
     assert not list(killed.rglob("*.part"))
     for name in ("report.html", "figure1.svg", "figure4.svg", "figure5.png"):
         assert (killed / "tiny" / name).is_file()

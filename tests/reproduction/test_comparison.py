@@ -1,4 +1,4 @@
-"""Figures beside the paper's, from run folders written by hand: means, spreads, differences, and how they are printed."""
+"""Our figures beside the paper's, from run folders written by hand: means, spreads, differences, and how they are printed."""
 
 import csv
 import io
@@ -36,7 +36,7 @@ def write_run(folder: Path, recipe: str, data: str, seed: int, scores: dict) -> 
 
 
 def reid_scores(found: int, precision: float, seed: int) -> dict:
-    """`found` of the queries at rank 1, the others at rank 7."""
+    """Scores with `found` queries answered at rank 1 and the others at rank 7."""
     rng = np.random.default_rng((seed, found))
     precisions = np.full(QUERIES, precision) + rng.normal(0, 0.02, QUERIES)
     return {
@@ -64,7 +64,7 @@ def filled(tmp_path_factory):
 
 
 def cell(filled, label: str, metric: str, data: str = CUHK03):
-    column = next(each for each in filled.table.columns if each.data == data and each.metric[-1] == metric)
+    column = next(column for column in filled.table.columns if (column.data, column.metric[-1]) == (data, metric))
     return filled.cells[label, column]
 
 
@@ -76,11 +76,11 @@ def test_figures_are_means_over_seeds_with_their_spread(filled):
     assert plain.difference is None, "it is the baseline"
 
 
-def test_differences_are_from_the_baseline_with_bounds(filled):
+def test_differences_from_the_baseline_have_bounds(filled):
     rank1 = cell(filled, "PCB + CSA", "rank1")
     assert rank1.difference.difference == pytest.approx(75 - 50.5)
     assert rank1.difference_spread == pytest.approx(math.sqrt(0.5))
-    share = 0.245  # of the queries, found by CSA only
+    share = 0.245  # of the queries that only CSA answers at rank 1
     deviation = 100 * math.sqrt(share * (1 - share) / QUERIES)
     assert rank1.difference.low == pytest.approx(24.5 - 1.96 * deviation, abs=1)
     assert rank1.difference.high == pytest.approx(24.5 + 1.96 * deviation, abs=1)
@@ -89,7 +89,7 @@ def test_differences_are_from_the_baseline_with_bounds(filled):
     assert precision.difference.difference == pytest.approx(10, abs=0.5)
 
 
-def test_what_was_not_run_is_empty_but_keeps_the_papers_figure(filled):
+def test_a_cell_without_runs_keeps_the_papers_figure(filled):
     assert cell(filled, "PCB", "rank1", MARKET).ours == []
     assert cell(filled, "PCB + SA", "rank1").paper == 65.9
     assert cell(filled, "PCB + SA", "rank1").difference is None
@@ -97,13 +97,13 @@ def test_what_was_not_run_is_empty_but_keeps_the_papers_figure(filled):
     assert (filled.commits, filled.seconds) == (["abc1234"], pytest.approx(4 * 3600))
 
 
-def test_differences_are_over_the_seeds_that_both_have(tmp_path):
-    """The row is one point better in each seed; each seed has a level of its own."""
+def test_differences_are_over_the_seeds_that_both_rows_have(tmp_path):
+    """The row is one point better for every seed, and scores differ more between seeds."""
     runs = {}
     for seed, found in enumerate((40, 80, 120)):
-        for recipe, more in (("pcb", 0), ("pcb_csa", 2)):
+        for recipe, gain in (("pcb", 0), ("pcb_csa", 2)):
             folder = tmp_path / f"{recipe}{seed}"
-            runs[recipe, CUHK03, seed] = write_run(folder, recipe, CUHK03, seed, reid_scores(found + more, 0.5, seed))
+            runs[recipe, CUHK03, seed] = write_run(folder, recipe, CUHK03, seed, reid_scores(found + gain, 0.5, seed))
     del runs["pcb", CUHK03, 0], runs["pcb_csa", CUHK03, 2]
     filled = fill(TABLES["table1"], Plan(budget="quick", seeds=3, runs=runs, missing={}))
     rank1 = cell(filled, "PCB + CSA", "rank1")
@@ -111,23 +111,23 @@ def test_differences_are_over_the_seeds_that_both_have(tmp_path):
     assert rank1.difference.difference == pytest.approx(1)
     assert rank1.difference_spread is None
     assert rank1.difference.low <= 1 <= rank1.difference.high
-    assert "over the seeds that both have" in as_text(filled)
+    assert "over the seeds that both rows have" in as_text(filled)
 
 
-def test_a_wide_table_is_not_cut(tmp_path):
+def test_a_wide_table_is_not_truncated(tmp_path):
     runs = {}
     for seed in (0, 1, 2):
         for recipe, precision in (("pcb", 0.4), ("pcb_csa", 0.5)):
             run = write_run(tmp_path / f"{recipe}{seed}", recipe, CUHK03, seed, reid_scores(100 + seed, precision, seed))
             runs[recipe, CUHK03, seed] = run
     filled = fill(TABLES["table1"], Plan(budget="quick", seeds=3, runs=runs, missing={}))
-    cells = {key: replace(each, ours=[1234567.8, 2345678.9] if each.ours else ()) for key, each in filled.cells.items()}
+    cells = {key: replace(cell, ours=[1234567.8, 2345678.9] if cell.ours else ()) for key, cell in filled.cells.items()}
     text = as_text(replace(filled, cells=cells))
     assert "…" not in text
     assert max(map(len, text.splitlines())) > 220
 
 
-def test_text_has_ours_then_the_papers(filled):
+def test_text_has_our_figure_then_the_papers(filled):
     text = as_text(filled)
     lines = {line.split("  ")[0].strip(): line for line in text.split("CUHK03-NP")[1].splitlines()}
     assert "50.5 ± 0.7 (59.7)" in lines["PCB"]
@@ -135,21 +135,21 @@ def test_text_has_ours_then_the_papers(filled):
     assert "(65.5)" in lines["Mancs (Wang et al. 2018)"]
     assert "cited" in lines["Mancs (Wang et al. 2018)"]
     assert "ours" in lines["PCB, random erasing, no attention"]
-    assert "DuATM" not in text.split("CUHK03-NP")[1], "the paper cites nothing of it there"
+    assert "DuATM" not in text.split("CUHK03-NP")[1], "the paper cites no figure of DuATM on this dataset"
     assert text.endswith("± is the standard deviation over seeds.\nA note.\nTrained for 4.00 h at commit abc1234.\n")
 
 
 def test_csv_has_every_figure_to_six_digits(filled):
     rows = list(csv.DictReader(io.StringIO(as_csv(filled))))
     assert len(rows) == len(TABLES["table1"].rows) * len(TABLES["table1"].columns)
-    found = next(each for each in rows if (each["row"], each["dataset"], each["figure"]) == ("PCB + CSA", "CUHK03-NP", "R-1"))
-    assert (found["paper"], found["ours"], found["seeds"], found["compared with"]) == ("67.2", "75", "2", "PCB")
-    assert (found["commit"], found["seconds of the table"]) == ("abc1234", "14400")
-    assert float(found["ours - paper"]) == pytest.approx(7.8)
-    assert float(found["95 % from"]) < float(found["difference"]) < float(found["95 % to"])
+    (line,) = (row for row in rows if (row["row"], row["dataset"], row["figure"]) == ("PCB + CSA", "CUHK03-NP", "R-1"))
+    assert (line["paper"], line["ours"], line["seeds"], line["compared with"]) == ("67.2", "75", "2", "PCB")
+    assert (line["commit"], line["seconds of the table"]) == ("abc1234", "14400")
+    assert float(line["ours - paper"]) == pytest.approx(7.8)
+    assert float(line["95 % from"]) < float(line["difference"]) < float(line["95 % to"])
 
 
-def test_latex_is_a_table_with_its_rows(filled):
+def test_latex_has_every_row_and_column(filled):
     latex = as_latex(filled)
     body = latex.split(r"\midrule")[1].split(r"\bottomrule")[0]
     assert body.count(r"\\") == len(TABLES["table1"].rows)
@@ -158,12 +158,12 @@ def test_latex_is_a_table_with_its_rows(filled):
     assert r"no attention\textsuperscript{*}" in body
 
 
-def test_the_page_has_a_section_a_dataset_that_was_run(filled):
+def test_the_page_has_one_section_per_dataset_that_was_run(filled):
     sections = as_sections(filled)
     assert [section.title.rpartition(", ")[2] for section in sections] == ["CUHK03-NP"], "the others were not run"
 
 
-def test_brown_has_a_mean_and_bounds_over_pairs(tmp_path):
+def test_brown_has_a_mean_column_and_bounds_over_pairs(tmp_path):
     rng = np.random.default_rng(0)
     is_match = np.arange(400) % 2 == 0
     runs, rates = {}, {}
@@ -179,8 +179,8 @@ def test_brown_has_a_mean_and_bounds_over_pairs(tmp_path):
             runs[recipe, train, 0] = write_run(tmp_path / f"{recipe}{train}", recipe, train, 0, scores)
     filled = fill(TABLES["table7"], Plan(budget="quick", seeds=1, runs=runs, missing={}))
     mean = filled.cells["HardNet + CSA", filled.table.columns[-1]]
-    every = [rate for train in names for rate in rates["brown_hardnet_csa", train].values()]
-    assert mean.mean == pytest.approx(100 * np.mean(every))
+    all_rates = [rate for train in names for rate in rates["brown_hardnet_csa", train].values()]
+    assert mean.mean == pytest.approx(100 * np.mean(all_rates))
     assert mean.difference.low < mean.difference.difference < mean.difference.high < 0
     single = filled.cells["HardNet + CSA", filled.table.columns[0]]
     assert single.mean == pytest.approx(100 * rates["brown_hardnet_csa", NOTREDAME]["liberty"])
@@ -203,14 +203,14 @@ def test_hpatches_has_differences_without_bounds(tmp_path):
     assert "nan" not in as_text(filled) + as_csv(filled) + as_latex(filled)
 
 
-def test_table_6_comes_from_the_benchmarks(tmp_path):
+def test_table_6_is_filled_from_the_benchmarks(tmp_path):
     machine = {"device": "cpu", "processor": "p", "commit": "abc1234"}
     arms = [row.recipe for row in TABLES["table6"].rows]
-    memory = [{"model": arm, "megabytes": 100.0 + place, "of PCB": 1 + place / 100} for place, arm in enumerate(arms)]
+    memory = [{"model": arm, "megabytes": 100.0 + index, "of PCB": 1 + index / 100} for index, arm in enumerate(arms)]
     rates = [
-        {"what": what, "arm": arm, "batch": 8, "seconds": [1.0 + place, 2.0 * (1 + place)]}
+        {"what": what, "arm": arm, "batch": 8, "seconds": [1.0 + index, 2.0 * (1 + index)]}
         for what in ("inference", "training")
-        for place, arm in enumerate(arms)
+        for index, arm in enumerate(arms)
     ]
     for name, rows in (("memory", memory), ("model", rates)):
         write_text(tmp_path / f"{name}.json", json.dumps({"machine": machine, "rows": rows}))

@@ -1,4 +1,4 @@
-"""The diagrams say what they must, nothing collides, and the files in docs/images are what the code draws."""
+"""The diagrams have their labels, nothing overlaps, and the files in docs/images are what the code draws."""
 
 import os
 import re
@@ -41,12 +41,12 @@ LABELS = {
 }
 
 
-def plain(words: str) -> str:
-    """Mathematics without its markup: $\\mathbf{V}\\,\\mathbf{A}^\\mathsf{T}$ -> VAᵀ."""
-    words = (
-        re.sub(r"\\mathbf\{(\w+)\}", r"\1", words).replace(r"^\mathsf{T}", "ᵀ").replace(r"\lambda", "λ").replace(r"\times", "x")
-    )
-    return words.replace(r"\,", "").replace("$", "")
+def plain(text: str) -> str:
+    """Text without the markup of mathematics: $\\mathbf{V}\\,\\mathbf{A}^\\mathsf{T}$ -> VAᵀ."""
+    text = re.sub(r"\\mathbf\{(\w+)\}", r"\1", text)
+    for markup, replacement in ((r"^\mathsf{T}", "ᵀ"), (r"\lambda", "λ"), (r"\times", "x"), (r"\,", ""), ("$", "")):
+        text = text.replace(markup, replacement)
+    return text
 
 
 def rendered(figure: Figure) -> FigureCanvasAgg:
@@ -56,16 +56,16 @@ def rendered(figure: Figure) -> FigureCanvasAgg:
 
 
 def collisions(figure: Figure) -> list[tuple[str, str]]:
-    """Texts that overlap, and texts across the outline of a shape or an arrow."""
+    """Pairs of texts that overlap, and of a text and a shape or arrow whose outline crosses it."""
     renderer = rendered(figure).get_renderer()
     (axes,) = figure.axes
     boxes = [(text.get_text(), text.get_window_extent(renderer)) for text in axes.texts]
-    found = [(one, other) for (one, a), (other, b) in combinations(boxes, 2) if a.overlaps(b)]
+    pairs = [(first, second) for (first, a), (second, b) in combinations(boxes, 2) if a.overlaps(b)]
     for patch in axes.patches:
         lines = patch.get_transform().transform_path(patch.get_path()).to_polygons(closed_only=False)
-        crossed = [words for words, box in boxes if any(Outline(line).intersects_bbox(box, filled=False) for line in lines)]
-        found += [(words, type(patch).__name__) for words in crossed]
-    return found
+        crossed = [text for text, box in boxes if any(Outline(line).intersects_bbox(box, filled=False) for line in lines)]
+        pairs += [(text, type(patch).__name__) for text in crossed]
+    return pairs
 
 
 def within(inner: Bbox, outer: Bbox) -> bool:
@@ -73,14 +73,15 @@ def within(inner: Bbox, outer: Bbox) -> bool:
 
 
 @pytest.mark.parametrize("name", DIAGRAMS)
-def test_the_labels_are_there(name):
-    words = [plain(text.get_text()) for text in DIAGRAMS[name]().axes[0].texts]
+def test_the_labels_are_present(name):
+    texts = [plain(text.get_text()) for text in DIAGRAMS[name]().axes[0].texts]
     for label in LABELS[name]:
-        assert label in words if len(label) < 4 else any(label in line for line in words), f"{name} lacks {label!r}: {words}"
+        is_present = label in texts if len(label) < 4 else any(label in text for text in texts)
+        assert is_present, f"{name} lacks {label!r}: {texts}"
 
 
 @pytest.mark.parametrize("name", DIAGRAMS)
-def test_nothing_collides(name):
+def test_nothing_overlaps(name):
     assert collisions(DIAGRAMS[name]()) == []
 
 
@@ -98,7 +99,7 @@ def test_nothing_lies_outside_the_axes(name):
 
 
 @pytest.mark.parametrize("name", DIAGRAMS)
-def test_words_stay_in_the_frame_they_begin_in(name):
+def test_text_stays_inside_its_frame(name):
     figure = DIAGRAMS[name]()
     renderer = rendered(figure).get_renderer()
     frames = [patch.get_window_extent(renderer) for patch in figure.axes[0].patches]
@@ -107,7 +108,7 @@ def test_words_stay_in_the_frame_they_begin_in(name):
         assert all(within(box, frame) for frame in frames if frame.contains(box.x0, box.y0)), text
 
 
-def test_the_collision_test_sees_each_kind():
+def test_the_overlap_test_finds_each_kind_of_overlap():
     figure = DIAGRAMS["figure1"]()
     (axes,) = figure.axes
     near = next(text for text in axes.texts if text.get_text() == "softmax\nover j")
@@ -121,25 +122,25 @@ def test_the_collision_test_sees_each_kind():
 
 
 @pytest.mark.parametrize("name", DIAGRAMS)
-def test_the_same_bytes_each_time_and_text_is_outlines(name):
+def test_files_are_reproducible_and_their_text_is_outlines(name):
     drawn = svg(DIAGRAMS[name]())
     assert drawn == svg(DIAGRAMS[name]())
     assert b"<text" not in drawn
     assert b"<dc:date" not in drawn
 
 
-def test_the_settings_of_matplotlib_do_not_matter():
+def test_matplotlib_settings_have_no_influence():
     drawn = svg(DIAGRAMS["figure2"]())
     settings = {"font.family": "serif", "mathtext.fontset": "cm", "figure.dpi": 200, "savefig.bbox": "tight"}
     with matplotlib.rc_context({**settings, "patch.linewidth": 5, "savefig.facecolor": "red", "text.color": "red"}):
         assert svg(DIAGRAMS["figure2"]()) == drawn
 
 
-def test_the_files_are_what_the_code_draws(tmp_path):
-    """In a process whose list of fonts is its own: the one of a machine may be of other installations."""
+def test_the_files_in_the_documentation_are_up_to_date(tmp_path):
+    """Drawn in a process with a font cache of its own, because the machine's may list fonts of other installations."""
     code = "import sys; from csametric.reproduction.diagrams import write; write(sys.argv[1])"
     environment = os.environ | {"MPLCONFIGDIR": str(tmp_path / "fonts")}
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], env=environment, capture_output=True, check=True)
     for name in DIAGRAMS:
-        same = (tmp_path / f"{name}.svg").read_bytes() == (IMAGES / f"{name}.svg").read_bytes()
-        assert same, f"{name}.svg is out of date: draw it again as the docstring of csametric.reproduction.diagrams says"
+        is_same = (tmp_path / f"{name}.svg").read_bytes() == (IMAGES / f"{name}.svg").read_bytes()
+        assert is_same, f"{name}.svg is out of date: draw it again as the docstring of csametric.reproduction.diagrams says"

@@ -1,4 +1,4 @@
-"""The paper's tables as data: whole, consistent with one another, each row with a recipe of ours."""
+"""The paper's tables as data: complete, consistent with one another, every row with a recipe."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from csametric.reproduction.paper import MEAN, TABLES
 
 
 @pytest.mark.parametrize("table", TABLES.values(), ids=TABLES)
-def test_every_row_is_whole(table):
+def test_every_row_is_complete(table):
     printed = [column for column in table.columns if column.printed]
     for row in table.rows:
         assert row.source == "ours" or len(row.figures) == len(printed), row.label
@@ -30,22 +30,22 @@ def test_tables_that_share_a_run_print_the_same_figure():
     assert shared >= 20
 
 
-def test_the_printed_means_are_means():
-    """Two of the paper's own differ from it by 0.01: RALNet + SA and HardNet + SA."""
+def test_the_printed_means_of_table_7_are_means():
+    """Two means of the paper are off by 0.01: those of RALNet + SA and HardNet + SA."""
     table = TABLES["table7"]
     for row in table.rows:
         assert row.figures[-1] == pytest.approx(sum(row.figures[:-1]) / 6, abs=0.015), row.label
     assert table.columns[-1].metric == MEAN
 
 
-def test_ratios_of_table_6_are_those_of_its_figures():
+def test_the_ratios_of_table_6_follow_from_its_figures():
     plain, *others = TABLES["table6"].rows
     for row in others:
         assert row.figures[2] == pytest.approx(100 * row.figures[0] / plain.figures[0], abs=0.06)
         assert row.figures[3] == pytest.approx(100 * row.figures[1] / plain.figures[1], abs=0.06)
 
 
-def test_rows_can_be_chosen():
+def test_rows_can_be_selected():
     table = TABLES["table1"]
     assert [row.label for row in table.of_rows(["PCB", "PCB + CSA"], False).rows] == ["PCB", "PCB + CSA"]
     assert all(row.source != "ours" for row in table.of_rows(None, True).rows)

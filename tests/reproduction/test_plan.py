@@ -1,4 +1,4 @@
-"""Runs by their settings: experiments of each budget, digests, what is missing, collecting, sharing."""
+"""Planned runs: experiments of each budget, digests, missing data, collecting, sharing among processes."""
 
 import json
 import shutil
@@ -39,13 +39,13 @@ from tests.reproduction.paper_data import write_hpatches
 
 @pytest.fixture(autouse=True)
 def no_reports(monkeypatch):
-    """A report takes seconds to draw; tests of reports draw them."""
+    """Skip reports, which take seconds to draw and have tests of their own."""
     monkeypatch.setattr(execution, "report_run", lambda experiment, folder: None)
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory) -> Path:
-    """CUHK03-NP and nothing else."""
+    """A data root with CUHK03-NP only."""
     return people.write_cuhk03_folders(tmp_path_factory.mktemp("data") / "CUHK03-NP").parent
 
 
@@ -55,7 +55,7 @@ def plan(tmp_path_factory, root):
     return make_plan([table], root, tmp_path_factory.mktemp("out"), "tiny", seeds=2)
 
 
-def test_full_is_the_recipe_and_quick_is_its_lite_twin():
+def test_the_full_budget_is_the_recipe_and_the_quick_one_its_lite_twin():
     full = experiment_for("pcb_csa", MARKET, Path("/m"), 3, "full")
     assert full == override(find_recipe("pcb_csa"), ["seed=3", "data.path=/m"])
     for twin in ("pcb", "pcb_sa", "pcb_csa", "pcb_supervised"):
@@ -66,7 +66,7 @@ def test_full_is_the_recipe_and_quick_is_its_lite_twin():
 
 
 @pytest.mark.parametrize("budget", ["full", "quick", "tiny"])
-def test_every_row_has_an_experiment_of_every_budget(budget):
+def test_every_row_has_an_experiment_in_every_budget(budget):
     digests = {}
     for table in TABLES.values():
         for recipe, data in trainings(table):
@@ -75,20 +75,20 @@ def test_every_row_has_an_experiment_of_every_budget(budget):
     assert len(set(digests.values())) == len(digests), "two rows are the same run"
 
 
-def test_a_digest_is_of_what_the_result_depends_on():
+def test_a_digest_covers_the_settings_that_influence_the_result():
     experiment = experiment_for("pcb", MARKET, Path("/a"), 0, "full")
     same = [replace(experiment, recipe="x"), override(experiment, ["data.path=/b"]), replace(experiment, checkpoint_every=7)]
-    assert {settings_digest(each) for each in same} == {settings_digest(experiment)}
+    assert {settings_digest(variant) for variant in same} == {settings_digest(experiment)}
     assert settings_digest(experiment_for("pcb", MARKET, Path("/a"), 0, "full", Path("r50.pth"))) == settings_digest(experiment)
-    other = [
+    different = [
         replace(experiment, seed=1),
         override(experiment, ["optimizer.lr=0.2"]),
         override(experiment, ["data.kind=msmt17"]),
     ]
-    assert len({settings_digest(each) for each in [experiment, *other]}) == 4
+    assert len({settings_digest(variant) for variant in [experiment, *different]}) == 4
 
 
-def test_missing_data_are_named_with_what_to_get(tmp_path, root):
+def test_the_error_for_missing_data_says_what_to_get(tmp_path, root):
     assert find_place(root, CUHK03).name == "CUHK03-NP"
     with pytest.raises(MissingDataError, match=r"get Market-1501-v15\.09\.15\.zip"):
         find_place(root, MARKET)
@@ -100,7 +100,7 @@ def test_missing_data_are_named_with_what_to_get(tmp_path, root):
         find_place(tmp_path, HPATCHES)
 
 
-def test_a_plan_holds_each_run_once_and_says_what_it_leaves_out(plan):
+def test_a_plan_has_each_run_once_and_lists_missing_data(plan):
     assert [run.folder.name.rpartition("-")[0] for run in plan.runs.values()] == [
         "pcb-cuhk03-detected-seed0",
         "pcb-cuhk03-detected-seed1",
@@ -110,31 +110,31 @@ def test_a_plan_holds_each_run_once_and_says_what_it_leaves_out(plan):
     assert set(plan.missing) == {MARKET, DUKE}
 
 
-def test_runs_are_carried_out_once_and_those_made_elsewhere_collected(plan, root, tmp_path, monkeypatch):
+def test_runs_are_executed_once_and_finished_copies_are_collected(plan, root, tmp_path, monkeypatch):
     first = next(iter(plan.runs.values()))
     reported = []
     monkeypatch.setattr(execution, "report_run", lambda experiment, folder: reported.append(folder))
     assert execute_runs([first], "tiny") == {}
     assert first.is_finished
     assert reported == [first.folder]
-    (first.folder / "report.html").write_text("whole")
+    (first.folder / "report.html").write_text("complete")
     monkeypatch.setattr(loop, "train", lambda *_: pytest.fail("trained again"))
     assert execute_runs([first], "tiny") == {}
-    assert reported == [first.folder], "it has a report"
+    assert reported == [first.folder], "the report exists already"
 
     elsewhere = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "other", "tiny", seeds=1)
-    (wanted,) = elsewhere.runs.values()
+    (planned_run,) = elsewhere.runs.values()
     (first.folder / EACH_SCORE).rename(tmp_path / "kept.npz")
-    assert collect([first.folder.parents[1]], [wanted]).found == [wanted]
-    assert collect([first.folder.parents[1]], [wanted]).found == []
-    assert not wanted.is_finished, "an older version wrote no scores of each query"
-    assert execute_runs([wanted], "tiny") == {}
-    scores = [read_scores(run.folder)["map_step"] for run in (first, wanted)]
+    assert collect([first.folder.parents[1]], [planned_run]).found == [planned_run]
+    assert collect([first.folder.parents[1]], [planned_run]).found == []
+    assert not planned_run.is_finished, "its scores per query are missing, as an older version left them"
+    assert execute_runs([planned_run], "tiny") == {}
+    scores = [read_scores(run.folder)["map_step"] for run in (first, planned_run)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
     (tmp_path / "kept.npz").rename(first.folder / EACH_SCORE)
 
 
-def test_a_run_on_other_images_is_refused(tmp_path):
+def test_a_run_that_was_trained_on_other_images_is_refused(tmp_path):
     people.write_cuhk03_folders(tmp_path / "CUHK03-NP")
     plan = make_plan([TABLES["table1"].of_rows(["PCB"], False)], tmp_path, tmp_path / "out", "tiny", seeds=1)
     (run,) = plan.runs.values()
@@ -142,29 +142,30 @@ def test_a_run_on_other_images_is_refused(tmp_path):
     next((tmp_path / "CUHK03-NP" / "detected" / "bounding_box_train").iterdir()).unlink()
     execution._digests.cache_clear()
     failed = execute_runs([run], "tiny")
-    assert "was trained on other images" in failed[run]
+    assert "was trained on images that differ" in failed[run]
     assert list(plan.without(failed).runs) == []
     execution._digests.cache_clear()
 
 
-def test_only_a_run_on_these_images_by_one_process_is_collected(plan, root, tmp_path):
+def test_only_runs_on_the_same_images_by_one_process_are_collected(plan, root, tmp_path):
     first = next(iter(plan.runs.values()))
     execute_runs([first], "tiny")
-    (wanted,) = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "o", "tiny", seeds=1).runs.values()
+    (planned_run,) = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "o", "tiny", seeds=1).runs.values()
     for name, changes in (("a", {"processes": 8}), ("b", {"data": {"digest": "other"}}), (".c.part", {}), ("d", {}), ("e", {})):
         shutil.copytree(first.folder, tmp_path / "made" / name)
         environment = read_environment(first.folder) | changes
         write_text(tmp_path / "made" / name / ENVIRONMENT, json.dumps(environment))
     (tmp_path / "made" / "d" / EXPERIMENT).write_text("{")
-    with lock_folder(wanted.folder):
-        assert collect([tmp_path / "made"], [wanted]).found == [], "another process is at work on it"
-    found, passed_over = collect([tmp_path / "made"], [wanted])
-    assert found == [wanted]
-    assert ["8 processes" in passed_over[0], "other images" in passed_over[1], "damaged" in passed_over[2]] == [True] * 3
+    with lock_folder(planned_run.folder):
+        assert collect([tmp_path / "made"], [planned_run]).found == [], "another process is using it"
+    found, passed_over = collect([tmp_path / "made"], [planned_run])
+    assert found == [planned_run]
     assert len(passed_over) == 3
+    for message, reason in zip(("8 processes", "images that differ", "damaged"), passed_over, strict=True):
+        assert message in reason
 
 
-def test_a_run_goes_on_and_is_used_where_its_data_have_moved(tmp_path, monkeypatch):
+def test_a_run_is_resumed_and_reused_after_its_data_have_moved(tmp_path, monkeypatch):
     people.write_cuhk03_folders(tmp_path / "old" / "CUHK03-NP")
     table = TABLES["table1"].of_rows(["PCB"], False)
 
@@ -172,11 +173,11 @@ def test_a_run_goes_on_and_is_used_where_its_data_have_moved(tmp_path, monkeypat
         (run,) = make_plan([table], tmp_path / place, tmp_path / "out", "tiny", seeds=1).runs.values()
         return run
 
-    def killed(folder, scores):
+    def stop(folder, scores):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "write_scores", killed)
+        patched.setattr(loop, "write_scores", stop)
         with pytest.raises(KeyboardInterrupt):
             execute_runs([planned("old")], "tiny")
     (tmp_path / "old").rename(tmp_path / "new")
@@ -190,7 +191,7 @@ def test_a_run_goes_on_and_is_used_where_its_data_have_moved(tmp_path, monkeypat
     assert all((root / ranked["query"]).is_file() for ranked in read_scores(run.folder)["ranked"])
 
 
-def test_hpatches_is_scored_again_when_its_task_files_come(tmp_path):
+def test_hpatches_is_scored_again_once_its_task_files_are_present(tmp_path):
     for name in ("liberty", "notredame", "yosemite"):
         write_subset(tmp_path / "brown" / name, points=40, pairs=80)
     write_hpatches(tmp_path / "hpatches-release")
@@ -207,7 +208,7 @@ def test_hpatches_is_scored_again_when_its_task_files_come(tmp_path):
     assert before["matching"] == pytest.approx(after["matching"])
 
 
-def test_nothing_is_trained_for_a_table_without_its_hpatches(tmp_path):
+def test_a_table_that_needs_hpatches_has_no_runs_without_it(tmp_path):
     for name in ("liberty", "notredame", "yosemite"):
         write_subset(tmp_path / "brown" / name, points=40, pairs=80)
     plan = make_plan([TABLES["table8"]], tmp_path, tmp_path / "out", "tiny", seeds=1)
@@ -216,7 +217,7 @@ def test_nothing_is_trained_for_a_table_without_its_hpatches(tmp_path):
     assert len(both.runs) == 18
 
 
-def test_a_descriptor_of_another_brown_is_refused(tmp_path):
+def test_a_descriptor_that_was_trained_on_other_subsets_of_brown_is_refused(tmp_path):
     for name in ("liberty", "notredame", "yosemite"):
         write_subset(tmp_path / "brown" / name, points=40, pairs=80)
     table = TABLES["table7"].of_rows(["HardNet"], False)
@@ -225,11 +226,11 @@ def test_a_descriptor_of_another_brown_is_refused(tmp_path):
     shutil.rmtree(tmp_path / "brown" / "yosemite")
     write_subset(tmp_path / "brown" / "yosemite", points=40, pairs=90)
     count_brown.cache_clear()
-    assert "was trained on other images than" in execute_runs([run], "tiny")[run]
+    assert "was trained on images that differ" in execute_runs([run], "tiny")[run]
     count_brown.cache_clear()
 
 
-def test_a_run_that_another_process_holds_is_left_to_it(plan):
+def test_a_run_that_another_process_has_locked_is_skipped(plan):
     last = list(plan.runs.values())[-1]
     with lock_folder(last.folder):
         assert execute_runs([last], "tiny") == {}
@@ -268,8 +269,8 @@ def test_a_run_that_does_not_fit_into_memory_does_not_stop_the_others(plan, monk
     assert "does not fit into the GPU's memory" in failed[third]
 
 
-def test_other_queries_are_scored_anew(tmp_path):
-    """A dataset that was mended after the run: the same training images, other queries."""
+def test_a_run_is_scored_again_when_the_queries_have_changed(tmp_path):
+    """The dataset was corrected after the run: the training images are the same, the queries are not."""
     people.write_cuhk03_folders(tmp_path / "CUHK03-NP", noise=100)
     table = TABLES["table1"].of_rows(["PCB"], False)
     (run,) = make_plan([table], tmp_path, tmp_path / "out", "tiny", seeds=1).runs.values()
@@ -286,7 +287,7 @@ def test_other_queries_are_scored_anew(tmp_path):
     execution._digests.cache_clear()
 
 
-def test_a_damaged_file_stops_its_run_alone_and_a_full_disk_all(plan, monkeypatch):
+def test_a_damaged_file_stops_one_run_and_a_full_disk_all(plan, monkeypatch):
     first, *_, last = plan.runs.values()
     execute_runs([first, last], "tiny")
     kept = (first.folder / SCORES).read_bytes()
@@ -305,9 +306,9 @@ def test_a_damaged_file_stops_its_run_alone_and_a_full_disk_all(plan, monkeypatc
         execute_runs([last], "tiny")
 
 
-def test_looking_for_runs_copies_nothing(plan, root, tmp_path):
+def test_collecting_without_copying_leaves_the_folders_alone(plan, root, tmp_path):
     first = next(iter(plan.runs.values()))
     execute_runs([first], "tiny")
-    (wanted,) = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "o", "tiny", seeds=1).runs.values()
-    assert collect([first.folder], [wanted], copy=False).found == [wanted]
-    assert not wanted.folder.exists()
+    (planned_run,) = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "o", "tiny", seeds=1).runs.values()
+    assert collect([first.folder], [planned_run], copy=False).found == [planned_run]
+    assert not planned_run.folder.exists()

@@ -1,4 +1,4 @@
-"""From a row of the paper to an experiment: as the paper sets it, for a CPU, or so small that only the way is tried."""
+"""Budgets: the experiment of a paper's row in full size, small enough for a CPU, or tiny, as a trial of the pipeline."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,12 +12,12 @@ from csametric.runs.overrides import override
 
 Budget = Literal["full", "quick", "tiny"]
 MEANINGS = {
-    "full": "as the paper sets it",
+    "full": "the paper's setting",
     "quick": (
-        "for a CPU: EfficientNet-Lite0 at 192 x 64 for 6 epochs, self-attention at a tenth of the other layers' rates; "
+        "for a CPU: EfficientNet-Lite0 at 192 x 64 for 6 epochs, self-attention at a tenth of the other layers' learning rate; "
         "112,640 pairs of patches; not the paper's setting"
     ),
-    "tiny": "a trial of the way there: tiny networks, a few steps; the figures mean nothing",
+    "tiny": "a trial of the pipeline: tiny networks, a few steps; the figures are meaningless",
 }
 
 
@@ -25,16 +25,26 @@ def experiment_for(recipe: str, data: str, folder: Path, seed: int, budget: Budg
     """The experiment of a recipe on a dataset.
 
     Args:
-        data: a key of `places.DATA`. folder: where it lies.
-        weights: a file of the backbone's ImageNet weights, for the full budget where there is no network.
+        recipe: a name of `RECIPES`.
+        data: a key of `places.DATA`.
+        folder: of the dataset.
+        seed: of weights, order and views.
+        budget: a key of `MEANINGS`.
+        weights: a file of the backbone's ImageNet weights, used by the full budget on a machine without internet.
+
+    Examples:
+        >>> experiment_for("pcb_csa", "market1501", Path("/data/market"), 0, "tiny").epochs
+        2
     """
     experiment = find_recipe(recipe)
     if isinstance(experiment, BrownExperiment):
         train = data.removeprefix("brown-")
         return BROWN[budget](override(experiment, [f"seed={seed}", f"data.root={folder}", f"data.train={train}"]))
     assert isinstance(experiment, ReidExperiment)
-    begins = [f"model.pretrained={weights.resolve()}"] if weights and budget == "full" else []
-    return REID[budget](override(experiment, [f"seed={seed}", f"data.kind={data}", f"data.path={folder}", *begins]))
+    assignments = [f"seed={seed}", f"data.kind={data}", f"data.path={folder}"]
+    if weights and budget == "full":
+        assignments.append(f"model.pretrained={weights.resolve()}")
+    return REID[budget](override(experiment, assignments))
 
 
 def _quick_reid(full: ReidExperiment) -> ReidExperiment:

@@ -1,4 +1,4 @@
-"""Finished runs that were made elsewhere, found by their settings and their data."""
+"""Collecting finished runs from other folders or machines, found by their settings and data."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -13,33 +13,35 @@ from csametric.runs.folder import EXPERIMENT, SCORES, WEIGHTS, read_environment,
 
 
 class Collected(NamedTuple):
-    """found: runs that were wanted. passed_over: why runs of wanted settings were not taken, a sentence each."""
+    """The outcome of `collect`."""
 
-    found: list[Run]
-    passed_over: list[str]
+    found: list[Run]  # planned runs of which a finished copy was found
+    passed_over: list[str]  # why runs of the right settings were not used, one sentence per run
 
 
 def collect(folders: Sequence[Path], runs: Sequence[Run], copy: bool = True) -> Collected:
-    """Copy finished runs that were made elsewhere, found by their settings, to where they are wanted.
+    """Find finished runs with the settings of planned ones, and copy them into the folders of the planned ones.
 
     Args:
-        copy: whether to; otherwise they are only found.
+        folders: searched for runs, with their subfolders.
+        runs: the planned runs; those with scores are not looked for.
+        copy: whether to copy; otherwise the runs are only found.
 
     Raises:
-        UserError: one of the folders is not there.
+        UserError: one of the folders does not exist.
     """
-    wanted = {settings_digest(run.experiment): run for run in runs if not (run.folder / SCORES).is_file()}
+    planned = {settings_digest(run.experiment): run for run in runs if not (run.folder / SCORES).is_file()}
     found, passed_over = [], []
     for folder in _finished_runs(folders):
         try:
             digest = settings_digest(read_experiment(folder))
-            if digest in wanted:
-                _check(folder, wanted[digest])
+            if digest in planned:
+                _check(folder, planned[digest])
                 if copy:
-                    _copy(folder, wanted[digest].folder)
-                found.append(wanted.pop(digest))
+                    _copy(folder, planned[digest].folder)
+                found.append(planned.pop(digest))
         except BusyError:
-            wanted.pop(digest)
+            planned.pop(digest)  # another process is working on it
         except UserError as error:
             passed_over.append(f"{folder}: {error}")
     return Collected(found, passed_over)
@@ -48,23 +50,23 @@ def collect(folders: Sequence[Path], runs: Sequence[Run], copy: bool = True) -> 
 def _finished_runs(folders: Sequence[Path]) -> Iterator[Path]:
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"there is no folder {folder} to collect runs from; correct the path")
+            raise UserError(f"folder {folder}, from which to collect runs, does not exist; correct the path")
         for path in sorted(folder.rglob(EXPERIMENT)):
-            is_whole = (path.parent / SCORES).is_file() and (path.parent / WEIGHTS).is_file()
-            if is_whole and not path.parent.name.startswith("."):
+            is_finished = (path.parent / SCORES).is_file() and (path.parent / WEIGHTS).is_file()
+            if is_finished and not path.parent.name.startswith("."):
                 yield path.parent
 
 
 def _check(folder: Path, run: Run) -> None:
-    """See that a run of the same settings was trained as this one would be."""
+    """Raise `UserError` if a run of the same settings was not trained as the planned one would be."""
     processes = read_environment(folder).get("processes", 1)
     if processes != 1:
         raise UserError(f"it was trained by {processes} processes together, with batches {processes} times as large")
     if not is_trained_on_data_of(folder, run.experiment):
-        raise UserError("it was trained on other images than are here")
+        raise UserError("it was trained on images that differ from those in the data folder")
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Aside, then in the place of what is there, unless another process is at work on that."""
+    """Copy a run without its training state, in place of the target; `BusyError` if another process is using the target."""
     with lock_folder(target), replace_folder(target) as new:
         shutil.copytree(source, new, ignore=shutil.ignore_patterns("state"), dirs_exist_ok=True)

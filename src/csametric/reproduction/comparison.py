@@ -1,4 +1,4 @@
-"""Ours beside the paper's: a table's figures over seeds, and their differences from its baseline.
+"""Our figures beside the paper's: their means over seeds, and their differences from a table's baseline.
 
 Legend: S seeds, Q queries, M labelled pairs, B resamples.
 """
@@ -20,57 +20,59 @@ from csametric.runs.folder import read_commits, read_each_score, read_scores
 
 @dataclass(frozen=True, kw_only=True)
 class Cell:
-    """One figure, in the paper's unit.
+    """One cell of a table, in the paper's unit.
 
-    paper: as printed. ours: one for each seed. difference: of their mean from that of the row they are compared with, over the
-    seeds that both have, `paired` of them, with the bounds of the paired bootstrap, NaN where the figure is not of queries or
-    pairs. difference_spread: its standard deviation over those seeds, where there are several.
+    Our figure is compared with that of a baseline row over the seeds that both rows have. The bounds of the difference come
+    from a paired bootstrap over queries or labelled pairs; they are NaN for a figure that is not a mean over those.
     """
 
-    paper: float | None = None
-    ours: Sequence[float] = ()
-    paired: int = 0
-    difference: Interval | None = None
-    difference_spread: float | None = None
+    paper: float | None = None  # as printed
+    ours: Sequence[float] = ()  # one figure per seed
+    paired: int = 0  # number of seeds that both rows have
+    difference: Interval | None = None  # from the baseline, with 95 % bounds; None for the baseline itself
+    difference_spread: float | None = None  # its standard deviation over seeds; None below two seeds
 
     @property
     def mean(self) -> float | None:
-        """Of ours over the seeds."""
+        """The mean of our figures over seeds; None without figures."""
         return float(np.mean(self.ours)) if self.ours else None
 
     @property
     def spread(self) -> float | None:
-        """The standard deviation of ours over the seeds, where there are several."""
+        """The standard deviation of our figures over seeds; None below two seeds."""
         return _spread(self.ours)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilledTable:
-    """A table with our figures, a cell for each label of a row and each column.
-
-    notes: what a reader has to know, a sentence each. commits: of the code that trained the runs. seconds: that they took.
-    """
+    """A table of the paper with our figures."""
 
     table: PaperTable
-    cells: Mapping[tuple[str, Column], Cell]
-    notes: Sequence[str] = ()
-    commits: Sequence[str] = ()
-    seconds: float = 0.0
+    cells: Mapping[tuple[str, Column], Cell]  # by the label of a row, and column
+    notes: Sequence[str] = ()  # sentences that a reader of the table must know
+    commits: Sequence[str] = ()  # of the code that trained the runs
+    seconds: float = 0.0  # time spent on training the runs
 
     def cell(self, row: Row, column: Column) -> Cell:
-        """The figure of a row in a column."""
+        """The cell of a row and a column."""
         return self.cells[row.label, column]
 
 
 def fill(table: PaperTable, plan: Plan, notes: Sequence[str] = ()) -> FilledTable:
-    """A table from the finished runs of a plan."""
+    """Fill a table with the figures of the finished runs of a plan.
+
+    Args:
+        table: the table to fill.
+        plan: its runs.
+        notes: sentences to write below the table.
+    """
     cells = {}
     for row in table.rows:
         compared = {
             column: _compare(row, table.compared_with(row), column, plan) for column in table.columns if column.metric != MEAN
         }
         for column in table.columns:
-            comparison = _mean(list(compared.values())) if column.metric == MEAN else compared[column]
+            comparison = _mean_comparison(list(compared.values())) if column.metric == MEAN else compared[column]
             cells[row.label, column] = _cell(table.paper_figure(row, column), comparison)
     runs = {run for row in table.rows for column in table.columns for run in plan.finished(row, column.data).values()}
     return FilledTable(
@@ -84,14 +86,15 @@ def fill(table: PaperTable, plan: Plan, notes: Sequence[str] = ()) -> FilledTabl
 
 @dataclass(frozen=True, kw_only=True)
 class _Comparison:
-    """Figures by seed, and the resampled differences over the seeds that both have."""
+    """The figures of a row and of its baseline in one column."""
 
-    ours: Mapping[int, float]
-    theirs: Mapping[int, float]
-    resampled: NDArray | None
+    ours: Mapping[int, float]  # by seed
+    theirs: Mapping[int, float]  # of the baseline, by seed
+    resampled: NDArray | None  # (B,), differences over the paired seeds; None if the figure cannot be resampled
 
     @property
     def paired(self) -> list[int]:
+        """The seeds that both rows have."""
         return sorted(self.ours.keys() & self.theirs.keys())
 
 
@@ -99,7 +102,7 @@ def _compare(row: Row, baseline: Row | None, column: Column, plan: Plan) -> _Com
     ours = plan.finished(row, column.data)
     theirs = plan.finished(baseline, column.data) if baseline else {}
     paired = sorted(ours.keys() & theirs.keys())
-    resampled = _resampled([ours[seed] for seed in paired], [theirs[seed] for seed in paired], column.metric)
+    resampled = _resample([ours[seed] for seed in paired], [theirs[seed] for seed in paired], column.metric)
     return _Comparison(
         ours=_figures(ours, column),
         theirs=_figures(theirs, column),
@@ -113,7 +116,12 @@ def _figures(runs: Mapping[int, Run], column: Column) -> dict[int, float]:
 
 
 def figure_of(run: Run, metric: Metric) -> float | None:
-    """A figure of a finished run as its files have it; None for a task that could not be scored."""
+    """A figure of a finished run, in the unit of its files; None for a task that could not be scored.
+
+    Args:
+        run: a finished run.
+        metric: the keys that lead to the figure, as in `Column.metric`.
+    """
     values: Any = read_scores(run.folder)
     if metric[0] == HPATCHES:
         path = run.folder / HPATCHES_SCORES
@@ -125,35 +133,37 @@ def figure_of(run: Run, metric: Metric) -> float | None:
     return float(values)
 
 
-def _resampled(ours: Sequence[Run], theirs: Sequence[Run], metric: Metric) -> NDArray | None:
-    """Runs of the same seeds in the same order; None where there are none."""
+def _resample(ours: Sequence[Run], theirs: Sequence[Run], metric: Metric) -> NDArray | None:
+    """Resampled differences, (B,), between runs of the same seeds in the same order; None if they cannot be resampled."""
     if not ours or metric[0] == HPATCHES:
         return None
-    ours_S, theirs_S = ([read_each_score(run.folder) for run in runs] for runs in (ours, theirs))
+    ours_S = [read_each_score(run.folder) for run in ours]
+    theirs_S = [read_each_score(run.folder) for run in theirs]
     if metric[0] == "fpr95":
         distances, is_match = f"distances_{metric[1]}", f"is_match_{metric[1]}"
         return fpr95_differences(
-            [each[distances] for each in ours_S], [each[distances] for each in theirs_S], ours_S[0][is_match]
+            [scores[distances] for scores in ours_S], [scores[distances] for scores in theirs_S], ours_S[0][is_match]
         )
     return mean_differences(
-        [_of_queries(each, metric[0]) for each in ours_S], [_of_queries(each, metric[0]) for each in theirs_S]
+        [_scores_by_query(scores, metric[0]) for scores in ours_S],
+        [_scores_by_query(scores, metric[0]) for scores in theirs_S],
     )
 
 
-def _of_queries(scores: Mapping[str, NDArray], metric: str) -> NDArray:
-    """What the metric is the mean of, (Q,)."""
+def _scores_by_query(scores: Mapping[str, NDArray], metric: str) -> NDArray:
+    """The values, (Q,), of which a metric is the mean."""
     if metric.startswith("rank"):
         return scores["first_match"] <= int(metric.removeprefix("rank"))
     return scores[metric.replace("map", "ap")]
 
 
-def _mean(comparisons: Sequence[_Comparison]) -> _Comparison:
-    """Of columns, over the seeds that all have; resampled only where all columns pair the same seeds."""
-    resampled = [each.resampled for each in comparisons if each.resampled is not None]
-    same_seeds = len({tuple(each.paired) for each in comparisons}) == 1
+def _mean_comparison(comparisons: Sequence[_Comparison]) -> _Comparison:
+    """The mean over columns, for the seeds that all columns have; resampled only if all columns pair the same seeds."""
+    resampled = [column.resampled for column in comparisons if column.resampled is not None]
+    same_seeds = len({tuple(column.paired) for column in comparisons}) == 1
     return _Comparison(
-        ours=_mean_of_columns([each.ours for each in comparisons]),
-        theirs=_mean_of_columns([each.theirs for each in comparisons]),
+        ours=_mean_of_columns([column.ours for column in comparisons]),
+        theirs=_mean_of_columns([column.theirs for column in comparisons]),
         resampled=np.mean(resampled, axis=0) if same_seeds and len(resampled) == len(comparisons) else None,
     )
 
@@ -168,14 +178,12 @@ def _cell(paper: float | None, compared: _Comparison) -> Cell:
     differences = [compared.ours[seed] - compared.theirs[seed] for seed in compared.paired]
     if not differences:
         return Cell(paper=paper, ours=ours)
-    difference = float(np.mean(differences))
+    mean = float(np.mean(differences))
     return Cell(
         paper=paper,
         ours=ours,
         paired=len(differences),
-        difference=Interval(difference, np.nan, np.nan)
-        if compared.resampled is None
-        else interval(difference, compared.resampled),
+        difference=Interval(mean, np.nan, np.nan) if compared.resampled is None else interval(mean, compared.resampled),
         difference_spread=_spread(differences),
     )
 

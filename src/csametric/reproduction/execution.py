@@ -1,4 +1,4 @@
-"""Runs carried out: trained, scored on what is here, reported, and shared among processes."""
+"""Executing runs: train, score and report them, shared among processes."""
 
 import json
 import os
@@ -41,18 +41,18 @@ from csametric.training.machine import join_processes
 from csametric.training.reid_scoring import score_dataset
 
 REPORT = "report.html"
-TINY_PAIRS = 1000
+TINY_PAIRS = 1000  # drawn for the verification task of HPatches under the tiny budget
 _TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "GROUP_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 def execute_runs(runs: Sequence[Run], budget: Budget) -> dict[Run, str]:
-    """Train, score and report what is not finished; a run that another process holds is left to it.
+    """Train, score and report the runs that are not finished; skip a run that another process is using.
 
     Returns:
-        Why some have failed: they diverged, did not fit into memory, a file is damaged, they were trained on other images.
+        Why runs failed: training diverged, the GPU's memory is too small, a file is damaged, or the data have changed.
 
     Raises:
-        FullDiskError: nothing more can be written.
+        FullDiskError: the disk is full, so no other run can succeed either.
     """
     failed = {}
     for run in runs:
@@ -66,13 +66,13 @@ def execute_runs(runs: Sequence[Run], budget: Budget) -> dict[Run, str]:
             failed[run] = str(error)
         except torch.OutOfMemoryError:
             torch.cuda.empty_cache()
-            failed[run] = f"{run.folder.name} does not fit into the GPU's memory; run it on a larger one and collect it"
+            failed[run] = f"{run.folder.name} does not fit into the GPU's memory; run it on a larger GPU and use --collect"
     return failed
 
 
 def _execute(run: Run, budget: Budget) -> None:
     with lock_folder(run.folder):
-        _adopt(run)
+        _update_experiment(run)
     if not (run.folder / SCORES).is_file():
         loop.train(run.experiment, run.folder)
     with lock_folder(run.folder):
@@ -84,90 +84,100 @@ def _execute(run: Run, budget: Budget) -> None:
             report_run(run.experiment, run.folder)
 
 
-def _adopt(run: Run) -> None:
-    """Have a run that is there say where its data lie now, and one that is not finished which settings it goes on with."""
+def _update_experiment(run: Run) -> None:
+    """Update an existing run's experiment.json: the current data paths, and if it is not finished all current settings."""
     if not (run.folder / EXPERIMENT).is_file():
         return
     present = read_experiment(run.folder)
     if settings_digest(present) != settings_digest(run.experiment):
         return
     is_finished = (run.folder / SCORES).is_file()
-    wanted = present.with_data_of(run.experiment) if is_finished else run.experiment
-    if wanted != present:
-        write_text(run.folder / EXPERIMENT, to_json(wanted))
+    updated = present.with_data_of(run.experiment) if is_finished else run.experiment
+    if updated != present:
+        write_text(run.folder / EXPERIMENT, to_json(updated))
 
 
 def _is_scored_here(run: Run) -> bool:
-    """Whether every query has its score, queries and gallery were those that are here now, and lie where the scores say.
+    """Whether a run has scores per query, of the queries and gallery that are in the data folder now.
 
     Raises:
-        UserError: it was trained on other images than those that are here, or a file is missing or damaged.
+        UserError: the run was trained on other images than those in the data folder, or a file is missing or damaged.
     """
-    read_metrics(run.folder)
-    scores, each = read_scores(run.folder), read_each_score(run.folder)
+    read_metrics(run.folder)  # raises if the log is damaged
+    scores, scores_by_query = read_scores(run.folder), read_each_score(run.folder)
     if not is_trained_on_data_of(run.folder, run.experiment):
-        raise UserError(f"{run.folder} was trained on other images than are here now; remove it, or give another --out")
+        raise UserError(
+            f"{run.folder} was trained on images that differ from those in the data folder; remove it or use another --out"
+        )
     if not isinstance(run.experiment, ReidExperiment):
-        return bool(each)
-    _, test = _digests(run.experiment.data.kind, run.experiment.data.path)
+        return bool(scores_by_query)
+    _, test_digest = _digests(run.experiment.data.kind, run.experiment.data.path)
     root = dataset_root(run.experiment.data.kind, run.experiment.data.path)
-    shown = all((root / ranked["query"]).is_file() for ranked in scores.get("ranked", ()))
-    return bool(each) and shown and scores.get("digest") == test
+    are_ranked_files_present = all((root / ranked["query"]).is_file() for ranked in scores.get("ranked", ()))
+    return bool(scores_by_query) and are_ranked_files_present and scores.get("digest") == test_digest
 
 
 def is_trained_on_data_of(folder: Path, experiment: Experiment) -> bool:
-    """Whether a run was trained on the images that an experiment names: the same files, people and cameras; of Brown, as many.
+    """Whether a run was trained on the data that an experiment names.
+
+    People are compared by files, identities and cameras, Brown by the numbers of patches and pairs.
 
     Raises:
-        UserError: environment.json is missing or damaged, or the data are.
+        UserError: environment.json or the data are missing or damaged.
     """
     trained_on = read_environment(folder).get("data", {})
     return trained_on.items() >= call(experiment, "identify_data", experiment).items()
 
 
 def identify_people(experiment: ReidExperiment) -> dict[str, Any]:
-    """The digest of the training images that an experiment names."""
+    """The digest of an experiment's training images."""
     return {"digest": _digests(experiment.data.kind, experiment.data.path)[0]}
 
 
 def identify_brown(experiment: BrownExperiment) -> dict[str, Any]:
-    """The counts of patches and pairs that an experiment names."""
+    """The numbers of patches and pairs of an experiment's subsets of Brown."""
     return count_brown(experiment.data)
 
 
 @cache
 def _digests(kind: str, path: str) -> tuple[str, str]:
-    """Of the images to train on, and of queries and gallery."""
+    """The digests of the training images, and of queries and gallery."""
     dataset = read_dataset(kind, path)
     return data_digest(dataset.train), data_digest([*dataset.query, *dataset.gallery])
 
 
 def score_again(run: Run) -> None:
-    """Score the weights of a run on the queries and gallery that are here.
+    """Score a trained run on the queries and gallery that are in the data folder now.
 
     Raises:
-        UserError: it is a descriptor, whose scores come from training alone.
+        UserError: the run is a descriptor, which is only scored at the end of training.
     """
     model, experiment = load(run.folder), run.experiment
     if not isinstance(model, ImageEmbedder) or not isinstance(experiment, ReidExperiment):
-        raise UserError(f"{run.folder} has no {EACH_SCORE}; remove the folder and it is trained again")
+        raise UserError(f"{run.folder / EACH_SCORE} is missing; remove the folder to train the run again")
     dataset = read_dataset(experiment.data.kind, experiment.data.path)
     machine = join_processes(experiment.precision)
     write_scores(run.folder, score_dataset(model.model, dataset, experiment.data, machine))
 
 
 def _is_scored_on(release: Path, scores: Path) -> bool:
-    """Whether HPatches' scores are there, of the task files that the release has now."""
+    """Whether the HPatches scores are written and cover the task files that the release has now."""
     return scores.is_file() and json.loads(scores.read_text()).get("task_files") == _task_files(release)
 
 
 def _task_files(release: Path) -> list[str]:
-    found = [find_task_file(release, name, "full") for name in (*VERIFICATION_FILES, *RETRIEVAL_FILES)]
-    return [path.name for path in found if path]
+    paths = [find_task_file(release, name, "full") for name in (*VERIFICATION_FILES, *RETRIEVAL_FILES)]
+    return [path.name for path in paths if path]
 
 
 def score_hpatches(run: Run, release: Path, pairs: int | None) -> None:
-    """Write the published figure of each task on the split full, in [0, 1], null where its files are missing."""
+    """Score a run on the split "full" of HPatches and write the mean of each task, in [0, 1], or null without its task file.
+
+    Args:
+        run: a finished descriptor.
+        release: the folder of the HPatches release.
+        pairs: how many pairs to draw for verification if its task files are missing; None for the benchmark's number.
+    """
     model = load(run.folder)
     assert isinstance(model, PatchEmbedder)
     names = splits()["full"]
@@ -178,9 +188,12 @@ def score_hpatches(run: Run, release: Path, pairs: int | None) -> None:
 
 
 def leave_torchrun_group() -> bool:
-    """Leave torchrun's group, so that each process trains runs of its own on a GPU of its own; whether there was a group.
+    """Leave torchrun's group, so that each process trains its own runs on its own GPU.
 
-    Which runs those are is settled by `files.lock_folder`: whoever comes first.
+    Each process takes the next run whose folder it can lock (`files.lock_folder`).
+
+    Returns:
+        Whether this process was in a group.
     """
     local = os.environ.get("LOCAL_RANK")
     for name in _TORCHRUN:

@@ -1,4 +1,4 @@
-"""What a reproduction leaves: a table as text, CSV and LaTeX, and one report over all."""
+"""What a reproduction writes: each table as text, CSV and LaTeX, and one HTML report over tables."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,28 +16,31 @@ from csametric.runs.folder import read_commits, read_environment
 from csametric.visualization import figures
 from csametric.visualization.page import Section, Table, render
 
-SPEED = "speed"
+SPEED = "speed"  # subfolder of the results that Table 6 is filled from
 EXPLANATION = (
-    "Each figure is ours, with its standard deviation over seeds, and the paper's in brackets. Rows marked cited are the "
-    "paper's citations of others, rows marked ours are not in the paper. mAP is the trapezoid form that "
-    "the tables of PCB's time have; the step form of torchreid and fast-reid stands beside it."
+    "Each cell shows our figure, its standard deviation over seeds, and the paper's figure in brackets. Rows marked cited are "
+    "results of others that the paper cites; rows marked ours are not in the paper. mAP is the trapezoid form, as in papers of "
+    "PCB's time; mAP (step) is the form of torchreid and fast-reid."
 )
 
 
 def filled_table(table: PaperTable, plan: Plan, out: Path, failed: Mapping[Run, str]) -> FilledTable:
-    """A table with what has been run, and notes on what has not.
+    """Fill a table with the figures of finished runs, and note what is missing.
 
     Args:
-        out: the folder of the reproduction. failed: why runs have failed; their figures are left out.
+        table: the table to fill.
+        plan: its runs.
+        out: the folder of the reproduction.
+        failed: why runs failed; their figures are left out.
     """
     if table.name == "table6":
         filled = fill_speed(out / SPEED)
-        return replace(filled, notes=[*_setting(plan), *filled.notes])
+        return replace(filled, notes=[*_budget_note(plan), *filled.notes])
     return fill(table, plan.without(failed), _notes(table, plan, failed))
 
 
 def write_table(filled: FilledTable, out: Path) -> None:
-    """OUT/tableN.txt, .csv and .tex."""
+    """Write a table to `out` as tableN.txt, .csv and .tex."""
     name = filled.table.name
     for ending, text in (("txt", as_text(filled)), ("csv", as_csv(filled)), ("tex", as_latex(filled))):
         write_text(out / f"{name}.{ending}", text)
@@ -51,12 +54,19 @@ def write_report(
     machine: Mapping[str, object],
     path: Path,
 ) -> None:
-    """A report over tables.
+    """Write one self-contained HTML report over tables.
 
     Args:
-        runs: the tables', finished or not. pictures: data URIs with captions, such as Figure 5. machine: names and values.
+        title: of the page.
+        filled: the tables.
+        runs: the runs of the tables, finished or not.
+        pictures: data URIs with captions, for example Figure 5.
+        machine: what to say about the machine, names and values.
+        path: of the page.
     """
-    sections = [section for each in filled for section in (*as_sections(each), *_differences_section(each))]
+    sections = []
+    for table in filled:
+        sections += [*as_sections(table), *_differences_section(table)]
     if pictures:
         sections.append(Section(title="Figures", pictures=pictures))
     sections.append(_runs_section(runs))
@@ -66,15 +76,17 @@ def write_report(
 
 
 def _runs_section(runs: Sequence[Run]) -> Section:
-    """Which runs the figures are of, how long they took, and the code that trained them; each has a report of its own."""
+    """The runs that the figures come from, how long they took, and the commit that trained them."""
     rows = []
     for run in runs:
         if run.is_finished:
             commits = ", ".join(read_commits(run.folder))
             rows.append([run.folder.name, "finished", f"{seconds_trained(run.folder) / 60:.1f}", commits])
+        elif run.steps_done:
+            rows.append([run.folder.name, f"step {run.steps_done:,}", "", ""])
         else:
-            rows.append([run.folder.name, f"step {run.steps_done:,}" if run.steps_done else "to do", "", ""])
-    text = "In runs/NAME: settings, metrics, weights, scores of each query, report.html."
+            rows.append([run.folder.name, "to do", "", ""])
+    text = "Each folder runs/NAME holds settings, metrics, weights, scores per query and report.html."
     return Section(title="Runs", text=text, table=Table(header=["run", "state", "minutes of training", "commit"], rows=rows))
 
 
@@ -82,40 +94,48 @@ def _differences_section(filled: FilledTable) -> list[Section]:
     pictures = []
     for group in filled.table.groups:
         main = filled.table.main_column(group)
-        shown = [
-            (row.label + (f", from {row.against}" if row.against else ""), cell.difference)
-            for row in filled.table.rows
-            if (cell := filled.cell(row, main)).difference is not None
-        ]
-        if shown:
-            labels, intervals = zip(*shown, strict=True)
-            title = f"{group}: {main.label} less that of {filled.table.baseline}"
+        labels, intervals = [], []
+        for row in filled.table.rows:
+            difference = filled.cell(row, main).difference
+            if difference is not None:
+                labels.append(f"{row.label}, from {row.against}" if row.against else row.label)
+                intervals.append(difference)
+        if labels:
+            title = f"{group}: {main.label} minus that of {filled.table.baseline}"
             pictures.append((figures.data_uri(figures.differences(labels, intervals, title, "points")), title))
-    return [Section(title=f"{title_of(filled.table)}: differences", pictures=pictures)] if pictures else []
+    if not pictures:
+        return []
+    return [Section(title=f"{title_of(filled.table)}: differences", pictures=pictures)]
 
 
-def _setting(plan: Plan) -> list[str]:
+def _budget_note(plan: Plan) -> list[str]:
     return [] if plan.budget == "full" else [f"Budget {plan.budget}: {MEANINGS[plan.budget]}."]
 
 
 def _notes(table: PaperTable, plan: Plan, failed: Mapping[Run, str]) -> list[str]:
-    absent = [f"Left out: {plan.missing[data]}." for data in data_of(table) if data in plan.missing]
+    """Notes on the budget, on missing datasets, and on runs that failed, are not finished or differ in precision."""
     runs = plan.for_table(table)
-    stopped = [f"Failed: {failed[run]}." for run in runs if run in failed]
-    others = sum(not run.is_finished and run not in failed for run in runs)
-    left = [f"{others} runs are not finished."] if others else []
-    absent, stopped = list(dict.fromkeys(absent)), list(dict.fromkeys(stopped))
-    return [*_setting(plan), *absent, *stopped, *left, *_arithmetics(runs, failed), *_without_tasks(table, runs)]
+    missing = [f"Left out: {plan.missing[data]}." for data in data_of(table) if data in plan.missing]
+    errors = [f"Failed: {failed[run]}." for run in runs if run in failed]
+    notes = [*_budget_note(plan), *dict.fromkeys(missing), *dict.fromkeys(errors)]
+    unfinished = sum(not run.is_finished and run not in failed for run in runs)
+    if unfinished:
+        notes.append(f"Runs that are not finished: {unfinished}.")
+    return [*notes, *_precision_note(runs, failed), *_missing_task_notes(table, runs)]
 
 
-def _arithmetics(runs: Sequence[Run], failed: Mapping[Run, str]) -> list[str]:
+def _precision_note(runs: Sequence[Run], failed: Mapping[Run, str]) -> list[str]:
     finished = [run for run in runs if run.is_finished and run not in failed]
-    found = sorted({read_environment(run.folder).get("precision", "unknown") for run in finished})
-    return [f"Trained in different arithmetics: {', '.join(found)}."] if len(found) > 1 else []
+    precisions = sorted({read_environment(run.folder).get("precision", "unknown") for run in finished})
+    return [f"The runs were trained in different precisions: {', '.join(precisions)}."] if len(precisions) > 1 else []
 
 
-def _without_tasks(table: PaperTable, runs: Sequence[Run]) -> list[str]:
-    columns: list[Column] = [column for column in table.columns if column.metric[0] == HPATCHES]
+def _missing_task_notes(table: PaperTable, runs: Sequence[Run]) -> list[str]:
     scored = next((run for run in runs if run.is_finished and run.hpatches), None)
-    lacking = [column.metric[1] for column in columns if scored and figure_of(scored, column.metric) is None]
-    return [f"HPatches' task files of {task} are missing: put the benchmark's tasks into the release." for task in lacking]
+    if scored is None:
+        return []
+    columns: list[Column] = [column for column in table.columns if column.metric[0] == HPATCHES]
+    missing = [column.metric[1] for column in columns if figure_of(scored, column.metric) is None]
+    return [
+        f"The HPatches task files of {task} are missing: put the benchmark's folder tasks into the release." for task in missing
+    ]

@@ -1,7 +1,7 @@
 """The tables of "Compressed Self-Attention for Deep Metric Learning" (Chen et al., AAAI 2020) as they are printed.
 
-A row names the recipe that gives our figures; rows without one are cited by the paper and printed as cited; rows without the
-paper's figures are ours: what a critical reader asks for.
+A row names the recipe that gives our figures. A row without a recipe is one that the paper cites; a row without the paper's
+figures is our own addition, to answer a question that the paper leaves open.
 """
 
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 MARKET, DUKE, CUHK03 = "market1501", "dukemtmc", "cuhk03-detected"
 LIBERTY, NOTREDAME, YOSEMITE = "brown-liberty", "brown-notredame", "brown-yosemite"
-MEAN = ("mean",)
+MEAN = ("mean",)  # the metric of a column that averages the others
 NAMES = {MARKET: "Market-1501", DUKE: "DukeMTMC-reID", CUHK03: "CUHK03-NP"}
 
 Metric = tuple[str, ...]
@@ -17,73 +17,79 @@ Metric = tuple[str, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Column:
-    """One figure of each row.
+    """A column of a table: which figure it shows, and how."""
 
-    data: what the runs of this column train on, a key of `places.DATA`. metric: where scores.json holds the figure, or `MEAN`,
-    the mean of the table's other columns. group: the heading over some columns. A figure of scores.json times `scale` is in the
-    paper's unit. printed: whether the paper has this column.
-    """
-
-    group: str
+    group: str  # the heading above this column and its neighbours
     label: str
-    data: str
-    metric: Metric
-    scale: float = 100.0
+    data: str  # what the runs of this column train on, a key of `places.DATA`
+    metric: Metric  # the keys that lead to the figure in scores.json, or `MEAN`, the mean of the table's other columns
+    scale: float = 100.0  # from the unit of scores.json to the paper's
     decimals: int = 1
-    printed: bool = True
+    printed: bool = True  # whether the paper has this column
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A model.
-
-    figures: the paper's, one for each printed column, None where it leaves one out. against: the label of the row that it is
-    compared with, where that is not the table's baseline.
-    """
+    """A row of a table: a model."""
 
     label: str
-    recipe: str | None
-    figures: Sequence[float | None] = ()
-    against: str = ""
+    recipe: str | None  # that trains it; None for a row that the paper cites
+    figures: Sequence[float | None] = ()  # the paper's, one per printed column, None if it leaves one out
+    against: str = ""  # label of the row to compare with, if not the table's baseline
 
     @property
     def source(self) -> str:
-        """Whose row it is: "paper", "cited" or "ours"."""
-        return "cited" if self.recipe is None else "paper" if self.figures else "ours"
+        """Where the row comes from: "paper", "cited" or "ours"."""
+        if self.recipe is None:
+            return "cited"
+        return "paper" if self.figures else "ours"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PaperTable:
-    """A table. baseline: the label of the row that the others are compared with, "" where they are not compared."""
+    """A table of the paper."""
 
-    name: str
+    name: str  # "table1" to "table8", or "figure5"
     title: str
     columns: Sequence[Column]
     rows: Sequence[Row]
-    baseline: str
+    baseline: str  # label of the row that the others are compared with; "" if rows are not compared
 
     @property
     def groups(self) -> list[str]:
-        """The headings over its columns, in order."""
+        """The headings above the columns, in order."""
         return list(dict.fromkeys(column.group for column in self.columns))
 
     def of_rows(self, labels: Sequence[str] | None, paper_only: bool) -> "PaperTable":
-        """The table with the rows of these labels, or all; without rows of ours where only the paper's are wanted."""
+        """The table with only some of its rows.
+
+        Args:
+            labels: of the rows to keep; None for all rows.
+            paper_only: whether to leave out the rows that are not in the paper.
+
+        Examples:
+            >>> [row.label for row in TABLES["table2"].of_rows(["PCB + CSA, 8 maps"], paper_only=False).rows]
+            ['PCB + CSA, 8 maps']
+        """
         kept = [row for row in self.rows if not (paper_only and row.source == "ours")]
         return replace(self, rows=[row for row in kept if labels is None or row.label in labels])
 
     def compared_with(self, row: Row) -> Row | None:
-        """The row that another one's figures are compared with, where it is among the rows and another one."""
+        """The row that a row is compared with; None for the baseline itself, or if that row is not in the table."""
         label = row.against or self.baseline
-        return next((each for each in self.rows if each.label == label != row.label), None)
+        if label == row.label:
+            return None
+        return next((other for other in self.rows if other.label == label), None)
 
     def paper_figure(self, row: Row, column: Column) -> float | None:
-        """What the paper prints there."""
-        printed = [each for each in self.columns if each.printed]
-        return row.figures[printed.index(column)] if row.figures and column.printed else None
+        """The paper's figure of a row and a column; None if it does not print one."""
+        if not row.figures or not column.printed:
+            return None
+        printed = [other for other in self.columns if other.printed]
+        return row.figures[printed.index(column)]
 
     def main_column(self, group: str) -> Column:
-        """The column of a group by which its rows are compared: the last one that the paper prints."""
+        """The column of a group by which rows are compared: the last one that the paper prints."""
         return [column for column in self.columns if column.group == group and column.printed][-1]
 
 
@@ -93,7 +99,7 @@ RANK1_AND_MAP = {"R-1": "rank1", "mAP": "map_trapezoid"}
 
 
 def _reid_columns(metrics: dict[str, str], datasets: Sequence[str]) -> list[Column]:
-    """The printed mAP is the trapezoid form, as of PCB's time; the step form stands beside it."""
+    """Columns of metrics on datasets, each dataset with one more column for the step form of mAP, which the paper lacks."""
     columns = []
     for data in datasets:
         group = NAMES[data]
@@ -234,11 +240,11 @@ TABLE6 = PaperTable(
     name="table6",
     title="Speed and memory (ours: ResNet-50 at 384 x 128, inference and training on this machine)",
     columns=[
-        Column(group="an image", label="MB", data="", metric=("megabytes",), scale=1.0, decimals=2),
-        Column(group="an image", label="images/s", data="", metric=("inference",), scale=1.0, decimals=2),
-        Column(group="of PCB", label="memory, %", data="", metric=("memory_ratio",)),
-        Column(group="of PCB", label="images/s, %", data="", metric=("inference_ratio",)),
-        Column(group="of PCB", label="training images/s, %", data="", metric=("training_ratio",)),
+        Column(group="per image", label="MB", data="", metric=("megabytes",), scale=1.0, decimals=2),
+        Column(group="per image", label="images/s", data="", metric=("inference",), scale=1.0, decimals=2),
+        Column(group="relative to PCB", label="memory, %", data="", metric=("memory_ratio",)),
+        Column(group="relative to PCB", label="images/s, %", data="", metric=("inference_ratio",)),
+        Column(group="relative to PCB", label="training images/s, %", data="", metric=("training_ratio",)),
     ],
     baseline="",
     rows=[

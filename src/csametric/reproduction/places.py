@@ -1,7 +1,8 @@
-"""Where the datasets of the paper lie under one folder, and what to get where one is missing."""
+"""Where the paper's datasets lie under one folder, and what to download where one is missing."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from csametric.data.brown import SUBSETS
@@ -11,36 +12,36 @@ from csametric.errors import UserError
 from csametric.reproduction.paper import CUHK03, DUKE, LIBERTY, MARKET, NOTREDAME, YOSEMITE
 
 HPATCHES = "hpatches"
+INSIDE_A_DATASET = ("bounding_box_train", "detected", "liberty", "i_ajuntament")  # folders that datasets consist of
 
 
 class MissingDataError(UserError):
-    """A dataset is not there, or not whole; the message names what to get."""
+    """A dataset is missing or incomplete; the message says what to get."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """Names that the folder may have, whatever their case; what to unpack there; what must be readable in it."""
+    """How a dataset is found under the folder of all datasets, and checked."""
 
-    names: tuple[str, ...]
-    get: str
-    check: Callable[[Path], object]
+    names: tuple[str, ...]  # that its folder may have, in lower case; the first is the usual one
+    get: str  # what to download and unpack
+    check: Callable[[Path], object]  # raises `UserError` if the folder lacks something
 
 
-def _check_brown(train: str) -> Callable[[Path], object]:
-    def check(folder: Path) -> None:
-        wanted = [train, *(name for name in SUBSETS if name != train)]
-        missing = [name for name in wanted if not (folder / name / "info.txt").is_file()]
-        if missing:
-            raise UserError(f"{folder} lacks {', '.join(missing)}; unpack them there")
-
-    return check
+def _check_brown(folder: Path, train: str) -> None:
+    needed = [train, *(name for name in SUBSETS if name != train)]
+    missing = [name for name in needed if not (folder / name / "info.txt").is_file()]
+    if missing:
+        raise UserError(f"{folder} lacks {', '.join(missing)}; unpack them there")
 
 
 def _check_hpatches(folder: Path) -> None:
     present = set(find_sequences(folder))
     missing = [name for name in splits()["full"] if name not in present]
     if missing:
-        raise UserError(f"{folder} lacks {len(missing)} of the 116 sequences ({missing[0]}); unpack the release again")
+        raise UserError(
+            f"{folder} lacks {len(missing)} of the 116 sequences, for example {missing[0]}; unpack the release again"
+        )
 
 
 BROWN_NAMES = ("brown", "phototour", "ubc", "ubc-phototour")
@@ -49,21 +50,21 @@ DATA = {
     MARKET: Place(
         ("market-1501", "market1501", "market-1501-v15.09.15"),
         "Market-1501-v15.09.15.zip",
-        lambda folder: read_dataset(MARKET, folder),
+        partial(read_dataset, MARKET),
     ),
     DUKE: Place(
         ("dukemtmc-reid", "dukemtmc", "dukemtmcreid"),
-        "DukeMTMC-reID.zip (withdrawn by its authors; for those who hold it)",
-        lambda folder: read_dataset(DUKE, folder),
+        "DukeMTMC-reID.zip (withdrawn by its authors: only if you have a copy)",
+        partial(read_dataset, DUKE),
     ),
     CUHK03: Place(
         ("cuhk03-np", "cuhk03np", "cuhk03"),
         "CUHK03-NP: its folder detected, or images_detected with cuhk03_new_protocol_config_detected.mat",
-        lambda folder: read_dataset(CUHK03, folder),
+        partial(read_dataset, CUHK03),
     ),
-    LIBERTY: Place(BROWN_NAMES, BROWN_GET, _check_brown("liberty")),
-    NOTREDAME: Place(BROWN_NAMES, BROWN_GET, _check_brown("notredame")),
-    YOSEMITE: Place(BROWN_NAMES, BROWN_GET, _check_brown("yosemite")),
+    LIBERTY: Place(BROWN_NAMES, BROWN_GET, partial(_check_brown, train="liberty")),
+    NOTREDAME: Place(BROWN_NAMES, BROWN_GET, partial(_check_brown, train="notredame")),
+    YOSEMITE: Place(BROWN_NAMES, BROWN_GET, partial(_check_brown, train="yosemite")),
     HPATCHES: Place(
         ("hpatches-release", "hpatches", "hpatches-benchmark"),
         "hpatches-release.tar.gz, with the benchmark's folder tasks in it",
@@ -72,20 +73,36 @@ DATA = {
 }
 
 
-def find_place(root: Path, data: str) -> Path:
-    """The folder of a dataset under ROOT.
+def check_root(root: Path) -> None:
+    """Check that a folder can hold datasets.
 
     Raises:
-        MissingDataError: it is not there, or something in it is missing.
+        UserError: it does not exist, or is itself a dataset.
+    """
+    if not root.is_dir():
+        raise UserError(f"folder {root} does not exist; name the folder that holds the datasets")
+    if any((root / name).exists() for name in INSIDE_A_DATASET):
+        raise UserError(f"{root} is a dataset; name the folder above it, {root.resolve().parent}")
+
+
+def find_place(root: Path, data: str) -> Path:
+    """The folder of a dataset.
+
+    Args:
+        root: the folder that holds all datasets.
+        data: a key of `DATA`.
+
+    Raises:
+        MissingDataError: the dataset is missing or incomplete.
     """
     place = DATA[data]
-    entries = sorted(path for path in root.iterdir() if path.is_dir())
-    by_name = {path.name.lower(): path for path in reversed(entries)}
-    found = next((by_name[name] for name in place.names if name in by_name), None)
-    if found is None:
-        raise MissingDataError(f"{root} has no folder {place.names[0]}; get {place.get}")
+    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    by_name = {path.name.lower(): path for path in reversed(folders)}  # the first folder wins where names differ in case
+    folder = next((by_name[name] for name in place.names if name in by_name), None)
+    if folder is None:
+        raise MissingDataError(f"{root / place.names[0]} is missing; get {place.get}")
     try:
-        place.check(found)
+        place.check(folder)
     except UserError as error:
         raise MissingDataError(str(error)) from error
-    return found.resolve()
+    return folder.resolve()

@@ -1,4 +1,4 @@
-"""The runs that tables need: which, under what name, and how far they are."""
+"""The runs that tables need: their settings, their folders, and how far they are."""
 
 import hashlib
 import json
@@ -15,54 +15,55 @@ from csametric.runs.experiment import Experiment
 from csametric.runs.folder import EACH_SCORE, METRICS, SCORES, read_environment, read_experiment, read_metrics
 
 HPATCHES_SCORES = "hpatches.json"
-NOT_OF_THE_RESULT = ("recipe", "checkpoint_every", "evaluate_every", "attention_every")
-PLACES = ("path", "root")
+NOT_OF_THE_RESULT = ("recipe", "checkpoint_every", "evaluate_every", "attention_every")  # settings without influence on it
+PLACES = ("path", "root")  # settings that say where data lie
 
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One training that figures of tables come from, and its folder. hpatches: the release, where it is scored on it too."""
+    """One training run from which figures of tables are taken."""
 
     experiment: Experiment
     folder: Path
-    hpatches: Path | None = None
+    hpatches: Path | None = None  # the HPatches release, for a run that is scored on it too
 
     @property
     def is_finished(self) -> bool:
-        """Whether all its scores are there."""
-        wanted = [SCORES, EACH_SCORE, *([HPATCHES_SCORES] if self.hpatches else [])]
-        return all((self.folder / name).is_file() for name in wanted)
+        """Whether all its scores are written."""
+        files = [SCORES, EACH_SCORE]
+        if self.hpatches:
+            files.append(HPATCHES_SCORES)
+        return all((self.folder / name).is_file() for name in files)
 
     @property
     def steps_done(self) -> int:
-        """As its log has them."""
-        rows = read_metrics(self.folder) if (self.folder / METRICS).is_file() else []
+        """The last training step in its log; 0 if it has not begun."""
+        if not (self.folder / METRICS).is_file():
+            return 0
+        rows = read_metrics(self.folder)
         return int(rows[-1]["step"]) if rows else 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What some tables need.
-
-    runs: by recipe, dataset and seed. missing: what to get where a dataset is not there, by its key.
-    """
+    """The runs that some tables need."""
 
     budget: Budget
-    seeds: int
-    runs: Mapping[tuple[str, str, int], Run]
-    missing: Mapping[str, str]
+    seeds: int  # seeds 0, 1, ... per row
+    runs: Mapping[tuple[str, str, int], Run]  # by recipe, dataset and seed
+    missing: Mapping[str, str]  # for each missing dataset, by its key: what is missing and what to get
 
     def for_table(self, table: PaperTable) -> list[Run]:
         """The runs of a table, row by row."""
-        wanted = set(trainings(table))
-        return [run for (recipe, data, _), run in self.runs.items() if (recipe, data) in wanted]
+        needed = set(trainings(table))
+        return [run for (recipe, data, _), run in self.runs.items() if (recipe, data) in needed]
 
     def without(self, runs: Collection[Run]) -> "Plan":
-        """The plan less some runs, whose figures are not to be trusted."""
+        """The plan without some runs, whose figures cannot be trusted."""
         return replace(self, runs={key: run for key, run in self.runs.items() if run not in runs})
 
     def finished(self, row: Row, data: str) -> dict[int, Run]:
-        """The finished runs of a row on a dataset by their seeds."""
+        """The finished runs of a row on a dataset, by seed."""
         runs = {seed: self.runs.get((row.recipe or "", data, seed)) for seed in range(self.seeds)}
         return {seed: run for seed, run in runs.items() if run and run.is_finished}
 
@@ -70,20 +71,32 @@ class Plan:
 def make_plan(
     tables: Sequence[PaperTable], root: Path, out: Path, budget: Budget, seeds: int, weights: Path | None = None
 ) -> Plan:
-    """The runs of tables, in their order, each once; none of a table that is scored on HPatches where that is missing.
+    """Plan the runs of tables, each run once, in the order of the tables.
+
+    A table that is scored on HPatches gets no runs if HPatches is missing.
 
     Args:
-        root: the folder of datasets. out: where runs go. weights: as in `budgets.experiment_for`.
+        tables: the tables to fill.
+        root: the folder that holds the datasets.
+        out: the folder of the reproduction; runs go to its subfolder `runs`.
+        budget: how large the runs are.
+        seeds: the number of seeds per row, at least 1.
+        weights: as in `budgets.experiment_for`.
     """
+    # find the datasets
     places: dict[str, Path] = {}
     missing: dict[str, str] = {}
-    for data in dict.fromkeys(needed for table in tables for needed in data_of(table)):
+    for data in dict.fromkeys(key for table in tables for key in data_of(table)):
         try:
             places[data] = find_place(root, data)
         except MissingDataError as error:
             missing[data] = str(error)
+
+    # leave out tables that cannot be scored
     tables = [table for table in tables if not (HPATCHES in missing and HPATCHES in data_of(table))]
     with_hpatches = {row.recipe for table in tables if HPATCHES in data_of(table) for row in table.rows}
+
+    # one run per recipe, dataset and seed
     runs: dict[tuple[str, str, int], Run] = {}
     for recipe, data in dict.fromkeys(pair for table in tables for pair in trainings(table)):
         scored_on = places.get(HPATCHES) if recipe in with_hpatches and data == LIBERTY else None
@@ -95,21 +108,35 @@ def make_plan(
 
 
 def trainings(table: PaperTable) -> list[tuple[str, str]]:
-    """The recipes of a table and the keys of the datasets that they train on."""
-    sets = [data for data in data_of(table) if data != HPATCHES]
-    return [(row.recipe, data) for row in table.rows if row.recipe is not None for data in sets]
+    """The pairs of (recipe, dataset) that a table needs, row by row.
+
+    Examples:
+        >>> from csametric.reproduction.paper import TABLES
+        >>> trainings(TABLES["table8"])[:2]
+        [('brown_hardnet', 'brown-liberty'), ('brown_hardnet_sa', 'brown-liberty')]
+    """
+    datasets = [data for data in data_of(table) if data != HPATCHES]
+    return [(row.recipe, data) for row in table.rows if row.recipe is not None for data in datasets]
 
 
 def data_of(table: PaperTable) -> list[str]:
-    """The keys of the datasets that a table's runs train on, and HPatches where they are scored on it."""
-    trained_on = dict.fromkeys(column.data for column in table.columns if column.metric != MEAN and column.data)
-    return [*trained_on, *([HPATCHES] if any(column.metric[0] == HPATCHES for column in table.columns) else [])]
+    """The keys of the datasets that a table needs: those that its runs train on, then HPatches if they are scored on it.
+
+    Examples:
+        >>> from csametric.reproduction.paper import TABLES
+        >>> data_of(TABLES["table8"])
+        ['brown-liberty', 'hpatches']
+    """
+    datasets = list(dict.fromkeys(column.data for column in table.columns if column.metric != MEAN and column.data))
+    if any(column.metric[0] == HPATCHES for column in table.columns):
+        datasets.append(HPATCHES)
+    return datasets
 
 
 def settings_digest(experiment: Experiment) -> str:
-    """Twelve hexadecimal digits of all settings that the result depends on: not its name, nor where data and weights lie.
+    """Twelve hexadecimal digits of all settings that influence the result.
 
-    Weights of a file count as ImageNet's.
+    The name of the recipe and the paths of data and weights do not count; weights from a file count as ImageNet weights.
     """
     values = {name: value for name, value in asdict(experiment).items() if name not in NOT_OF_THE_RESULT}
     values["data"] = {name: value for name, value in values["data"].items() if name not in PLACES}
@@ -119,7 +146,7 @@ def settings_digest(experiment: Experiment) -> str:
 
 
 def seconds_trained(folder: Path) -> float:
-    """What its steps took, by their logged rates."""
+    """The seconds that the training steps of a run took, from their logged rates."""
     experiment, processes = read_experiment(folder), read_environment(folder).get("processes", 1)
     rates = [next(value for name, value in row.items() if name.endswith("_per_second")) for row in read_metrics(folder)]
     return float(np.sum(experiment.batch_size * processes / np.array(rates)))

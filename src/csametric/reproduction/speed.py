@@ -1,4 +1,4 @@
-"""Table 6: speed and memory, by the benchmarks of the source checkout, each in a process of its own."""
+"""Table 6, speed and memory, from the benchmarks of the source checkout, each in a process of its own."""
 
 import json
 import subprocess
@@ -22,32 +22,36 @@ OPTIONS: dict[Budget, dict[str, list[str]]] = {
 
 
 def measure(folder: Path, budget: Budget) -> None:
-    """Run both benchmarks, unless their results lie in the folder already.
+    """Run the benchmarks `memory` and `model`, unless their results are in the folder already.
+
+    Args:
+        folder: for the results, memory.json and model.json.
+        budget: how thorough they are.
 
     Raises:
-        UserError: there is no source checkout, or a benchmark failed.
+        UserError: csametric was installed without its benchmarks, or one of them failed.
     """
     checkout = Path(csametric.__file__).parents[2]
     for name, options in OPTIONS[budget].items():
         if (folder / f"{name}.json").is_file():
             continue
         if not (checkout / "bench" / f"{name}.py").is_file():
-            raise UserError("the benchmarks are not installed with the package; clone the repository for Table 6")
+            raise UserError("Table 6 needs the benchmarks, which are not installed with the package; clone the repository")
         with aside(folder / f"{name}.json") as result:
-            words = [sys.executable, "-m", f"bench.{name}", *options, "--results", str(result.parent.absolute())]
-            if subprocess.run(words, cwd=checkout, check=False).returncode:
-                raise UserError(f"the benchmark {name} failed; run `csametric bench {name}` and see")
+            command = [sys.executable, "-m", f"bench.{name}", *options, "--results", str(result.parent.absolute())]
+            if subprocess.run(command, cwd=checkout, check=False).returncode:
+                raise UserError(f"the benchmark {name} failed; run `csametric bench {name}` to see why")
             result.replace(folder / f"{name}.json")
 
 
 def fill_speed(folder: Path) -> FilledTable:
-    """Table 6 from the results in a folder; empty where there are none."""
-    found = {name: _read(folder / f"{name}.json") for name in ("memory", "model")}
-    ours = _memory_figures(found["memory"]) | _rate_figures(found["model"])
+    """Table 6 from the results of `measure` in a folder; cells without results have only the paper's figures."""
+    memory, model = _read(folder / "memory.json"), _read(folder / "model.json")
+    ours = _memory_figures(memory) | _rate_figures(model)
     return FilledTable(
         table=TABLE6,
         cells={(row.label, column): _cell(row, column, ours) for row in TABLE6.rows for column in TABLE6.columns},
-        notes=_notes(found["model"]),
+        notes=_notes(model),
     )
 
 
@@ -57,21 +61,22 @@ def _cell(row: Row, column: Column, ours: dict[tuple[str, str], float]) -> Cell:
 
 
 def _memory_figures(results: dict[str, Any]) -> dict[tuple[str, str], float]:
-    rows = results.get("rows", [])
-    return {(row["model"], "megabytes"): row["megabytes"] for row in rows} | {
-        (row["model"], "memory_ratio"): row["of PCB"] for row in rows
-    }
+    figures = {}
+    for row in results.get("rows", []):
+        figures[row["model"], "megabytes"] = row["megabytes"]
+        figures[row["model"], "memory_ratio"] = row["of PCB"]
+    return figures
 
 
 def _rate_figures(results: dict[str, Any]) -> dict[tuple[str, str], float]:
-    """Images a second in inference, and for both kinds of work the median of the paired ratios to PCB."""
+    """Images per second, and the median of the ratios to PCB, paired by round, for inference and training."""
     figures = {}
     seconds = {(row["arm"], row["what"]): row["seconds"] for row in results.get("rows", [])}
     for row in results.get("rows", []):
         arm, what = row["arm"], row["what"]
-        paired = [plain / each for plain, each in zip(seconds["PCB", what], row["seconds"], strict=True)]
+        ratios = [plain / own for plain, own in zip(seconds["PCB", what], row["seconds"], strict=True)]
         figures[arm, what] = row["batch"] / median(row["seconds"])
-        figures[arm, f"{what}_ratio"] = median(paired)
+        figures[arm, f"{what}_ratio"] = median(ratios)
     return figures
 
 
@@ -81,8 +86,8 @@ def _notes(results: dict[str, Any]) -> list[str]:
     machine, row = results["machine"], results["rows"][0]
     return [
         f"Measured on {machine['device']} ({machine['processor']}), batch {row['batch']}, {len(row['seconds'])} interleaved "
-        f"rounds, commit {machine['commit']}; memory in fp32, speed in fp32 on a CPU and in bf16 on a GPU; the paper's on its "
-        "own GPU, so compare the columns of PCB."
+        f"rounds, commit {machine['commit']}; memory in fp32, speed in fp32 on a CPU and in bf16 on a GPU. The paper used "
+        "another GPU, so compare the columns relative to PCB."
     ]
 
 
