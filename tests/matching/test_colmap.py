@@ -1,4 +1,4 @@
-"""The COLMAP database: its tables, its numbers, and what COLMAP itself reads where it is there."""
+"""The COLMAP database holds the matched pair; COLMAP itself reads it, if installed."""
 
 import sqlite3
 
@@ -16,11 +16,10 @@ from tests.matching.scenes import write_pair
 @pytest.fixture
 def matched(tmp_path):
     write_pair(tmp_path)
-    both = tmp_path / "b.png", tmp_path / "a.png"
-    return list(match_many([both, both[::-1]][:1], classical_descriptor("sift"), MatchSettings()))
+    return list(match_many([(tmp_path / "b.png", tmp_path / "a.png")], classical_descriptor("sift"), MatchSettings()))
 
 
-def test_the_numbers_are_those_of_the_pair(matched, tmp_path):
+def test_the_database_holds_the_matched_pair(matched, tmp_path):
     write_colmap_database(tmp_path / "database.db", matched)
     pair = matched[0]
     with sqlite3.connect(tmp_path / "database.db") as database:
@@ -32,36 +31,36 @@ def test_the_numbers_are_those_of_the_pair(matched, tmp_path):
         rows, columns, blob = database.execute("SELECT rows, cols, data FROM keypoints WHERE image_id = 1").fetchone()
         keypoints = np.frombuffer(blob, np.float32).reshape(rows, columns)
         np.testing.assert_allclose(keypoints[:, :2], pair.first.points + 0.5, atol=1e-3)
-        number, rows, blob = database.execute("SELECT pair_id, rows, data FROM matches").fetchone()
-        assert number == MOST_IMAGES + 2
+        pair_id, rows, blob = database.execute("SELECT pair_id, rows, data FROM matches").fetchone()
+        assert pair_id == MOST_IMAGES + 2
         np.testing.assert_array_equal(np.frombuffer(blob, np.uint32).reshape(rows, 2), pair.matches.pairs)
-        rows, kind, homography = database.execute("SELECT rows, config, H FROM two_view_geometries").fetchone()
-        assert (rows, kind) == (pair.geometry.inliers.sum(), 6)
-        there = transfer(np.frombuffer(homography).reshape(3, 3), pair.from_points + 0.5)
-        np.testing.assert_allclose(there, transfer(pair.geometry.matrix, pair.from_points) + 0.5, atol=1e-6)
+        rows, configuration, homography = database.execute("SELECT rows, config, H FROM two_view_geometries").fetchone()
+        assert (rows, configuration) == (pair.geometry.inliers.sum(), 6)
+        mapped = transfer(np.frombuffer(homography).reshape(3, 3), pair.from_points + 0.5)
+        np.testing.assert_allclose(mapped, transfer(pair.geometry.matrix, pair.from_points) + 0.5, atol=1e-6)
 
 
-def test_pairs_in_the_other_order_are_turned_round(matched, tmp_path):
-    turned = list(
+def test_a_pair_listed_in_both_orders_is_refused(matched, tmp_path):
+    both_orders = list(
         match_many(
-            [(tmp_path / "b.png", tmp_path / "a.png"), (tmp_path / "a.png", tmp_path / "b.png")][::-1],
+            [(tmp_path / "a.png", tmp_path / "b.png"), (tmp_path / "b.png", tmp_path / "a.png")],
             classical_descriptor("sift"),
             MatchSettings(),
         )
     )
     with pytest.raises(UserError, match="each pair once"):
-        write_colmap_database(tmp_path / "twice.db", turned)
+        write_colmap_database(tmp_path / "twice.db", both_orders)
     assert not list(tmp_path.glob("*twice.db*"))
 
 
-def test_nothing_is_overwritten(matched, tmp_path):
+def test_an_existing_file_is_not_overwritten(matched, tmp_path):
     (tmp_path / "database.db").write_text("precious")
-    with pytest.raises(UserError, match="already there"):
+    with pytest.raises(UserError, match="already exists; choose another file"):
         write_colmap_database(tmp_path / "database.db", matched)
     assert (tmp_path / "database.db").read_text() == "precious"
 
 
-def test_colmap_reads_it(matched, tmp_path):
+def test_colmap_reads_the_database(matched, tmp_path):
     pycolmap = pytest.importorskip("pycolmap")
     write_colmap_database(tmp_path / "database.db", matched)
     database = pycolmap.Database.open(str(tmp_path / "database.db"))

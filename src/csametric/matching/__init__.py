@@ -1,1 +1,1 @@
-"""Keypoints, descriptors, matches and geometry of two photographs or many."""
+"""Matching of photographs: keypoints, descriptors, matches and two-view geometry."""

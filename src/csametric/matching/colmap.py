@@ -1,7 +1,7 @@
-"""Matches as a COLMAP database (Schoenberger and Frahm 2016), ready for `colmap mapper` or `colmap exhaustive_matcher`.
+"""Export of matches as a COLMAP database (Schoenberger and Frahm 2016), for `colmap mapper` or `colmap exhaustive_matcher`.
 
-The tables are those of COLMAP 3. Each photograph gets a camera of its own: SIMPLE_RADIAL, focal length 1.2 times the longer
-side, as COLMAP guesses it. Pixels of COLMAP begin at the corner of the first pixel, ours at its centre.
+The tables are those of COLMAP 3. Each photograph gets its own camera: SIMPLE_RADIAL with a focal length of 1.2 times the
+longer side, COLMAP's default. COLMAP's origin is the corner of the first pixel, ours is its centre.
 """
 
 import sqlite3
@@ -19,7 +19,7 @@ from csametric.matching.photographs import DescribedPhoto, MatchedPair
 SIMPLE_RADIAL = 2
 FOCAL_OVER_SIDE = 1.2
 MOST_IMAGES = 2_147_483_647
-UNCALIBRATED, PLANAR_OR_PANORAMIC = 3, 6  # COLMAP's kinds of two-view geometry
+UNCALIBRATED, PLANAR_OR_PANORAMIC = 3, 6  # COLMAP's configurations of two-view geometry
 TABLES = f"""
 CREATE TABLE cameras (camera_id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, model INTEGER NOT NULL, width INTEGER NOT NULL,
     height INTEGER NOT NULL, params BLOB, prior_focal_length INTEGER NOT NULL);
@@ -39,18 +39,22 @@ CREATE UNIQUE INDEX index_name ON images(name);
 
 
 def check_colmap(path: Path, photos: Collection[Path]) -> None:
-    """Raises `UserError` where the file is already there, or two photographs share a name."""
+    """Check that a database can be written, before any work is done.
+
+    Raises:
+        UserError: the file exists, or two photographs share a file name.
+    """
     if path.exists():
-        raise UserError(f"{path} is already there; name another file, or remove it")
+        raise UserError(f"{path} already exists; choose another file or remove it")
     if len({photo.name for photo in photos}) < len(photos):
-        raise UserError("two photographs share a file name, which COLMAP cannot tell apart; rename one")
+        raise UserError("two photographs share a file name, and COLMAP cannot tell them apart; rename one")
 
 
 def write_colmap_database(path: Path, pairs: Sequence[MatchedPair]) -> None:
-    """Write photographs, keypoints, matches and two-view geometries; atomic.
+    """Write photographs, keypoints, matches and two-view geometries, atomically.
 
     Raises:
-        UserError: as `check_colmap`, a pair stands there twice, or the file cannot be written.
+        UserError: the file exists, two photographs share a file name, a pair occurs twice, or the file cannot be written.
     """
     photos = {photo.path: photo for pair in pairs for photo in (pair.first, pair.second)}
     check_colmap(path, photos)
@@ -58,12 +62,12 @@ def write_colmap_database(path: Path, pairs: Sequence[MatchedPair]) -> None:
         with aside(path) as new:
             with closing(sqlite3.connect(new)) as database, database:
                 database.executescript(TABLES)
-                numbers = {photo.path: _add_photo(database, photo) for photo in photos.values()}
+                image_ids = {photo.path: _add_photo(database, photo) for photo in photos.values()}
                 for pair in pairs:
-                    _add_pair(database, numbers[pair.first.path], numbers[pair.second.path], pair)
+                    _add_pair(database, image_ids[pair.first.path], image_ids[pair.second.path], pair)
             new.replace(path)
     except sqlite3.Error as error:
-        raise UserError(f"{path} cannot be written ({error}); name another file, and each pair once") from error
+        raise UserError(f"cannot write {path} ({error}); list each pair once, or choose another file") from error
 
 
 def _add_photo(database: sqlite3.Connection, photo: DescribedPhoto) -> int:
@@ -73,36 +77,40 @@ def _add_photo(database: sqlite3.Connection, photo: DescribedPhoto) -> int:
         "INSERT INTO cameras (model, width, height, params, prior_focal_length) VALUES (?, ?, ?, ?, 0)",
         (SIMPLE_RADIAL, width, height, parameters.tobytes()),
     ).lastrowid
-    number = database.execute("INSERT INTO images (name, camera_id) VALUES (?, ?)", (photo.path.name, camera)).lastrowid
+    image_id = database.execute("INSERT INTO images (name, camera_id) VALUES (?, ?)", (photo.path.name, camera)).lastrowid
     axes = photo.frames.axes * np.array(photo.scale)[:, None] / 2
     keypoints = np.hstack([photo.points + 0.5, axes.reshape(-1, 4)]).astype(np.float32)
-    database.execute("INSERT INTO keypoints VALUES (?, ?, ?, ?)", (number, *keypoints.shape, keypoints.tobytes()))
-    assert number is not None
-    return number
+    database.execute("INSERT INTO keypoints VALUES (?, ?, ?, ?)", (image_id, *keypoints.shape, keypoints.tobytes()))
+    assert image_id is not None
+    return image_id
 
 
 def _add_pair(database: sqlite3.Connection, first: int, second: int, pair: MatchedPair) -> None:
-    swapped = first > second
-    low, high = min(first, second), max(first, second)
-    number = low * MOST_IMAGES + high
-    matches = pair.matches.pairs[:, ::-1] if swapped else pair.matches.pairs
-    agreeing = matches[pair.geometry.inliers]
-    database.execute("INSERT INTO matches VALUES (?, ?, ?, ?)", (number, len(matches), 2, _blob(matches)))
+    # COLMAP stores a pair with the smaller image id first
+    is_swapped = first > second
+    pair_id = min(first, second) * MOST_IMAGES + max(first, second)
+    matches = pair.matches.pairs[:, ::-1] if is_swapped else pair.matches.pairs
+    inliers = matches[pair.geometry.inliers]
+    database.execute("INSERT INTO matches VALUES (?, ?, ?, ?)", (pair_id, len(matches), 2, _blob(matches)))
     if pair.geometry.matrix is None:
         return
-    matrix = _for_corners(pair.geometry.matrix, pair.model == "homography")
-    if swapped:
-        matrix = np.linalg.inv(matrix) if pair.model == "homography" else matrix.T
-    homography, fundamental = (matrix, np.zeros((3, 3))) if pair.model == "homography" else (np.zeros((3, 3)), matrix)
-    kind = PLANAR_OR_PANORAMIC if pair.model == "homography" else UNCALIBRATED
+    is_homography = pair.model == "homography"
+    matrix = _with_corner_origin(pair.geometry.matrix, is_homography)
+    if is_swapped:
+        matrix = np.linalg.inv(matrix) if is_homography else matrix.T
+    homography, fundamental = np.zeros((3, 3)), np.zeros((3, 3))
+    if is_homography:
+        configuration, homography = PLANAR_OR_PANORAMIC, matrix
+    else:
+        configuration, fundamental = UNCALIBRATED, matrix
     database.execute(
         "INSERT INTO two_view_geometries (pair_id, rows, cols, data, config, F, E, H) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
         (
-            number,
-            len(agreeing),
+            pair_id,
+            len(inliers),
             2,
-            _blob(agreeing),
-            kind,
+            _blob(inliers),
+            configuration,
             fundamental.tobytes(),
             np.zeros((3, 3)).tobytes(),
             homography.tobytes(),
@@ -114,8 +122,8 @@ def _blob(matches_R2: NDArray) -> bytes:
     return np.ascontiguousarray(matches_R2, np.uint32).tobytes()
 
 
-def _for_corners(matrix: NDArray, is_homography: bool) -> NDArray:
-    """The same for pixels that are counted from the corner of the first one."""
+def _with_corner_origin(matrix: NDArray, is_homography: bool) -> NDArray:
+    """The matrix in COLMAP's coordinates, whose origin is the corner of the first pixel."""
     shift = np.array([[1, 0, 0.5], [0, 1, 0.5], [0, 0, 1]])
     back = np.linalg.inv(shift)
     return np.ascontiguousarray(shift @ matrix @ back if is_homography else back.T @ matrix @ back)

@@ -1,4 +1,4 @@
-"""Descriptors of keypoints by name: a finished run, SIFT or RootSIFT."""
+"""Descriptors of keypoints: a trained network, SIFT or RootSIFT."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,37 +15,37 @@ from csametric.inference.patches import PatchEmbedder
 from csametric.matching.keypoints import LocalFrames
 from csametric.models.sift import normalize_sift, sift_descriptors
 
-CLASSICAL = {"sift": False, "rootsift": True}
+CLASSICAL = {"sift": False, "rootsift": True}  # whether the square root is taken
 
 
 @dataclass(frozen=True, kw_only=True)
 class Descriptor:
-    """A descriptor of unit length.
+    """A descriptor of unit length, as functions of keypoints and of patches."""
 
-    of_keypoints: (uint8 (H, W), K keypoints) -> float32 (K, D). of_patches: uint8 (K, 32, 32) -> float32 (K, D).
-    """
-
-    name: str
-    of_keypoints: Callable[[NDArray, LocalFrames], NDArray]
-    of_patches: Callable[[NDArray], NDArray]
+    name: str  # for tables and plots
+    of_keypoints: Callable[[NDArray, LocalFrames], NDArray]  # (grey uint8 (H, W), K keypoints) -> float32 (K, D)
+    of_patches: Callable[[NDArray], NDArray]  # uint8 (K, 32, 32) -> float32 (K, D)
 
 
 def find_descriptor(name: str) -> Descriptor:
-    """SIFT or RootSIFT by "sift" and "rootsift", or the descriptor of a finished run's folder.
+    """Load a descriptor by name.
+
+    Args:
+        name: "sift", "rootsift", or what `inference.load.load` takes: the folder of a run, for example.
 
     Raises:
-        UserError: no such run, or one that describes whole images.
+        UserError: the run cannot be loaded, or its model does not describe patches.
     """
     if name in CLASSICAL:
         return classical_descriptor(name)
     model = load(name)
     if not isinstance(model, PatchEmbedder):
-        raise UserError(f"{name} describes images of people, not patches; name a run of hardnet_csa or another descriptor")
+        raise UserError(f"{name} embeds images of people, not patches; use a run of hardnet_csa or another patch recipe")
     return network_descriptor(Path(name).name, model)
 
 
 def network_descriptor(name: str, model: PatchEmbedder) -> Descriptor:
-    """A trained network on patches of the support region it was trained with."""
+    """The descriptor of a trained network; patches are cut with the support region it was trained with."""
 
     def of_keypoints(image_HW: NDArray, frames: LocalFrames) -> NDArray:
         return model.describe(sample_patches(pyramid(image_HW), frames.corners(model.support)))
@@ -54,22 +54,27 @@ def network_descriptor(name: str, model: PatchEmbedder) -> Descriptor:
 
 
 def classical_descriptor(name: str) -> Descriptor:
-    """OpenCV's SIFT of keypoints in the photograph itself, as SIFT or as RootSIFT."""
-    root = CLASSICAL[name]
+    """OpenCV's SIFT, computed in the photograph itself, as "sift" or "rootsift".
+
+    Examples:
+        >>> classical_descriptor("rootsift").of_patches(np.zeros((2, 32, 32), np.uint8)).shape
+        (2, 128)
+    """
+    takes_root = CLASSICAL[name]
 
     def of_keypoints(image_HW: NDArray, frames: LocalFrames) -> NDArray:
         points = [
-            cv2.KeyPoint(float(x), float(y), float(size), float(angle), 1.0, int(octave), number)
-            for number, ((x, y), size, angle, octave) in enumerate(
+            cv2.KeyPoint(float(x), float(y), float(size), float(angle), 1.0, int(octave), index)
+            for index, ((x, y), size, angle, octave) in enumerate(
                 zip(frames.centres, frames.sizes, frames.angles, frames.octaves, strict=True)
             )
         ]
         if not points:
             return np.empty((0, 128), np.float32)
-        _, described = cv2.SIFT.create().compute(image_HW, points)
-        return normalize_sift(described, root)
+        _, descriptors_KD = cv2.SIFT.create().compute(image_HW, points)
+        return normalize_sift(descriptors_KD, takes_root)
 
     def of_patches(patches_KSS: NDArray) -> NDArray:
-        return sift_descriptors(patches_KSS, root)
+        return sift_descriptors(patches_KSS, takes_root)
 
     return Descriptor(name={"sift": "SIFT", "rootsift": "RootSIFT"}[name], of_keypoints=of_keypoints, of_patches=of_patches)

@@ -1,4 +1,7 @@
-"""The geometry of two photographs from matches, by OpenCV's MAGSAC++ (Barath et al. 2020). Legend: R matches."""
+"""Two-view geometry from matches, by OpenCV's MAGSAC++ (Barath et al. 2020).
+
+Legend: R matches.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -8,40 +11,45 @@ import numpy as np
 from numpy.typing import NDArray
 
 Model = Literal["homography", "fundamental"]
-LEAST = {"homography": 4, "fundamental": 8}
+LEAST = {"homography": 4, "fundamental": 8}  # matches that determine a model
 MOST_ITERATIONS, CONFIDENCE = 10_000, 0.9999
 
-LEAST_AGREEING = 15  # COLMAP's own
+LEAST_AGREEING = 15  # inliers, the minimum that COLMAP uses
 
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """matrix: (3, 3), from the first photograph to the second, or None where none was found. inliers: (R,), booleans."""
+    """A homography or a fundamental matrix, and the matches that agree with it."""
 
-    matrix: NDArray | None
-    inliers: NDArray
+    matrix: NDArray | None  # (3, 3), from the first photograph to the second; None if none was found
+    inliers: NDArray  # (R,), booleans
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pose:
-    """The second camera as the first sees it: rotation (3, 3) and direction of translation (3,), of unit length."""
+    """The pose of the second camera relative to the first: x2 = rotation x1 + translation, up to scale."""
 
-    rotation: NDArray
-    translation: NDArray
+    rotation: NDArray  # (3, 3)
+    translation: NDArray  # (3,), of unit length
 
 
 def estimate_geometry(from_R2: NDArray, to_R2: NDArray, model: Model = "homography", threshold: float = 2.0) -> Geometry:
-    """A homography or a fundamental matrix, and which matches agree with it.
+    """Estimate a homography or a fundamental matrix and its inliers from matches.
 
     Args:
-        from_R2, to_R2: x and y in pixels.
+        from_R2, to_R2: matched points in the first and second photograph, x and y in pixels.
         threshold: the largest noise of an inlier, pixels.
+
+    Examples:
+        >>> corners = np.array([[0, 0], [9, 0], [9, 9], [0, 9], [4, 5]])
+        >>> bool(estimate_geometry(corners, corners + 2).inliers.all())
+        True
     """
-    nothing = Geometry(matrix=None, inliers=np.zeros(len(from_R2), bool))
+    no_geometry = Geometry(matrix=None, inliers=np.zeros(len(from_R2), bool))
     if len(from_R2) < LEAST[model]:
-        return nothing
-    find: Any = cv2.findHomography if model == "homography" else cv2.findFundamentalMat
-    matrix, inliers = find(
+        return no_geometry
+    estimate: Any = cv2.findHomography if model == "homography" else cv2.findFundamentalMat
+    matrix, inliers = estimate(
         from_R2.astype(np.float64),
         to_R2.astype(np.float64),
         method=cv2.USAC_MAGSAC,
@@ -50,40 +58,50 @@ def estimate_geometry(from_R2: NDArray, to_R2: NDArray, model: Model = "homograp
         confidence=CONFIDENCE,
     )
     if matrix is None or matrix.shape != (3, 3):
-        return nothing
+        return no_geometry
     return Geometry(matrix=matrix, inliers=inliers.ravel().astype(bool))
 
 
 def agreeing_by_chance(matches: int, model: Model, threshold: float, height: int, width: int) -> float:
-    """How many of unrelated matches may agree on the best model found: fewer than more than this say nothing.
+    """The number of inliers that unrelated photographs may reach; only a model with more inliers is evidence.
 
-    A stranger agrees with a homography in a disc about its place, with a fundamental matrix in a strip along its line; six
-    standard deviations above the mean, and the matches that a model fits for free, make up for the search for the best.
+    A random match agrees with a homography if it falls into a disc about its true point, with a fundamental matrix if it
+    falls into a strip along its epipolar line. The bound is the mean of that count, plus six standard deviations and the
+    matches that determine the model, because the search takes the best of many models.
 
     Args:
+        matches: the number of matches.
+        threshold: the largest noise of an inlier, pixels.
         height, width: of the second photograph, pixels.
+
+    Examples:
+        >>> agreeing_by_chance(0, "homography", 2.0, 100, 100)
+        14
     """
     disc, strip = np.pi * threshold**2, 2 * threshold * np.hypot(height, width)
-    mean = matches * min(1.0, (disc if model == "homography" else strip) / (height * width))
+    area = disc if model == "homography" else strip
+    mean = matches * min(1.0, area / (height * width))
     return max(LEAST_AGREEING - 1, LEAST[model] + mean + 6 * np.sqrt(mean))
 
 
 def estimate_pose(
     from_R2: NDArray, to_R2: NDArray, from_camera: NDArray, to_camera: NDArray, threshold: float = 1.0
 ) -> Pose | None:
-    """The relative pose of two calibrated cameras; None without five matches or an essential matrix.
+    """Estimate the relative pose of two calibrated cameras; None for fewer than five matches or if the estimation fails.
 
     Args:
+        from_R2, to_R2: matched points in the first and second photograph, x and y in pixels.
         from_camera, to_camera: intrinsics, (3, 3).
-        threshold: pixels; divided by the mean focal length.
+        threshold: the largest noise of an inlier, pixels.
     """
     if len(from_R2) < 5:
         return None
+    # in normalised image coordinates, where pixels are divided by the focal length
     first, second = (
         cv2.undistortPoints(points.astype(np.float64)[:, None], camera, None)[:, 0]
         for points, camera in ((from_R2, from_camera), (to_R2, to_camera))
     )
-    focal = np.mean([camera[place, place] for camera in (from_camera, to_camera) for place in (0, 1)])
+    focal = np.mean([camera[axis, axis] for camera in (from_camera, to_camera) for axis in (0, 1)])
     essential, inliers = cv2.findEssentialMat(
         first, second, np.eye(3), method=cv2.USAC_MAGSAC, prob=CONFIDENCE, threshold=threshold / focal
     )

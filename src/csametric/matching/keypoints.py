@@ -1,4 +1,4 @@
-"""Keypoints of a photograph as local frames: where, how large, turned how far, sheared how much.
+"""Detection of keypoints, each a local frame: position, size, orientation and affine shape.
 
 Legend: K keypoints.
 """
@@ -20,30 +20,21 @@ SHAPE_PATCH = 32
 
 @dataclass(frozen=True, kw_only=True)
 class DetectorSettings:
-    """How keypoints are found.
+    """How keypoints are detected."""
 
-    detector: "sift" (differences of Gaussians, OpenCV), or one of kornia's by the extra: "hessian", "harris", "gftt". limit:
-    the strongest so many are kept. upright: no orientation, for photographs that are not turned against each other. affine:
-    estimate the affine shape (Baumberg, kornia). contrast_threshold: of "sift"; lower finds more and weaker points.
-    """
-
-    detector: Detector = "sift"
-    limit: int = 4096
-    upright: bool = False
-    affine: bool = False
-    contrast_threshold: float = 0.01
+    detector: Detector = "sift"  # differences of Gaussians (OpenCV); the others need the extra `kornia`
+    limit: int = 4096  # the number of keypoints kept, the strongest first
+    upright: bool = False  # ignore orientation, for photographs taken with the same orientation
+    affine: bool = False  # estimate the affine shape (Baumberg); needs the extra `kornia`
+    contrast_threshold: float = 0.01  # of "sift" only; lower finds more and weaker keypoints
 
 
 class LocalFrames(NamedTuple):
-    """K keypoints, the strongest first.
+    """K keypoints, the strongest first."""
 
-    centres: (K, 2), x and y in pixels. axes: (K, 2, 2), columns are the images of a patch's x and y axes, as long as the
-    keypoint's diameter in pixels. octaves: (K,), OpenCV's packed octaves, 0 where another detector found them.
-    """
-
-    centres: NDArray
-    axes: NDArray
-    octaves: NDArray
+    centres: NDArray  # (K, 2), x and y in pixels
+    axes: NDArray  # (K, 2, 2), columns are the images of a patch's x and y axes, as long as the keypoint's diameter in pixels
+    octaves: NDArray  # (K,), OpenCV's packed octaves, 0 for other detectors
 
     @property
     def sizes(self) -> NDArray:
@@ -52,43 +43,45 @@ class LocalFrames(NamedTuple):
 
     @property
     def angles(self) -> NDArray:
-        """Orientation in degrees, clockwise as the image lies, in [0, 360), (K,)."""
+        """Orientations in degrees, clockwise in the image, in [0, 360), (K,)."""
         return np.degrees(np.arctan2(self.axes[:, 1, 0], self.axes[:, 0, 0])) % 360
 
     def corners(self, support: float) -> NDArray:
-        """The support regions, parallelograms of `support` times the axes, (K, 4, 2), clockwise from the patch's upper left."""
+        """Corners of the support regions, parallelograms of `support` times the axes, (K, 4, 2), clockwise from upper left."""
         signs_42 = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]], dtype=np.float64)
         return self.centres[:, None] + support / 2 * signs_42 @ self.axes.transpose(0, 2, 1)
 
 
 def detect(image_HW: NDArray, settings: DetectorSettings) -> LocalFrames:
-    """The strongest keypoints of a grey photograph, uint8 (H, W).
+    """Detect the strongest keypoints of a grey photograph, uint8 (H, W).
 
     Raises:
-        UserError: a detector or the affine shape is asked for and kornia is not there.
+        UserError: the settings need kornia and it is not installed.
     """
-    frames = _sift(image_HW, settings) if settings.detector == "sift" else _by_kornia(image_HW, settings)
-    return _with_affine_shape(image_HW, frames) if settings.affine and len(frames.centres) else frames
+    frames = _detect_sift(image_HW, settings) if settings.detector == "sift" else _detect_by_kornia(image_HW, settings)
+    if settings.affine and len(frames.centres):
+        return _with_affine_shape(image_HW, frames)
+    return frames
 
 
-def _sift(image_HW: NDArray, settings: DetectorSettings) -> LocalFrames:
-    found = cv2.SIFT.create(contrastThreshold=settings.contrast_threshold).detect(image_HW, None)
-    columns = [(*point.pt, point.size, point.angle, point.response, point.octave) for point in found]
+def _detect_sift(image_HW: NDArray, settings: DetectorSettings) -> LocalFrames:
+    points = cv2.SIFT.create(contrastThreshold=settings.contrast_threshold).detect(image_HW, None)
+    columns = [(*point.pt, point.size, point.angle, point.response, point.octave) for point in points]
     table = np.array(columns).reshape(-1, 6)
     if settings.upright:
         table[:, 3] = 0
         table = np.unique(table, axis=0)  # a point with two orientations is one point upright
     strongest = table[np.lexsort((table[:, 0], table[:, 1], table[:, 3], -table[:, 4]))][: settings.limit]
     x, y, size, angle, _, octave = strongest.T
-    return LocalFrames(np.stack([x, y], 1), _turned(size, np.radians(angle)), octave.astype(int))
+    return LocalFrames(np.stack([x, y], 1), _rotated_axes(size, np.radians(angle)), octave.astype(int))
 
 
-def _turned(sizes_K: NDArray, radians_K: NDArray) -> NDArray:
+def _rotated_axes(sizes_K: NDArray, radians_K: NDArray) -> NDArray:
     cosines, sines = np.cos(radians_K), np.sin(radians_K)
     return sizes_K[:, None, None] * np.stack([cosines, -sines, sines, cosines], 1).reshape(-1, 2, 2)
 
 
-def _by_kornia(image_HW: NDArray, settings: DetectorSettings) -> LocalFrames:
+def _detect_by_kornia(image_HW: NDArray, settings: DetectorSettings) -> LocalFrames:
     import torch
 
     feature = _kornia_feature(f"the detector {settings.detector!r}")
@@ -103,7 +96,7 @@ def _by_kornia(image_HW: NDArray, settings: DetectorSettings) -> LocalFrames:
 
 
 def _with_affine_shape(image_HW: NDArray, frames: LocalFrames) -> LocalFrames:
-    """The same sizes with the shape of their surroundings."""
+    """Keypoints of the same size with the affine shape of their surroundings; the old axes where no shape is found."""
     import torch
 
     feature = _kornia_feature("the affine shape")
@@ -112,13 +105,13 @@ def _with_affine_shape(image_HW: NDArray, frames: LocalFrames) -> LocalFrames:
     with torch.inference_mode():
         shaped = feature.LAFAffineShapeEstimator(SHAPE_PATCH)(torch.from_numpy(local).float()[None], image)
     axes = 2 * shaped[0, :, :, :2].double().numpy()
-    found = np.isfinite(axes).all((1, 2)) & (np.abs(np.linalg.det(axes)) > 1e-6)
-    return LocalFrames(frames.centres, np.where(found[:, None, None], axes, frames.axes), frames.octaves)
+    is_valid_K = np.isfinite(axes).all((1, 2)) & (np.abs(np.linalg.det(axes)) > 1e-6)
+    return LocalFrames(frames.centres, np.where(is_valid_K[:, None, None], axes, frames.axes), frames.octaves)
 
 
 def _kornia_feature(what: str):  # type: ignore[no-untyped-def]
     try:
         from kornia import feature
     except ImportError as error:
-        raise UserError(f"{what} comes from kornia; install csametric[kornia]") from error
+        raise UserError(f"{what} needs kornia; pip install 'csametric[kornia]'") from error
     return feature

@@ -1,4 +1,4 @@
-"""Photographs described and matched: files in, matches in the pixels of the files out."""
+"""Describe and match photographs: image files in, matches in the pixels of those files out."""
 
 import math
 import shlex
@@ -29,44 +29,47 @@ MAX_SIDE = 2048
 class MatchSettings:
     """How photographs are matched.
 
-    max_side: larger photographs are reduced to it, pixels. mutual, ratio: as `matches.match_descriptors`. model, threshold:
-    as `geometry.estimate_geometry`, the threshold in pixels of the reduced photographs. against_chance: drop a geometry that
-    unrelated photographs could have as well.
+    Raises:
+        UserError: a value is out of range.
+
+    Examples:
+        >>> settings = MatchSettings(model="fundamental", ratio=0.9)
+        >>> settings.max_side, settings.detector.limit
+        (2048, 4096)
     """
 
     detector: DetectorSettings = field(default_factory=DetectorSettings)
-    max_side: int = MAX_SIDE
-    mutual: bool = True
-    ratio: float | None = 0.95
-    model: Model = "homography"
-    threshold: float = 2.0
-    against_chance: bool = True
+    max_side: int = MAX_SIDE  # pixels, at least 64; larger photographs are reduced to it
+    mutual: bool = True  # keep a match only if each keypoint is the other's nearest
+    ratio: float | None = 0.95  # in (0, 1], nearest over second nearest distance; None keeps every match
+    model: Model = "homography"  # the geometry that matches must agree on
+    threshold: float = 2.0  # pixels of the reduced photographs, the largest noise of an inlier
+    against_chance: bool = True  # drop a geometry that unrelated photographs could have as well
 
     def __post_init__(self) -> None:
         if self.ratio is not None and not 0 < self.ratio <= 1:
-            raise UserError(f"a ratio of {self.ratio} is no share; use one above 0 and up to 1, for example 0.9")
-        if self.max_side < 64 or self.detector.limit < 8:
-            raise UserError("a side below 64 pixels or fewer than 8 keypoints cannot be matched; use more")
+            raise UserError(f"ratio must be in (0, 1], got {self.ratio}; use for example 0.9")
+        if self.max_side < 64:
+            raise UserError(f"max_side must be at least 64 pixels, got {self.max_side}; use for example {MAX_SIDE}")
+        if self.detector.limit < 8:
+            raise UserError(f"detector.limit must be at least 8 keypoints, got {self.detector.limit}; use for example 4096")
         if not 0 < self.threshold < math.inf:
-            raise UserError(f"a threshold of {self.threshold} pixels lets no match agree; use one above 0, for example 2")
+            raise UserError(f"threshold must be a number of pixels above 0, got {self.threshold}; use for example 2")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DescribedPhoto:
-    """A photograph with its keypoints.
-
-    image: grey uint8 (H, W), reduced. scale: pixels of the file over its own, in x and y. frames: in its own pixels.
-    """
+    """A photograph with its keypoints and their descriptors."""
 
     path: Path
-    image: NDArray
-    scale: tuple[float, float]
-    frames: LocalFrames
-    descriptors: NDArray
+    image: NDArray  # grey uint8 (H, W), reduced
+    scale: tuple[float, float]  # pixels of the file per pixel of `image`, in x and y
+    frames: LocalFrames  # K keypoints, in pixels of `image`
+    descriptors: NDArray  # float32 (K, D) of unit length
 
     @property
     def size(self) -> tuple[int, int]:
-        """Width and height of the file."""
+        """Width and height of the file, pixels."""
         height, width = self.image.shape
         return round(self.scale[0] * width), round(self.scale[1] * height)
 
@@ -78,26 +81,26 @@ class DescribedPhoto:
 
 @dataclass(frozen=True, kw_only=True)
 class MatchedPair:
-    """Two photographs, their matches, and the geometry that many of them agree on, in the pixels of the files."""
+    """Two photographs, their matches, and the geometry that the inliers agree on."""
 
     first: DescribedPhoto
     second: DescribedPhoto
-    matches: Matches
-    geometry: Geometry
-    model: Model
+    matches: Matches  # R matches
+    geometry: Geometry  # in pixels of the files
+    model: Model  # what `geometry.matrix` is
 
     @property
     def from_points(self) -> NDArray:
-        """Of the matches in the first photograph, (R, 2)."""
+        """The matched points in the first photograph, x and y in pixels of the file, (R, 2)."""
         return self.first.points[self.matches.pairs[:, 0]]
 
     @property
     def to_points(self) -> NDArray:
-        """Of the matches in the second photograph, (R, 2)."""
+        """The matched points in the second photograph, x and y in pixels of the file, (R, 2)."""
         return self.second.points[self.matches.pairs[:, 1]]
 
     def as_json(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """The pair as a dictionary for JSON: files, geometry, and for each match its points, distance and inlier flag."""
         matrix = self.geometry.matrix
         rows = zip(self.from_points, self.to_points, self.matches.distances, self.geometry.inliers, strict=True)
         return {
@@ -108,36 +111,36 @@ class MatchedPair:
             "matrix": None if matrix is None else matrix.tolist(),
             "inliers": int(self.geometry.inliers.sum()),
             "matches": [
-                {"from": a.round(2).tolist(), "to": b.round(2).tolist(), "distance": round(float(d), 4), "inlier": bool(agrees)}
-                for a, b, d, agrees in rows
+                {"from": a.round(2).tolist(), "to": b.round(2).tolist(), "distance": round(float(d), 4), "inlier": bool(inlier)}
+                for a, b, d, inlier in rows
             ],
         }
 
 
 def describe_photo(path: Path, descriptor: Descriptor, settings: MatchSettings) -> DescribedPhoto:
-    """As `describe_photos`, with one descriptor."""
+    """Describe the keypoints of a photograph by one descriptor; see `describe_photos`."""
     return describe_photos(path, [descriptor], settings)[0]
 
 
 def describe_photos(path: Path, descriptors: Sequence[Descriptor], settings: MatchSettings) -> list[DescribedPhoto]:
-    """Read, detect, and describe the same keypoints by each descriptor.
+    """Read a photograph, detect its keypoints, and describe the same keypoints by each descriptor.
 
     Raises:
-        UserError: the file is no photograph, or has no keypoints.
+        UserError: the file does not exist, cannot be decoded, or no keypoint is found in it.
     """
     image, scale = _read(path, settings.max_side)
     frames = detect(image, settings.detector)
     if not len(frames.centres):
-        raise UserError(f"{path} has no keypoints: it is too even or too blurred; take a photograph with more texture")
+        raise UserError(f"no keypoints found in {path}, it is too uniform or too blurred; take a photograph with more texture")
     return [
-        DescribedPhoto(path=path, image=image, scale=scale, frames=frames, descriptors=each.of_keypoints(image, frames))
-        for each in descriptors
+        DescribedPhoto(path=path, image=image, scale=scale, frames=frames, descriptors=descriptor.of_keypoints(image, frames))
+        for descriptor in descriptors
     ]
 
 
 def _read(path: Path, max_side: int) -> tuple[NDArray, tuple[float, float]]:
     if not path.is_file():
-        raise UserError(f"there is no file {path}; name a photograph")
+        raise UserError(f"photograph {path} does not exist; correct the path")
     try:
         image, (width, height) = read_photo(path, max_side)
     except UnreadableImageError as error:
@@ -146,12 +149,12 @@ def _read(path: Path, max_side: int) -> tuple[NDArray, tuple[float, float]]:
 
 
 def match_photos(first: DescribedPhoto, second: DescribedPhoto, settings: MatchSettings) -> MatchedPair:
-    """Match two described photographs and find the geometry their matches agree on."""
+    """Match two described photographs and estimate the geometry that their matches agree on."""
     matches = match_descriptors(first.descriptors, second.descriptors, settings.mutual, settings.ratio)
     a, b = (photo.frames.centres[side] for photo, side in zip((first, second), matches.pairs.T, strict=True))
     geometry = estimate_geometry(a, b, settings.model, settings.threshold)
-    chance = agreeing_by_chance(len(a), settings.model, settings.threshold, *second.image.shape)
-    if settings.against_chance and geometry.inliers.sum() <= chance:
+    most_by_chance = agreeing_by_chance(len(a), settings.model, settings.threshold, *second.image.shape)
+    if settings.against_chance and geometry.inliers.sum() <= most_by_chance:
         geometry = Geometry(matrix=None, inliers=np.zeros(len(a), bool))
     if geometry.matrix is not None:
         matrix = in_file_pixels(geometry.matrix, first.scale, second.scale, settings.model)
@@ -162,8 +165,14 @@ def match_photos(first: DescribedPhoto, second: DescribedPhoto, settings: MatchS
 def in_file_pixels(
     matrix: NDArray, first_scale: tuple[float, float], second_scale: tuple[float, float], model: Model
 ) -> NDArray:
-    """A homography or a fundamental matrix of reduced photographs for the files they were made of, (3, 3)."""
-    first, second = (_enlarging(scale) for scale in (first_scale, second_scale))
+    """Convert a homography or a fundamental matrix, (3, 3), from pixels of the reduced photographs to pixels of the files.
+
+    A homography is normalised to a last element of 1, a fundamental matrix to a Frobenius norm of 1.
+
+    Args:
+        first_scale, second_scale: pixels of the file per pixel of the reduced photograph, in x and y.
+    """
+    first, second = (_enlargement(scale) for scale in (first_scale, second_scale))
     if model == "homography":
         enlarged = second @ matrix @ np.linalg.inv(first)
         return enlarged / enlarged[2, 2]
@@ -171,56 +180,57 @@ def in_file_pixels(
     return enlarged / np.linalg.norm(enlarged)
 
 
-def _enlarging(scale: tuple[float, float]) -> NDArray:
-    """Pixels of the reduced photograph to those of the file, where centres of pixels are whole numbers."""
+def _enlargement(scale: tuple[float, float]) -> NDArray:
+    """The affine map, (3, 3), from reduced to file pixels; whole numbers are centres of pixels in both."""
     x, y = scale
     return np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
 
 
 def why_no_geometry(pair: MatchedPair) -> str:
-    """What to tell a user about a pair without a geometry, with advice; "" where there is one."""
+    """Explain why a pair was left without a geometry and what to try; empty if it has one."""
     if pair.geometry.matrix is not None:
         return ""
     return (
-        f"{len(pair.matches.pairs)} matches, of which too few agree on one {pair.model} to be more than chance (at least "
-        f"{LEAST_AGREEING}); photographs that are not turned match better with --upright, others with --ratio 1 or more "
-        "--keypoints"
+        f"of {len(pair.matches.pairs)} matches too few agree on one {pair.model} to rule out chance (at least "
+        f"{LEAST_AGREEING}); try upright keypoints if both photographs have the same orientation, else a ratio of 1 or more "
+        "keypoints"
     )
 
 
 def find_photographs(folder: Path) -> list[Path]:
-    """The photographs of a folder, sorted.
+    """Image files directly inside a folder, sorted.
 
     Raises:
-        UserError: fewer than two.
+        UserError: the folder does not exist or holds fewer than two images.
     """
     photos = list_images(folder, recursive=False).images
     if len(photos) < 2:
-        kinds = ", ".join(sorted(SUFFIXES))
-        raise UserError(f"{folder} holds {len(photos)} photographs, two are the least; add some ({kinds})")
+        suffixes = ", ".join(sorted(SUFFIXES))
+        raise UserError(f"need at least 2 photographs in {folder}, got {len(photos)}; add some ({suffixes})")
     return photos
 
 
 def read_pairs(path: Path) -> list[tuple[Path, Path]]:
-    """Pairs of photographs from a text file: two names a line, beside the file or whole paths, each pair once.
+    """Read pairs of photographs from a text file with two names per line; a pair listed twice is returned once.
 
-    Names with spaces stand in quotes, or with a comma between both.
+    Relative names are resolved from the folder of the file. Names with spaces are quoted, or a comma separates the two. Lines
+    that start with # are comments.
 
     Raises:
-        UserError: the file is missing or no text, names no pair, or a line has not two names.
+        UserError: the file does not exist, is not UTF-8, lists no pair, or a line does not hold exactly two names.
     """
     if not path.is_file():
-        raise UserError(f"there is no file {path}; write one with two photographs a line")
+        raise UserError(f"list of pairs {path} does not exist; write one with two photographs per line")
     pairs = []
     for number, line in enumerate(read_text(path).splitlines(), 1):
         names = _names(line)
         if not names or names[0].startswith("#"):
             continue
         if len(names) != 2:
-            raise UserError(f"{path} has {len(names)} names in line {number}; write two, those with spaces in quotes")
+            raise UserError(f"{path}, line {number}: expected two names, got {len(names)}; quote names that contain spaces")
         pairs.append((path.parent / names[0], path.parent / names[1]))
     if not pairs:
-        raise UserError(f"{path} names no photographs; write two a line")
+        raise UserError(f"{path} lists no pairs; write two photographs per line")
     return once(pairs)
 
 
@@ -229,30 +239,35 @@ def _names(line: str) -> list[str]:
         return [name.strip() for name in line.split(",")]
     try:
         return shlex.split(line)
-    except ValueError:  # a quotation mark alone is part of a name
+    except ValueError:  # an unpaired quotation mark is part of a name
         return line.split()
 
 
 def once(pairs: Sequence[tuple[Path, Path]]) -> list[tuple[Path, Path]]:
-    """Each pair once, whichever way round."""
+    """Drop repeated pairs; (a, b) and (b, a) are the same pair, and the first one is kept.
+
+    Examples:
+        >>> once([(Path("a"), Path("b")), (Path("b"), Path("a"))]) == [(Path("a"), Path("b"))]
+        True
+    """
     return list({frozenset(pair): pair for pair in reversed(pairs)}.values())[::-1]
 
 
 def match_many(
     pairs: Sequence[tuple[Path, Path]], descriptor: Descriptor, settings: MatchSettings, skipped: dict[Path, str] | None = None
 ) -> Iterator[MatchedPair]:
-    """Each pair matched, in order; every photograph is described once.
+    """Match each pair, in order; every photograph is described once and dropped after its last pair.
 
     Args:
-        skipped: gets each photograph that cannot be matched with the reason, and its pairs are left out; without it the first
-            such photograph raises.
+        skipped: filled with each photograph that cannot be described and the reason; its pairs are left out. If None, the
+            first such photograph raises.
 
     Raises:
-        UserError: as `describe_photos`.
+        UserError: a photograph cannot be described (see `describe_photos`) and `skipped` is None.
     """
     described: dict[Path, DescribedPhoto] = {}
     problems: dict[Path, str] = {} if skipped is None else skipped
-    left = Counter(path for pair in pairs for path in set(pair))
+    pairs_left = Counter(path for pair in pairs for path in set(pair))
     for pair in pairs:
         for path in pair:
             if path in described or path in problems:
@@ -266,11 +281,11 @@ def match_many(
         if all(path in described for path in pair):
             yield match_photos(described[pair[0]], described[pair[1]], settings)
         for path in set(pair):
-            left[path] -= 1
-            if not left[path]:
+            pairs_left[path] -= 1
+            if not pairs_left[path]:
                 described.pop(path, None)
 
 
 def all_pairs(photos: Sequence[Path]) -> list[tuple[Path, Path]]:
-    """Every pair of them."""
+    """Every pair of the photographs once, in order."""
     return list(combinations(photos, 2))
