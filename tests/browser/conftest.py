@@ -1,4 +1,4 @@
-"""A browser, the real server over a tiny network, and a page that may not complain."""
+"""A browser, a real server with a tiny network, and a page that fails on console errors."""
 
 import shutil
 import socket
@@ -22,13 +22,13 @@ ARGUMENTS = [
     "--disable-sync",
     "--no-first-run",
 ]
-ANSWERED = "Failed to load resource: the server responded with a status of "  # what Chromium says of a mistake
-REFUSED = (f"{ANSWERED}4", f"{ANSWERED}503")
+FAILED = "Failed to load resource: the server responded with a status of "  # Chromium logs this for every refusal
+EXPECTED = (f"{FAILED}4", f"{FAILED}503")
 
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """Closed before other tests run: until then its event loop is that of this thread."""
+    """Closed before the tests of other packages run, because its event loop occupies this thread until then."""
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
         pytest.skip("no Chromium on this machine: install Debian's package chromium")
@@ -45,7 +45,7 @@ def model() -> ImageEmbedder:
 
 @pytest.fixture(scope="package")
 def address(model: ImageEmbedder) -> Iterator[str]:
-    """Of a server that begins with `picture(0)`."""
+    """The address of a server that shows `picture(0)` first."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(make_app(model.attend, "tiny", picture(0)), log_level="error", lifespan="off", ws="none")
         server = uvicorn.Server(config)
@@ -58,7 +58,7 @@ def address(model: ImageEmbedder) -> Iterator[str]:
 
 @pytest.fixture
 def how() -> dict[str, object]:
-    """What the browser's window is like; a test's own parameters replace it."""
+    """Options of the browser context; tests override them by parametrization."""
     return {"viewport": {"width": 1280, "height": 900}}
 
 
@@ -71,16 +71,16 @@ def context(browser: Browser, how: dict[str, object]) -> Iterator[BrowserContext
 
 @pytest.fixture
 def page(context: BrowserContext, address: str) -> Iterator[Page]:
-    """The server's page with the explorer in it; fails on errors in the console and on requests that leave the host."""
+    """The server's page with the explorer mounted; fails on console errors and on requests to other hosts."""
     page = context.new_page()
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
-    page.on("request", lambda request: None if is_local(request.url, address) else complaints.append(request.url))
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
+    page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
+    page.on("request", lambda request: None if is_local(request.url, address) else problems.append(request.url))
     page.goto(address)
     page.wait_for_selector(".explorer-panel")
     yield page
-    assert [each for each in complaints if not each.startswith(REFUSED)] == []
+    assert [problem for problem in problems if not problem.startswith(EXPECTED)] == []
 
 
 def is_local(url: str, address: str) -> bool:

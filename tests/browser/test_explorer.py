@@ -1,4 +1,4 @@
-"""The explorer in a real browser shows the maps that Python computes, by pointer, keys and touch."""
+"""The explorer in a real browser shows the maps that Python computes, by mouse, keyboard and touch."""
 
 import re
 
@@ -27,7 +27,7 @@ def select(page, y, x):
 
 
 def place_of(page, y, x):
-    """A position of the image in the window."""
+    """Convert a position in the image to window coordinates."""
     page.locator(".explorer-image").scroll_into_view_if_needed()
     box = page.locator(".explorer-image").bounding_box()
     return box["x"] + x / WIDTH * box["width"], box["y"] + y / HEIGHT * box["height"]
@@ -39,7 +39,7 @@ def point_at(page, y, x):
 
 
 def until(page, condition):
-    """Playwright's own wait evaluates text in the page, which the page's policy forbids."""
+    """Wait for a condition; Playwright's own wait evaluates strings in the page, which its policy forbids."""
     page.evaluate(
         f"""new Promise((done, fail) => {{
             const wait = (left) => ({condition}) ? done() : left ? setTimeout(wait, 20, left - 1) : fail(new Error('never'));
@@ -48,16 +48,16 @@ def until(page, condition):
     )
 
 
-def send(page, content, layers=True):
-    """Choose a file, and wait for the answer."""
-    with page.expect_response("**/attention") as answer:
+def send(page, content):
+    """Choose a file and wait for the response."""
+    with page.expect_response("**/attention") as response:
         page.locator(".choose input").set_input_files({"name": "p.png", "mimeType": "image/png", "buffer": content})
     expect(page.locator(".busy")).to_be_empty()
-    return answer.value
+    return response.value
 
 
 def expect_maps(page, attended, y, x):
-    """Every layer's and group's map and weights are those of `AttentionMaps` at the cell of the position."""
+    """Check map and weights of every layer and group against `AttentionMaps` at the cell of the position."""
     for number, (maps, _) in enumerate(attended.layers.values()):
         height, width = maps.base.shape[-2:]
         cell = min(int(y / HEIGHT * height), height - 1), min(int(x / WIDTH * width), width - 1)
@@ -70,7 +70,7 @@ def expect_maps(page, attended, y, x):
 
 
 def drawn_weights(page, panel):
-    """What the heights of a panel's bars say, by the scale that is written over them."""
+    """Read the weights from the heights of a panel's bars and the scale above them."""
     panel = page.locator(".explorer-panel").nth(panel)
     top = float(panel.locator(".explorer-scale span").first.inner_text().split()[-1])
     shape = panel.locator(".explorer-bars .bars").evaluate("bars => bars.style.clipPath")
@@ -80,7 +80,7 @@ def drawn_weights(page, panel):
 
 
 def pixels_of(page, selector):
-    """Of a canvas or of an image, (pixels, 4)."""
+    """Read the pixels of a canvas or an image, (pixels, 4)."""
     read = """async (drawn) => {
         if (drawn.decode) await drawn.decode();
         const canvas = document.createElement('canvas');
@@ -92,14 +92,14 @@ def pixels_of(page, selector):
     return np.array(page.locator(selector).first.evaluate(read)).reshape(-1, 4)
 
 
-def test_maps_and_bars_are_those_of_python(page, model):
+def test_maps_and_bars_match_python(page, model):
     attended = model.attend(picture(0))
     for y, x in POSITIONS:
         select(page, y, x)
         expect_maps(page, attended, y, x)
 
 
-def test_hovering_changes_the_maps(page, model):
+def test_hovering_updates_the_maps(page, model):
     attended = model.attend(picture(0))
     for y, x in [(10, 5), (80, 28)]:
         point_at(page, y, x)
@@ -108,7 +108,7 @@ def test_hovering_changes_the_maps(page, model):
     assert page.evaluate(f"{EXPLORER}.milliseconds") > 0
 
 
-def test_the_map_is_drawn_in_its_own_range(page):
+def test_the_colours_span_the_range_of_the_map(page):
     select(page, 40, 10)
     map_P = shown_maps(page, 0, 0)
     colours = pixels_of(page, ".explorer-over canvas")
@@ -117,11 +117,11 @@ def test_the_map_is_drawn_in_its_own_range(page):
     np.testing.assert_array_equal(colours[map_P.argmin(), :3], [0, 0, 4])
     np.testing.assert_array_equal(colours[map_P.argmax(), :3], [252, 255, 164])
     assert np.corrcoef(map_P, brightness)[0, 1] > 0.95
-    page.get_by_label("One colour scale a stage").check()
+    page.get_by_label("One colour scale per stage").check()
     assert pixels_of(page, ".explorer-over canvas")[:, :3].sum(1).max() < brightness.max()
 
 
-def test_numbers_are_those_of_the_maps(page, model):
+def test_the_displayed_numbers_match_the_maps(page, model):
     maps, alpha = model.attend(picture(0)).layers["stage 1"]
     select(page, 40, 10)
     cell = page.evaluate(f"{EXPLORER}.position.cells[0]")
@@ -137,7 +137,7 @@ def test_numbers_are_those_of_the_maps(page, model):
     expect(marked).to_have_attribute("aria-label", re.compile(f"base map {weights.argmax()}"))
 
 
-def test_a_click_pins_and_another_releases(page):
+def test_a_click_pins_the_position_and_a_second_click_releases_it(page):
     where = place_of(page, 30, 10)
     page.mouse.click(*where)
     assert position(page)["pinned"] is True
@@ -150,7 +150,7 @@ def test_a_click_pins_and_another_releases(page):
     point_at(page, 80, 20)
 
 
-def test_arrow_keys_move_by_one_position(page, model):
+def test_arrow_keys_move_by_one_cell(page, model):
     image = page.get_by_role("slider", name=re.compile("arrow keys"))
     select(page, 48, 16)
     image.focus()
@@ -176,17 +176,17 @@ def test_arrow_keys_move_by_one_position(page, model):
 
 def test_the_focus_is_visible(page):
     page.get_by_label("Choose an image").focus()
-    seen = set()
+    focused = set()
     for _ in range(8):
         page.keyboard.press("Tab")
-        seen.add(page.evaluate("document.activeElement.className || document.activeElement.type || 'option'"))
+        focused.add(page.evaluate("document.activeElement.className || document.activeElement.type || 'option'"))
         style = page.evaluate("(style => [style.outlineStyle, style.outlineWidth])(getComputedStyle(document.activeElement))")
         assert style[0] != "none"
         assert style[1] != "0px"
-    assert {"explorer-image", "explorer-pin", "range", "checkbox"} <= seen
+    assert {"explorer-image", "explorer-pin", "range", "checkbox"} <= focused
 
 
-def test_a_base_map_can_be_looked_at(page):
+def test_a_base_map_can_be_highlighted_and_selected(page):
     panel = page.locator(".explorer-panel").first
     before = pixels_of(page, ".explorer-over canvas")
     box = panel.locator(".explorer-bars").bounding_box()
@@ -206,7 +206,7 @@ def test_a_base_map_can_be_looked_at(page):
     expect(panel.locator("dd").first).to_have_text(re.compile("base map 2:"))
 
 
-def test_a_chosen_file_is_shown(page, model):
+def test_an_uploaded_file_is_shown(page, model):
     image = picture(3)
     assert send(page, file_of(image)).ok
     select(page, 20, 7)
@@ -233,7 +233,7 @@ def test_a_dropped_or_pasted_file_is_shown(page, model, kind):
     expect_maps(page, model.attend(image), 50, 20)
 
 
-def test_a_mistake_is_shown_and_the_picture_stays(page, model):
+def test_an_error_is_shown_and_the_picture_stays(page, model):
     assert send(page, b"no picture").status == 415
     expect(page.get_by_role("alert")).to_contain_text("the image is not a BMP, JPEG, PNG, TIFF or WEBP image")
     select(page, 20, 7)
@@ -246,8 +246,8 @@ def test_a_mistake_is_shown_and_the_picture_stays(page, model):
     expect(page.get_by_role("alert")).to_be_hidden()
 
 
-def test_a_file_too_large_is_not_even_sent(page):
-    page.evaluate("document.querySelector('.busy').textContent = 'Looking at the picture before'")
+def test_a_file_that_is_too_large_is_not_sent(page):
+    page.evaluate("document.querySelector('.busy').textContent = 'Computing the attention …'")
     large = "Object.defineProperty(new File(['x'], 'p.png'), 'size', { value: 21 * 2 ** 20 })"
     page.evaluate(
         f"""() => {{
@@ -260,15 +260,15 @@ def test_a_file_too_large_is_not_even_sent(page):
     expect(page.locator(".busy")).to_be_empty()
 
 
-@pytest.mark.parametrize(("status", "words"), [(200, "reload the page"), (503, "again in a moment")])
-def test_an_answer_that_cannot_be_read_is_explained(page, context, status, words):
+@pytest.mark.parametrize(("status", "message"), [(200, "reload the page"), (503, "again in a moment")])
+def test_an_unreadable_response_is_explained(page, context, status, message):
     page.route("**/attention", lambda route: route.fulfill(status=status, body="not JSON"))
     send(page, file_of(picture()))
-    expect(page.get_by_role("alert")).to_contain_text(words)
+    expect(page.get_by_role("alert")).to_contain_text(message)
 
 
 @pytest.mark.parametrize("how", [PHONE])
-def test_touch_selects_drags_and_pins(page, context, model):
+def test_touch_selects_and_pins_positions(page, context, model):
     page.touchscreen.tap(*place_of(page, 70, 6))
     assert position(page)["pinned"] is True
     expect_maps(page, model.attend(picture(0)), 70, 6)
@@ -285,12 +285,12 @@ def test_touch_selects_drags_and_pins(page, context, model):
 
 
 @pytest.mark.parametrize("how", [PHONE, {"viewport": {"width": 1280, "height": 900}}], ids=["phone", "desktop"])
-def test_nothing_scrolls_sideways(page):
+def test_the_page_does_not_scroll_sideways(page):
     assert page.evaluate("document.documentElement.scrollWidth") <= page.evaluate("innerWidth")
 
 
 @pytest.mark.parametrize("how", [{"color_scheme": "light"}, {"color_scheme": "dark"}], ids=["light", "dark"])
-def test_light_and_dark(page, how):
+def test_colours_follow_the_light_or_dark_scheme(page, how):
     read = "selector => getComputedStyle(document.querySelector(selector))"
     ink, paper = (
         sum(map(int, re.findall(r"\d+", page.evaluate(f"({read})('{selector}').{name}"))[:3]))
@@ -301,7 +301,7 @@ def test_light_and_dark(page, how):
     assert page.locator(".explorer-panel").count() == 6
 
 
-def test_several_on_a_page_mounted_again_and_taken_down(page):
+def test_several_explorers_can_be_mounted_replaced_and_destroyed(page):
     page.evaluate(
         """() => {
             const view = JSON.parse(document.getElementById('first').textContent);
@@ -316,17 +316,17 @@ def test_several_on_a_page_mounted_again_and_taken_down(page):
     page.evaluate("twin.explorer.select(90, 30)")
     assert position(page)["y"] == 10
     assert page.evaluate("twin.querySelectorAll('.explorer-panel').length") == 2
-    heard = (
+    wait_for_event = (
         "new Promise(done => { twin.addEventListener('explorer:select', e => done(e.detail.y)); twin.explorer.select(33, 3); })"
     )
-    assert page.evaluate(heard) == 33
+    assert page.evaluate(wait_for_event) == 33
     page.evaluate("twin.explorer.destroy()")
     assert page.evaluate("[twin.children.length, 'explorer' in twin]") == [0, False]
     point_at(page, 50, 9)
 
 
-def test_mounting_again_forgets_what_was_under_way(page):
-    late = page.evaluate(
+def test_replacing_an_explorer_cancels_pending_updates(page):
+    late_events = page.evaluate(
         """async () => {
             const view = JSON.parse(document.getElementById('first').textContent);
             const element = document.getElementById('explorer');
@@ -338,10 +338,10 @@ def test_mounting_again_forgets_what_was_under_way(page):
             return late;
         }"""
     )
-    assert late == 0
+    assert late_events == 0
 
 
-def test_every_size_of_float16_is_read(page):
+def test_float16_values_of_every_magnitude_are_decoded(page):
     numbers = np.array([0, 2.0**-24, 2.0**-15, 2.0**-14, 0.3, 1, 65504])
     maps = np.broadcast_to(numbers[:, None, None], (1, len(numbers), 2, 2))
     view = encode_view(picture(0), [LayerView(name="stage 1", alpha=0, base=maps / 4, weights=maps)])

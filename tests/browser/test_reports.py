@@ -1,4 +1,4 @@
-"""Reports in a real browser: nothing complains, nothing is fetched, pictures are there, a hover shows Python's map."""
+"""Reports in a real browser: no errors, no requests, all pictures load, and hovering shows the map that Python computes."""
 
 from pathlib import Path
 
@@ -36,29 +36,29 @@ def run(tmp_path_factory, root) -> Path:
 
 @pytest.fixture
 def opened(context):
-    """A function that opens a file and sees to it that the page does not complain or ask for anything."""
-    complaints: list[str] = []
+    """A function that opens a file as a page; console errors and requests to a server fail the test."""
+    problems: list[str] = []
 
     def open_file(path: Path):
         page = context.new_page()
-        page.on("pageerror", lambda error: complaints.append(str(error)))
-        page.on("console", lambda message: complaints.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: problems.append(str(error)))
+        page.on("console", lambda message: problems.append(message.text) if message.type == "error" else None)
         allowed = ("file:", "data:", "blob:")
-        page.on("request", lambda request: None if request.url.startswith(allowed) else complaints.append(request.url))
+        page.on("request", lambda request: None if request.url.startswith(allowed) else problems.append(request.url))
         page.goto(path.as_uri())
         return page
 
     yield open_file
-    assert complaints == []
+    assert problems == []
 
 
-def expect_pictures(page, least):
+def expect_pictures(page, minimum):
     sizes = page.evaluate("Array.from(document.querySelectorAll('figure > img'), image => image.naturalWidth)")
-    assert len(sizes) >= least
+    assert len(sizes) >= minimum
     assert all(size > 100 for size in sizes)
 
 
-def test_a_runs_report_is_whole(opened, run):
+def test_the_report_of_a_run_is_complete(opened, run):
     page = opened(run / "report.html")
     headings = page.locator("h2").all_inner_texts()
     assert headings[0] == "How well are people found again?"
@@ -68,7 +68,7 @@ def test_a_runs_report_is_whole(opened, run):
     assert "attention_every" in page.locator("body").inner_text()
 
 
-def test_a_hover_in_a_report_shows_the_map_of_python(opened, run):
+def test_hovering_in_a_report_shows_the_map_computed_in_python(opened, run):
     page = opened(run / "report.html")
     page.locator(".explorer").first.scroll_into_view_if_needed()
     page.wait_for_selector(".explorer-panel")
@@ -85,30 +85,31 @@ def test_a_hover_in_a_report_shows_the_map_of_python(opened, run):
         position = page.evaluate(f"{VIEW}.explorer.position")
         for number, layer in enumerate(attended.layers.values()):
             rows, columns = layer.maps.base.shape[-2:]
-            row = layer.maps.at(y=int(position["y"] / height * rows), x=int(position["x"] / width * columns))[0].numpy()
-            for group in range(len(row)):
-                found = np.array(page.evaluate(f"Array.from({VIEW}.explorer.map({number}, {group}))"))
-                np.testing.assert_allclose(found, row[group].ravel() * rows * columns, rtol=4e-3, atol=4e-3)
+            y_cell, x_cell = int(position["y"] / height * rows), int(position["x"] / width * columns)
+            reconstructed = layer.maps.at(y=y_cell, x=x_cell)[0].numpy()
+            for group in range(len(reconstructed)):
+                drawn = np.array(page.evaluate(f"Array.from({VIEW}.explorer.map({number}, {group}))"))
+                np.testing.assert_allclose(drawn, reconstructed[group].ravel() * rows * columns, rtol=4e-3, atol=4e-3)
         shown.append(np.array(page.evaluate(f"Array.from({VIEW}.explorer.map(0, 0))")))
     assert np.abs(shown[0] - shown[1]).max() > 1e-3
 
 
 @pytest.mark.parametrize("how", [PHONE | {"color_scheme": "dark"}])
-def test_a_report_fits_a_phone_in_the_dark(opened, run, how):
+def test_a_report_fits_a_phone_in_dark_mode(opened, run, how):
     page = opened(run / "report.html")
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 29)"
 
 
-def test_the_papers_report_is_whole(opened, root, tmp_path):
+def test_the_report_of_the_paper_is_complete(opened, root, tmp_path):
     table = TABLES["table1"].of_rows(["PCB", "PCB + CSA"], False)
     plan = make_plan([table], root, tmp_path, "tiny", seeds=1)
     execute_runs(list(plan.runs.values()), "tiny")
     runs = list(plan.runs.values())
     write_report("The paper's Table1", [fill(table, plan, ["A note."])], runs, [], {"device": "cpu"}, tmp_path / "report.html")
     page = opened(tmp_path / "report.html")
-    words = page.locator("body").inner_text()
-    assert "(82.3)" in words
-    assert "A note." in words
+    text = page.locator("body").inner_text()
+    assert "(82.3)" in text
+    assert "A note." in text
     expect_pictures(page, 1)
     assert load(next(iter(plan.runs.values())).folder)

@@ -1,4 +1,4 @@
-"""Figures draw what they are given; the page is self-contained."""
+"""Figures show the data they are given, and the page is self-contained."""
 
 import re
 from html.parser import HTMLParser
@@ -10,8 +10,8 @@ from csametric.visualization import figures
 from csametric.visualization.page import Section, Table, render
 
 
-def test_run_names_are_no_mathematics():
-    """Two dollar signs around a command that matplotlib does not know would end in a ParseException."""
+def test_run_names_are_not_parsed_as_mathematics():
+    """Matplotlib raises a ParseException for an unknown command between two dollar signs."""
     name = r"$\frac$ $\nothing{$"
     rows = [{"step": step, "loss": 1.0, "alpha": 0.1, "rank1": 0.5, "fpr95": 0.1} for step in range(1, 4)]
     for figure in (
@@ -23,7 +23,7 @@ def test_run_names_are_no_mathematics():
         assert figures.data_uri(figure).startswith("data:image/png")
 
 
-def test_curves_have_a_line_a_run():
+def test_curves_have_one_line_per_run():
     rows = [{"step": step, "loss": 1 / step} | ({"fpr95": 0.1} if step % 5 == 0 else {}) for step in range(1, 31)]
     figure = figures.curves({"plain": rows, "csa": rows[:3]})
     assert [line.get_label() for line in figure.axes[0].lines] == ["plain", "csa"]
@@ -31,7 +31,7 @@ def test_curves_have_a_line_a_run():
     np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), 10)
 
 
-def test_most_different_maps_by_hand():
+def test_most_different_selects_dissimilar_maps():
     maps = np.zeros((4, 2, 2))
     maps[0, 0, 0] = maps[1, 0, 0] = 1
     maps[2, 1, 1] = 0.9
@@ -40,7 +40,7 @@ def test_most_different_maps_by_hand():
     assert sorted(figures.most_different(maps, 9)) == [0, 1, 2, 3]
 
 
-def test_attention_shows_a_row_a_patch():
+def test_the_attention_figure_has_one_row_per_image():
     base = np.random.default_rng(0).random((2, 5, 16, 16))
     positions = np.array([[1, 2], [3, 4], [5, 6]])
     figure = figures.attention(np.zeros((2, 32, 32)), base[:, :2], base[:, 2:], positions, cosines=np.full((2, 3), 0.5))
@@ -49,7 +49,7 @@ def test_attention_shows_a_row_a_patch():
 
 
 @pytest.mark.parametrize("count", [0, 1, 500])
-def test_matches_are_two_colours(count):
+def test_matches_are_drawn_in_two_colours_and_sampled(count):
     points = np.random.default_rng(0).uniform(0, 40, (count, 2))
     correct = np.arange(count) % 2 == 0
     figure = figures.matches(np.zeros((40, 50)), np.zeros((40, 50)), points, points, correct)
@@ -58,12 +58,14 @@ def test_matches_are_two_colours(count):
 
 
 class Sources(HTMLParser):
+    """Collects the src and href attributes of a page."""
+
     def __init__(self):
         super().__init__()
-        self.found = []
+        self.sources = []
 
     def handle_starttag(self, tag, attrs):
-        self.found += [value for name, value in attrs if name in ("src", "href")]
+        self.sources += [value for name, value in attrs if name in ("src", "href")]
 
 
 def test_the_page_is_self_contained_and_escaped():
@@ -74,16 +76,16 @@ def test_the_page_is_self_contained_and_escaped():
         [
             Section(
                 title="T",
-                text="words",
+                text="text",
                 table=Table(header=["a", "b", "c"], rows=[["1", "<2>", "3"]]),
-                pictures=[(picture, "cap")],
+                pictures=[(picture, "caption")],
             )
         ],
     )
     assert "&lt;Title&gt;" in html
     assert "&lt;2&gt;" in html
-    sources = Sources()
-    sources.feed(html)
-    assert sources.found
-    assert all(source.startswith("data:") for source in sources.found)
+    parser = Sources()
+    parser.feed(html)
+    assert parser.sources
+    assert all(source.startswith("data:") for source in parser.sources)
     assert not re.search(r"https?://|@import|url\(", html)

@@ -1,4 +1,4 @@
-"""The server answers pictures with the model's own maps, refuses all else in one sentence, and trusts no other site."""
+"""The server returns the model's maps for a picture, explains what it refuses, and trusts no other site."""
 
 import base64
 import hashlib
@@ -34,14 +34,14 @@ def client(model):
         yield client
 
 
-def refused(client, content, status, words, **headers):
-    answer = client.post("/attention", content=content, headers=headers)
-    assert answer.status_code == status
-    assert words in answer.json()["error"]
-    assert ";" in answer.json()["error"], "the mend is missing"
+def expect_refusal(client, content, status, message, **headers):
+    response = client.post("/attention", content=content, headers=headers)
+    assert response.status_code == status
+    assert message in response.json()["error"]
+    assert ";" in response.json()["error"], "the message does not say what to do"
 
 
-def test_the_page_runs_its_own_script_and_style_only(client):
+def test_the_policy_allows_only_the_pages_own_script_and_style(client):
     page = client.get("/")
     assert page.status_code == 200
     assert "&lt;tiny&gt;" in page.text
@@ -55,7 +55,7 @@ def test_the_page_runs_its_own_script_and_style_only(client):
 
 
 @pytest.mark.parametrize(("method", "path"), [("get", "/"), ("post", "/attention"), ("get", "/nothing")])
-def test_every_answer_is_hardened(client, method, path):
+def test_every_response_has_security_headers(client, method, path):
     headers = getattr(client, method)(path).headers
     assert headers["x-content-type-options"] == "nosniff"
     assert "content-security-policy" in headers
@@ -63,7 +63,7 @@ def test_every_answer_is_hardened(client, method, path):
 
 
 @pytest.mark.parametrize("kind", ["png", "bmp", "tiff", "webp"])
-def test_a_picture_is_answered_with_the_maps_of_the_model(client, model, kind):
+def test_the_view_of_a_picture_holds_the_maps_of_the_model(client, model, kind):
     image = picture()
     view = client.post("/attention", content=file_of(image, kind, **({"lossless": True} if kind == "webp" else {}))).json()
     expected = model.attend(image)
@@ -78,7 +78,7 @@ def test_a_picture_is_answered_with_the_maps_of_the_model(client, model, kind):
         np.testing.assert_allclose(weights, maps.weights[0], rtol=1e-3, atol=1e-6)
 
 
-def test_a_jpeg_of_another_size_is_answered(client):
+def test_a_jpeg_of_another_size_is_resized(client):
     view = client.post("/attention", content=file_of(picture(1, 200, 300), "jpeg")).json()
     assert (view["height"], view["width"]) == (HEIGHT, WIDTH)
 
@@ -88,26 +88,26 @@ def test_the_first_picture_is_on_the_page(model):
         assert "data:image/png;base64" in client.get("/").text
 
 
-def test_a_picture_is_turned_as_the_camera_says():
+def test_a_picture_is_rotated_by_its_exif_orientation():
     upright = picture()
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned clockwise
-    turned = file_of(Image.fromarray(np.rot90(upright).copy()), exif=exif)
-    np.testing.assert_array_equal(read_picture(turned), upright)
+    exif[0x0112] = 6  # rotate clockwise
+    rotated = file_of(Image.fromarray(np.rot90(upright).copy()), exif=exif)
+    np.testing.assert_array_equal(read_picture(rotated), upright)
 
 
-def test_a_jpeg_of_endless_scans_is_refused_before_it_is_decoded(client, monkeypatch):
-    """A progressive JPEG whose last scan is repeated: a few bytes each, a pass over the whole picture each."""
+def test_a_jpeg_with_too_many_scans_is_refused_before_decoding(client, monkeypatch):
+    """In a progressive JPEG, each repetition of the last scan takes few bytes but a pass over the picture."""
     data = file_of(picture(0, 64, 64), "jpeg", progressive=True)
     last = data.rindex(b"\xff\xda")
     bomb = data[:-2] + data[last:-2] * 200 + data[-2:]
     assert read_picture(data).shape == (64, 64, 3)
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
-    refused(client, bomb, 413, "takes too long to decode")
+    expect_refusal(client, bomb, 413, "takes too long to decode")
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1"])
-def test_other_modes_become_colours(mode):
+def test_other_modes_are_converted_to_rgb(mode):
     assert read_picture(file_of(Image.fromarray(picture()).convert(mode))).shape == (HEIGHT, WIDTH, 3)
 
 
@@ -124,22 +124,22 @@ def test_other_modes_become_colours(mode):
     ],
     ids=["empty", "text", "path", "svg", "pdf", "gif", "ppm"],
 )
-def test_what_is_no_picture_is_refused(client, content):
-    refused(client, content, 415, "is not a BMP, JPEG, PNG, TIFF or WEBP image")
+def test_files_that_are_not_pictures_are_refused(client, content):
+    expect_refusal(client, content, 415, "is not a BMP, JPEG, PNG, TIFF or WEBP image")
 
 
-def test_sixteen_bits_are_refused(client):
-    refused(client, file_of(Image.fromarray(np.zeros((9, 9), np.uint16))), 415, "convert it to RGB")
+def test_sixteen_bit_pictures_are_refused(client):
+    expect_refusal(client, file_of(Image.fromarray(np.zeros((9, 9), np.uint16))), 415, "convert it to RGB")
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "bmp", "webp"])
 def test_a_truncated_picture_is_refused(client, kind):
     content = file_of(picture(0, 200, 200), kind)
-    refused(client, content[: len(content) * 2 // 3], 400, "remove or replace it")
+    expect_refusal(client, content[: len(content) * 2 // 3], 400, "remove or replace it")
 
 
 def png_of_size(width, height):
-    """The header of a PNG that claims a size, and almost nothing else."""
+    """A PNG whose header declares a size, with almost no pixel data."""
 
     def chunk(kind, data):
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -149,39 +149,39 @@ def png_of_size(width, height):
 
 
 @pytest.mark.parametrize("side", [7_100, 10_000, 14_000, 100_000])
-def test_a_bomb_is_refused_before_it_is_decoded(client, monkeypatch, side):
+def test_a_decompression_bomb_is_refused_before_decoding(client, monkeypatch, side):
     monkeypatch.setattr(Image.Image, "load", lambda self: pytest.fail("decoded"))
-    refused(client, png_of_size(side, side), 413, "million pixels")
+    expect_refusal(client, png_of_size(side, side), 413, "million pixels")
 
 
-def test_a_file_too_large_is_refused_by_its_length(client):
-    refused(client, b"short", 413, "20 MiB", **{"content-length": str(20 * 2**20 + 1)})
+def test_a_file_that_is_too_large_is_refused_by_its_content_length(client):
+    expect_refusal(client, b"short", 413, "20 MiB", **{"content-length": str(20 * 2**20 + 1)})
 
 
-def test_a_file_too_large_is_refused_while_it_comes(client, monkeypatch):
+def test_a_file_that_is_too_large_is_refused_during_the_upload(client, monkeypatch):
     monkeypatch.setattr(server, "MOST_BYTES", 3 * 2**20)
-    refused(client, (bytes(2**20) for _ in range(5)), 413, "3 MiB")
+    expect_refusal(client, (bytes(2**20) for _ in range(5)), 413, "3 MiB")
 
 
 def test_another_host_is_refused(client):
     for host in ("evil.example", "evil.example:8765", "127.0.0.1.evil.example", "localhost.evil.example"):
-        for answer in (client.get("/", headers={"host": host}), client.post("/attention", headers={"host": host})):
-            assert answer.status_code == 400
-            assert "tiny" not in answer.text
+        for response in (client.get("/", headers={"host": host}), client.post("/attention", headers={"host": host})):
+            assert response.status_code == 400
+            assert "tiny" not in response.text
 
 
 @pytest.mark.parametrize("origin", ["http://[", "http://[::1", "http://127.0.0.1:8765]", "//[x"])
-def test_a_malformed_origin_is_another_site(client, origin):
-    refused(client, file_of(picture()), 403, "another site", origin=origin)
+def test_a_malformed_origin_counts_as_another_site(client, origin):
+    expect_refusal(client, file_of(picture()), 403, "another site", origin=origin)
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8765", "127.0.0.1:9", "[::1]:8765"])
-def test_the_loopback_is_answered(client, host):
+def test_loopback_hosts_are_accepted(client, host):
     assert client.get("/", headers={"host": host}).status_code == 200
 
 
 @pytest.mark.parametrize(
-    ("host", "asked", "status"),
+    ("host", "requested", "status"),
     [
         ("box.example", "box.example:1", 200),
         ("192.168.0.5", "192.168.0.5", 200),
@@ -191,60 +191,60 @@ def test_the_loopback_is_answered(client, host):
         ("box.example", "evil.example", 400),
     ],
 )
-def test_the_host_asked_for_is_answered(model, host, asked, status):
+def test_only_the_configured_host_is_accepted(model, host, requested, status):
     with TestClient(make_app(model.attend, "tiny", host=host), base_url=SITE) as client:
-        assert client.get("/", headers={"host": asked}).status_code == status
+        assert client.get("/", headers={"host": requested}).status_code == status
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-def test_another_site_may_not_send_pictures(client, site):
-    refused(client, file_of(picture()), 403, "another site", **{"sec-fetch-site": site})
+def test_pictures_from_another_site_are_refused(client, site):
+    expect_refusal(client, file_of(picture()), 403, "another site", **{"sec-fetch-site": site})
     assert client.post("/attention", content=file_of(picture()), headers={"sec-fetch-site": "same-origin"}).is_success
 
 
-def test_another_origin_may_not_either_where_browsers_say_no_more(client):
-    refused(client, file_of(picture()), 403, "another site", origin="http://evil.example")
-    refused(client, file_of(picture()), 403, "another site", origin="null")
+def test_pictures_from_another_origin_are_refused_without_sec_fetch_site(client):
+    expect_refusal(client, file_of(picture()), 403, "another site", origin="http://evil.example")
+    expect_refusal(client, file_of(picture()), 403, "another site", origin="null")
     assert client.post("/attention", content=file_of(picture()), headers={"origin": SITE}).is_success
 
 
-def test_a_file_that_does_not_arrive_is_not_waited_for(client, monkeypatch):
+def test_an_upload_that_takes_too_long_is_refused(client, monkeypatch):
     async def never(request):
         await anyio.sleep_forever()
 
     monkeypatch.setattr(server, "SECONDS_TO_SEND", 0.05)
     monkeypatch.setattr(server, "_body", never)
-    refused(client, b"", 408, "did not arrive")
+    expect_refusal(client, b"", 408, "the upload took longer than 0.05 seconds")
 
 
-def test_a_run_without_the_attention_is_explained():
+def test_a_run_without_csa_is_explained():
     plain = embedder(attention=None)
     with pytest.raises(UserError, match="no compressed self-attention"):
         make_app(plain.attend, "plain", picture())
     with TestClient(make_app(plain.attend, "plain"), base_url=SITE) as client:
-        refused(client, file_of(picture()), 400, "train a recipe with csa")
+        expect_refusal(client, file_of(picture()), 400, "train a recipe with csa")
 
 
-def test_our_own_mistake_is_an_answer_too():
+def test_an_internal_error_is_reported_without_details():
     def fail(image):
         raise ZeroDivisionError("secret")
 
     with TestClient(make_app(fail, "tiny"), base_url=SITE, raise_server_exceptions=False) as client:
-        answer = client.post("/attention", content=file_of(picture()))
-    assert answer.status_code == 500
-    assert answer.headers["x-content-type-options"] == "nosniff"
-    assert "ZeroDivisionError" in answer.json()["error"]
-    assert "secret" not in answer.text
+        response = client.post("/attention", content=file_of(picture()))
+    assert response.status_code == 500
+    assert response.headers["x-content-type-options"] == "nosniff"
+    assert "ZeroDivisionError" in response.json()["error"]
+    assert "secret" not in response.text
 
 
-def test_one_picture_at_a_time_and_the_page_meanwhile(model):
-    running, most, lock = 0, 0, threading.Lock()
+def test_pictures_are_processed_one_at_a_time_while_the_page_stays_responsive(model):
+    running, peak, lock = 0, 0, threading.Lock()
 
     def attend(image):
-        nonlocal running, most
+        nonlocal running, peak
         with lock:
             running += 1
-            most = max(most, running)
+            peak = max(peak, running)
         time.sleep(0.1)
         with lock:
             running -= 1
@@ -261,9 +261,9 @@ def test_one_picture_at_a_time_and_the_page_meanwhile(model):
         waited = time.perf_counter() - started
         for thread in threads:
             thread.join()
-    assert most == 1
+    assert peak == 1
     assert waited < 0.2
 
 
-def test_reading_leaves_a_writable_array():
+def test_a_decoded_picture_is_writable():
     assert read_picture(file_of(picture())).flags.writeable

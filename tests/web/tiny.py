@@ -1,4 +1,4 @@
-"""A network small enough for a test, and the files of pictures."""
+"""A network small enough for tests, and image files."""
 
 import io
 from pathlib import Path
@@ -16,7 +16,7 @@ HEIGHT, WIDTH = 96, 32
 
 
 def embedder(attention: str | None = "csa") -> ImageEmbedder:
-    """Random weights, three stages of two groups of four maps that differ clearly; maps of 24 x 8, 12 x 4 and 6 x 2."""
+    """A network with random weights; its three stages have two groups of four distinct maps: 24 x 8, 12 x 4, 6 x 2."""
     torch.manual_seed(0)
     model = PCB("test_resnet", num_ids=5, parts=3, attention=attention, maps=4, groups=2, alpha=0.5)
     with torch.no_grad():
@@ -28,13 +28,13 @@ def embedder(attention: str | None = "csa") -> ImageEmbedder:
 
 
 def picture(seed: int = 0, height: int = HEIGHT, width: int = WIDTH) -> NDArray:
-    """Smoothed noise in colours, uint8 (height, width, 3)."""
+    """An RGB image of smoothed noise, uint8 (height, width, 3)."""
     coarse = np.random.default_rng(seed).integers(0, 256, (12, 4, 3), dtype=np.uint8)
     return np.array(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
 def file_of(image: NDArray | Image.Image, kind: str = "png", **options: object) -> bytes:
-    """The bytes of an image file."""
+    """Encode an image as a file of the given format."""
     out = io.BytesIO()
     (image if isinstance(image, Image.Image) else Image.fromarray(image)).save(out, format=kind, **options)
     return out.getvalue()

@@ -1,1 +1,1 @@
-"""Figures, and one self-contained HTML page."""
+"""Figures, the attention explorer, and self-contained HTML pages."""

@@ -1,7 +1,7 @@
-"""The attention explorer: an image whose every position shows what it attends to, as a component of HTML pages.
+"""The attention explorer, a component of HTML pages that shows what each position of an image attends to.
 
-`templates/explorer.js` and `templates/explorer.css` are the component, inlined by the page of `csametric serve` and by
-reports. It reconstructs a position's map from the base maps and weights it is given, equation (4): nobody is asked again.
+`templates/explorer.js` and `templates/explorer.css` are the component; the web server and the reports inline both. It
+reconstructs the map of a position in the browser from the base maps and weights, equation (4), without further requests.
 """
 
 import base64
@@ -20,47 +20,53 @@ LARGEST_HALF = float(np.finfo(np.float16).max)
 
 @dataclass(frozen=True, kw_only=True)
 class LayerView:
-    """What an attention layer looked at in one image.
+    """The attention of one layer in one image."""
 
-    name: what the reader calls it. alpha: the weight of what the layer adds.
-    base: (G, D, H, W), the base attention maps; each sums to 1 over H, W.
-    weights: (G, D, H, W), the adaptive weights; they sum to 1 over D at every position.
-    """
-
-    name: str
-    alpha: float
-    base: NDArray
-    weights: NDArray
+    name: str  # for the reader, e.g. "stage 1"
+    alpha: float  # weight of the layer's residual
+    base: NDArray  # (G, D, H, W), the base attention maps; each sums to 1 over H, W
+    weights: NDArray  # (G, D, H, W), the adaptive weights; they sum to 1 over D at every position
 
 
 class Assets(NamedTuple):
-    """The component's style sheet and script, to stand inside <style> and <script>."""
+    """The style sheet and the script of the component."""
 
-    style: str
-    script: str
+    style: str  # content of a <style> element
+    script: str  # content of a <script> element
 
 
 def explorer_assets() -> Assets:
-    """The component, the same for every page; its script defines `mountExplorer(element, view)` and `mountExplorers()`.
+    """Read the component; its script defines `mountExplorer(element, view)` and `mountExplorers()`.
 
-    `mountExplorers()` fills each <div class="explorer" data-view="ID"> from the <script type="application/json" id="ID">
-    that holds its view, when it comes near the window.
+    `mountExplorers()` fills each <div class="explorer" data-view="ID"> when it comes near the window, from the
+    <script type="application/json" id="ID"> that holds its view.
+
+    Examples:
+        >>> "mountExplorers" in explorer_assets().script
+        True
     """
     folder = files("csametric.visualization") / "templates"
     return Assets(*((folder / f"explorer.{kind}").read_text(encoding="utf-8") for kind in ("css", "js")))
 
 
 def encode_view(image: NDArray, layers: Sequence[LayerView]) -> dict[str, Any]:
-    """What the component shows, ready for JSON.
+    """Encode an image and its attention for the component, as a dictionary for JSON.
 
     Args:
-        image: as the network saw it, uint8 (H, W, 3) or (H, W).
-        layers: from the first on.
+        image: the input of the network, uint8 (H, W, 3) or (H, W).
+        layers: the layers to show, from the shallowest to the deepest.
 
     Returns:
-        image: a PNG as data URI; height, width: its own. layers: of each its name, alpha, groups, maps, height, width, and in
-        base64 of little-endian float16 in the order (G, D, H, W) its weights and its base maps times H x W, 1 the uniform map;
-        a base map of more than 65,504 times the uniform one is cut off there.
+        image (a PNG data URI), height, width, and layers. Each layer has name, alpha, groups, maps, height, width, and base
+        and weights as base64 of little-endian float16, (G, D, H, W). Base maps are scaled by H x W, so that the uniform map
+        is 1; values above 65,504 are clipped.
+
+    Examples:
+        >>> map_2x1 = np.array([0.25, 0.75]).reshape(1, 1, 2, 1)
+        >>> layer = LayerView(name="stage 1", alpha=0.5, base=map_2x1, weights=np.ones((1, 1, 2, 1)))
+        >>> view = encode_view(np.zeros((4, 2), np.uint8), [layer])
+        >>> np.frombuffer(base64.b64decode(view["layers"][0]["base"]), "<f2").tolist()
+        [0.5, 1.5]
     """
     assert image.dtype == np.uint8
     return {

@@ -1,1 +1,1 @@
-"""The pages that a server gives: what the attention of a run looks at in a picture."""
+"""The web server of the attention explorer."""

@@ -1,7 +1,7 @@
-"""The server of the attention explorer: a page, and the attention of the pictures it sends.
+"""The server of the attention explorer: it serves one page, and computes the attention for pictures sent from it.
 
-Pictures come as the bytes of a request, never as the name of a file, and are answered one at a time in a thread of their own:
-the page stays responsive, and memory holds one decoded picture.
+Pictures arrive as request bodies, never as file names. They are processed one at a time in a worker thread, so the page stays
+responsive and memory holds only one decoded picture.
 """
 
 import base64
@@ -37,65 +37,65 @@ if TYPE_CHECKING:
     from csametric.inference.attended import AttendedImage
 
 MEBIBYTE = 2**20
-MOST_BYTES = 20 * MEBIBYTE
+MOST_BYTES = 20 * MEBIBYTE  # of a picture's file
 MOST_PIXELS = 50_000_000
-SECONDS_TO_SEND = 60
+SECONDS_TO_SEND = 60  # for the body of a request
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
-STATUS: dict[Reason, int] = {"format": 415, "mode": 415, "size": 413, "damage": 400}  # of HTTP, for what cannot be decoded
+STATUS: dict[Reason, int] = {"format": 415, "mode": 415, "size": 413, "damage": 400}  # HTTP status if decoding fails
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
 Attend = Callable[[NDArray], "AttendedImage"]
 
 
 class RefusedError(UserError):
-    """A request that is not answered. status: of HTTP."""
+    """A request that the server refuses."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
-        self.status = status
+        self.status = status  # HTTP status
 
 
 def make_app(attend: Attend, title: str, first: NDArray | None = None, host: str = "127.0.0.1") -> ASGIApp:
-    """The application: GET / is the page, POST /attention takes the bytes of an image file and answers with its view.
+    """Create the application: GET / returns the page, POST /attention takes an image file and returns its view as JSON.
 
     Args:
-        attend: from an RGB image of any size, uint8 (H, W, 3), to what the network looks at; called one at a time.
-        title: of the page.
-        first: the picture the page begins with, uint8 (H, W, 3).
-        host: the address listened at. Requests for other hosts than this and the loopback are refused, which keeps pages
-            elsewhere from reaching the server by a name of theirs (DNS rebinding); all are answered where host means every
-            address of the machine.
+        attend: maps an RGB image of any size, uint8 (H, W, 3), to its attention; never called concurrently.
+        title: the heading of the page.
+        first: the picture that the page shows first, uint8 (H, W, 3).
+        host: the address that the server listens on. Requests for any host but this one and the loopback are refused, to
+            prevent DNS rebinding; if it stands for all addresses of the machine, every host is accepted.
 
     Raises:
-        UserError: the network has no compressed self-attention, where there is a first picture.
+        UserError: `first` is given and the network lacks compressed self-attention.
     """
     view = None if first is None else view_of(attend(first))
     page, policy = _page(title, view)
-    alone = anyio.CapacityLimiter(1)
+    one_at_a_time = anyio.CapacityLimiter(1)
 
     async def explore(request: Request) -> Response:
         return HTMLResponse(page)
 
     async def attention(request: Request) -> Response:
         _refuse_other_sites(request)
-        with _in_time():
+        with _time_limit():
             data = await _body(request)
-        look = partial(_look, data, attend)
-        return JSONResponse(await anyio.to_thread.run_sync(look, limiter=alone))
+        compute = partial(_view_of_file, data, attend)
+        return JSONResponse(await anyio.to_thread.run_sync(compute, limiter=one_at_a_time))
 
     app = Starlette(
         routes=[Route("/", explore), Route("/attention", attention, methods=["POST"])],
         middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=_allowed_hosts(host), www_redirect=False)],
-        exception_handlers={UserError: _explain, ClientDisconnect: _answer_nobody, Exception: _internal_error},
+        exception_handlers={UserError: _user_error, ClientDisconnect: _client_gone, Exception: _internal_error},
     )
     return Hardened(app, policy)
 
 
 def read_picture(data: bytes) -> NDArray:
-    """Decode the bytes of an image file as RGB, uint8 (H, W, 3), turned as its camera says.
+    """Decode an image file as RGB, uint8 (H, W, 3), rotated by its EXIF orientation.
 
     Raises:
-        RefusedError: not a whole image with at most 50 million pixels, in 8-bit colours and one of the formats we decode.
+        RefusedError: the format is not one of `FORMATS`, the colours are not 8-bit, the image is damaged, or it has more than
+            50 million pixels.
     """
     try:
         return decode_colours(data, MOST_PIXELS, FORMATS)
@@ -104,7 +104,7 @@ def read_picture(data: bytes) -> NDArray:
 
 
 class Hardened:
-    """ASGI middleware: every answer says what its page may do (`policy`), and that it is neither guessed at nor kept."""
+    """ASGI middleware that adds security headers to every response (CSP, nosniff, no-referrer, same-origin, no-store)."""
 
     def __init__(self, app: ASGIApp, policy: str) -> None:
         self.app = app
@@ -117,54 +117,57 @@ class Hardened:
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, and the answer back with the headers."""
+        """Handle a request and add the headers to its response."""
 
-        async def send_hardened(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 MutableHeaders(scope=message).update(self.headers)
             await send(message)
 
-        await self.app(scope, receive, send_hardened)
+        await self.app(scope, receive, send_with_headers)
 
 
-def _look(data: bytes, attend: Attend) -> dict[str, Any]:
+def _view_of_file(data: bytes, attend: Attend) -> dict[str, Any]:
     return view_of(attend(read_picture(data)))
 
 
 @contextmanager
-def _in_time() -> Iterator[None]:
+def _time_limit() -> Iterator[None]:
     try:
         with anyio.fail_after(SECONDS_TO_SEND):
             yield
     except TimeoutError:
-        raise RefusedError(408, f"the file did not arrive within {SECONDS_TO_SEND} seconds; send it again") from None
+        raise RefusedError(408, f"the upload took longer than {SECONDS_TO_SEND} seconds; send the file again") from None
 
 
 async def _body(request: Request) -> bytes:
-    refusal = RefusedError(413, f"the file is larger than {MOST_BYTES // MEBIBYTE} MiB; make the image smaller")
+    too_large = RefusedError(413, f"the file is larger than {MOST_BYTES // MEBIBYTE} MiB; make the image smaller")
     length = request.headers.get("content-length", "0")
     if not length.isdecimal() or int(length) > MOST_BYTES:
-        raise refusal
+        raise too_large
     body = bytearray()
-    async for part in request.stream():
-        body += part
+    async for chunk in request.stream():
+        body += chunk
         if len(body) > MOST_BYTES:
-            raise refusal
+            raise too_large
     return bytes(body)
 
 
 def _refuse_other_sites(request: Request) -> None:
-    """Browsers tell the site by Sec-Fetch-Site on trustworthy addresses (https, loopback), by Origin on all."""
+    """Refuse requests from pages of other sites.
+
+    Browsers send Sec-Fetch-Site to trustworthy addresses only (https, loopback), and Origin to all.
+    """
     origin, host = request.headers.get("origin"), request.headers.get("host", "")
     is_ours = origin is None or _host_of(origin) == host
     if not is_ours or request.headers.get("sec-fetch-site", "none") not in ("none", "same-origin"):
-        raise RefusedError(403, "another site asked for this; open the page of csametric serve itself")
+        raise RefusedError(403, "the request came from another site; send pictures from this server's own page")
 
 
 def _host_of(origin: str) -> str | None:
     try:
         return urlsplit(origin).netloc
-    except ValueError:  # malformed, so not our page's
+    except ValueError:  # malformed, so not sent by our page
         return None
 
 
@@ -179,7 +182,7 @@ def _allowed_hosts(host: str) -> Sequence[str]:
 
 
 def _page(title: str, view: dict[str, Any] | None) -> tuple[str, str]:
-    """The page, and the content security policy that lets its own style and script run and nothing else."""
+    """The page, and the content security policy that allows only its own style and script."""
     component, folder = explorer_assets(), files("csametric.web") / "templates"
     style = component.style + (folder / "explore.css").read_text(encoding="utf-8")
     script = component.script + (folder / "explore.js").read_text(encoding="utf-8")
@@ -198,14 +201,14 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-async def _explain(request: Request, error: Exception) -> Response:
+async def _user_error(request: Request, error: Exception) -> Response:
     return JSONResponse({"error": str(error)}, status_code=getattr(error, "status", 400))
 
 
-async def _answer_nobody(request: Request, error: Exception) -> Response:
+async def _client_gone(request: Request, error: Exception) -> Response:
     return Response(status_code=400)
 
 
 async def _internal_error(request: Request, error: Exception) -> Response:
-    message = f"csametric failed ({type(error).__name__}); the terminal of csametric serve says where, report it"
+    message = f"internal error in csametric ({type(error).__name__}); please report it with the server's output"
     return JSONResponse({"error": message}, status_code=500)

@@ -1,24 +1,25 @@
 'use strict';
 
-/* The attention explorer: an image, and what a position of it attends to at every layer and group.
+/* The attention explorer: shows what a position of an image attends to, in every layer and group.
  *
- * mountExplorer(element, view) builds it inside `element` from what `csametric.visualization.explorer.encode_view` gives, in place of
- * one that was there; mountExplorers(root) does so for each .explorer[data-view] near the window. element.explorer has
- *   select(y, x)                  go to a position in pixels of the image
+ * mountExplorer(element, view) builds it inside `element` from a view made by `csametric.visualization.explorer.encode_view`, and
+ * replaces an explorer that is already there; mountExplorers(root) does so for each .explorer[data-view] that comes near the window.
+ * element.explorer has
+ *   select(y, x)                  select a position, in pixels of the image
  *   position                      { y, x, pinned, cells: [{ y, x } of each layer] }
- *   map(layer, group)             the reconstructed map there, a Float32Array of H x W, 1 being the uniform map
- *   weights(layer, group)         the D weights there
- *   milliseconds                  what the last change of position took
- *   destroy()                     empties the element and lets go of everything
- * and `element` sends the event "explorer:select" with the position as its detail.
+ *   map(layer, group)             the reconstructed map at the position, a Float32Array of H x W; 1 is the uniform map
+ *   weights(layer, group)         the D weights at the position
+ *   milliseconds                  duration of the last change of position
+ *   destroy()                     empty the element and remove all listeners
+ * and `element` dispatches the event "explorer:select" with the position as its detail.
  */
 (() => {
   const INFERNO =
     '000004 0b0724 210c4a 3d0965 57106e 71196e 8a226a a32c61 bc3754 d04545 e35933 f1711f f98c0a fcaa0f f9c932 f2e865 fcffa4';
-  const EMPHASISED = 3; // base maps of the largest weights
-  const QUIET = 600; // milliseconds without a change before the position is announced
-  const SCALES = [0.05, 0.1, 0.2, 0.5, 1]; // of bars
-  const NOWHERE = -1;
+  const EMPHASISED = 3; // the number of base maps with the largest weights that are outlined
+  const QUIET = 600; // milliseconds without a change before the position is announced to screen readers
+  const SCALES = [0.05, 0.1, 0.2, 0.5, 1]; // weights at the top of the bar chart
+  const NONE = -1; // the index of no base map or no cell
   const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
   const colours = colourTable(INFERNO.split(' '));
 
@@ -60,7 +61,7 @@
     function announceSoon() {
       clearTimeout(state.timer);
       state.timer = setTimeout(() => {
-        picker.live.textContent = inWords(cellOf(finest), panels);
+        picker.live.textContent = describePosition(cellOf(finest), panels);
       }, QUIET);
     }
 
@@ -103,7 +104,7 @@
     function keyPressed(event) {
       const step = event.shiftKey ? 4 : 1;
       if (event.ctrlKey || event.metaKey || event.altKey) return;
-      if (event.key in ARROWS) move(...ARROWS[event.key].map((each) => each * step));
+      if (event.key in ARROWS) move(...ARROWS[event.key].map((offset) => offset * step));
       else if (event.key === 'Enter' || event.key === ' ') pin(!state.pinned);
       else if (event.key === 'Escape' && state.pinned) pin(false);
       else return;
@@ -168,7 +169,7 @@
     addEventListener('beforeprint', () => waiting.forEach(mount), { once: true });
   }
 
-  /* What a view holds. Legend: G groups, D base maps, P positions; [g][d][p] in one array, a row after the other. */
+  /* Reading a view. Legend: G groups, D base maps, P positions; arrays are [g][d][p] in row-major order. */
 
   function readLayer(source) {
     const { name, alpha, groups, maps, height, width } = source;
@@ -183,7 +184,7 @@
 
   function readHalves(base64, count) {
     const bytes = atob(base64);
-    if (bytes.length !== 2 * count) throw new Error(`a view holds ${bytes.length} bytes in place of ${2 * count}`);
+    if (bytes.length !== 2 * count) throw new Error(`a view must hold ${2 * count} bytes, got ${bytes.length}`);
     return Float32Array.from({ length: count }, (_, i) => half(bytes.charCodeAt(2 * i) | (bytes.charCodeAt(2 * i + 1) << 8)));
   }
 
@@ -215,11 +216,11 @@
 
   function readWeights(panel, cell) {
     const { layer, group, weights } = panel;
-    let place = group * layer.maps * layer.positions + cell.y * layer.width + cell.x;
-    for (let k = 0; k < layer.maps; k++, place += layer.positions) weights[k] = layer.weights[place];
+    let index = group * layer.maps * layer.positions + cell.y * layer.width + cell.x;
+    for (let k = 0; k < layer.maps; k++, index += layer.positions) weights[k] = layer.weights[index];
   }
 
-  /* Equation (4): the sum of the base maps, each times its weight. */
+  /* Equation (4): the weighted sum of the base maps. */
   function reconstruct(panel) {
     const { layer, group, weights, reconstructed } = panel;
     reconstructed.fill(0);
@@ -230,8 +231,8 @@
     }
   }
 
-  /* The base map with the largest cosine to the reconstructed map, all from the inner products of the base maps. */
-  function mostAlike(panel) {
+  /* The base map with the largest cosine to the reconstructed map, computed from the inner products of the base maps. */
+  function mostSimilar(panel) {
     const { layer, group, weights } = panel;
     const products = layer.products[group];
     const best = { map: 0, cosine: 0 };
@@ -250,15 +251,15 @@
     return [...weights.keys()].sort((a, b) => weights[b] - weights[a]).slice(0, EMPHASISED);
   }
 
-  /* What is drawn. */
+  /* Drawing. */
 
   function colourTable(anchors) {
     const channels = anchors.map((anchor) => [0, 2, 4].map((start) => parseInt(anchor.slice(start, start + 2), 16)));
     const bytes = new Uint8ClampedArray(256 * 4).fill(255);
     for (let i = 0; i < 256; i++) {
-      const place = (i / 255) * (anchors.length - 1);
-      const low = Math.min(Math.floor(place), anchors.length - 2);
-      for (let c = 0; c < 3; c++) bytes[4 * i + c] = channels[low][c] + (place - low) * (channels[low + 1][c] - channels[low][c]);
+      const position = (i / 255) * (anchors.length - 1);
+      const low = Math.min(Math.floor(position), anchors.length - 2);
+      for (let c = 0; c < 3; c++) bytes[4 * i + c] = channels[low][c] + (position - low) * (channels[low + 1][c] - channels[low][c]);
     }
     return new Uint32Array(bytes.buffer);
   }
@@ -266,9 +267,9 @@
   function paint(canvas, values, [low, high]) {
     const context = canvas.getContext('2d');
     const pixels = context.createImageData(canvas.width, canvas.height);
-    const words = new Uint32Array(pixels.data.buffer);
+    const packed = new Uint32Array(pixels.data.buffer);
     const scale = high > low ? 255 / (high - low) : 0;
-    for (let p = 0; p < words.length; p++) words[p] = colours[limit(Math.round((values[p] - low) * scale), 255)];
+    for (let p = 0; p < packed.length; p++) packed[p] = colours[limit(Math.round((values[p] - low) * scale), 255)];
     context.putImageData(pixels, 0, 0);
   }
 
@@ -284,16 +285,16 @@
 
   function paintMap(panel, sameScale) {
     const { layer, group } = panel;
-    const chosen = chosenMap(panel);
-    const values = chosen === NOWHERE ? panel.reconstructed : baseMap(layer, group, chosen);
+    const highlighted = highlightedMap(panel);
+    const values = highlighted === NONE ? panel.reconstructed : baseMap(layer, group, highlighted);
     const range = rangeOf(values);
     paint(panel.canvas, values, sameScale ? [0, layer.largest] : range);
-    const what = chosen === NOWHERE ? 'from the position' : `base map ${chosen}: ${panel.weights[chosen].toFixed(3)}`;
-    setText(panel.what, what);
+    const weight = highlighted === NONE ? 0 : panel.weights[highlighted];
+    setText(panel.what, highlighted === NONE ? 'map of the position' : `base map ${highlighted}: ${weight.toFixed(3)}`);
     setText(panel.range, `${times(range[0])} to ${times(range[1])}`);
   }
 
-  /* As images: hundreds of canvases would slow every frame, whether they change or not. */
+  /* Base maps are drawn as images, because hundreds of canvases would slow down every frame. */
   function paintStrip(panel, sameScale) {
     const { layer, group } = panel;
     const canvas = makeCanvas(layer);
@@ -317,33 +318,33 @@
     panel.marker.style.transform = `translate(${100 * cell.x}%, ${100 * cell.y}%)`;
     emphasise(panel, largestWeights(panel.weights));
     showBars(panel);
-    const alike = mostAlike(panel);
-    setText(panel.alike, `${alike.cosine.toFixed(2)}: base map ${alike.map}`);
+    const similar = mostSimilar(panel);
+    setText(panel.similar, `${similar.cosine.toFixed(2)}: base map ${similar.map}`);
     paintMap(panel, sameScale);
   }
 
-  /* The scale changes in steps, so that bars can be compared from position to position. */
+  /* The scale changes in steps, so that bars can be compared between positions. */
   function showBars(panel) {
-    const top = SCALES.find((each) => each >= panel.weights[panel.largest[0]]) ?? 1;
+    const top = SCALES.find((scale) => scale >= panel.weights[panel.largest[0]]) ?? 1;
     setText(panel.top, `weights, 0 to ${top}`);
     panel.uniform.style.transform = `translateY(${-100 / panel.layer.maps / top}%)`;
     panel.scale = top;
     panel.bars.style.clipPath = outline(panel, [...panel.weights.keys()]);
     panel.largeBars.style.clipPath = outline(panel, panel.largest.slice(1).sort((a, b) => a - b));
     panel.largestBar.style.clipPath = outline(panel, panel.largest.slice(0, 1));
-    showChosenBar(panel);
+    showHighlightedBar(panel);
   }
 
-  function showChosenBar(panel) {
-    const chosen = chosenMap(panel);
-    panel.chosenBar.style.clipPath = outline(panel, chosen === NOWHERE ? [] : [chosen]);
+  function showHighlightedBar(panel) {
+    const highlighted = highlightedMap(panel);
+    panel.chosenBar.style.clipPath = outline(panel, highlighted === NONE ? [] : [highlighted]);
   }
 
-  /* Bars cut out of a filled box, from left to right, their heights as shares of the scale. */
+  /* A clip path that leaves the bars of the maps visible; heights are relative to the scale. */
   function outline(panel, maps) {
     const corners = maps.flatMap((k) => {
       const top = 100 - (100 * panel.weights[k]) / panel.scale;
-      const [left, right] = [k, k + 0.88].map((place) => (100 * place) / panel.layer.maps);
+      const [left, right] = [k, k + 0.88].map((offset) => (100 * offset) / panel.layer.maps);
       return [`${left}% 100%`, `${left}% ${top}%`, `${right}% ${top}%`, `${right}% 100%`];
     });
     return `polygon(${corners.join() || '0 0'})`;
@@ -378,24 +379,24 @@
     picker.image.classList.toggle('is-pinned', pinned);
   }
 
-  function inWords(cell, panels) {
+  function describePosition(cell, panels) {
     const maps = panels.map((panel) => `${panel.label}: base map ${panel.largest[0]}`);
     return `Row ${cell.y}, column ${cell.x}. Largest weights: ${maps.join('; ')}.`;
   }
 
-  /* The base map that a pointer or key is on, else the one that was kept by a click. */
-  function chosenMap(panel) {
-    return panel.touched === NOWHERE ? panel.kept : panel.touched;
+  /* The base map under the pointer or the keyboard focus, else the one selected by a click. */
+  function highlightedMap(panel) {
+    return panel.hovered === NONE ? panel.selected : panel.hovered;
   }
 
-  function choose(panel, change, repaint) {
-    const before = chosenMap(panel);
+  function highlight(panel, change, repaint) {
+    const before = highlightedMap(panel);
     Object.assign(panel, change);
-    const now = chosenMap(panel);
+    const now = highlightedMap(panel);
     if (now === before) return;
-    mark(panel, [before, now].filter((map) => map !== NOWHERE), 'is-chosen', false);
-    mark(panel, [now].filter((map) => map !== NOWHERE), 'is-chosen', true);
-    showChosenBar(panel);
+    mark(panel, [before, now].filter((map) => map !== NONE), 'is-chosen', false);
+    mark(panel, [now].filter((map) => map !== NONE), 'is-chosen', true);
+    showHighlightedBar(panel);
     repaint();
   }
 
@@ -406,43 +407,43 @@
       return limit(Math.floor(((event.clientX - box.left) / box.width) * panel.layer.maps), last);
     };
     const cellUnder = (event) => panel.cells.indexOf(event.target.closest('[role=option]'));
-    const keep = (map) => {
-      const kept = map === panel.kept ? NOWHERE : map;
-      panel.cells.forEach((cell, k) => cell.setAttribute('aria-selected', k === kept));
-      choose(panel, { kept, touched: NOWHERE }, repaint);
+    const toggleSelected = (map) => {
+      const selected = map === panel.selected ? NONE : map;
+      panel.cells.forEach((cell, k) => cell.setAttribute('aria-selected', k === selected));
+      highlight(panel, { selected, hovered: NONE }, repaint);
     };
     const whenHovered = (handler) => (event) => event.pointerType !== 'touch' && handler(event);
-    const leave = () => choose(panel, { touched: NOWHERE }, repaint);
-    listen(panel.chart, 'pointermove', whenHovered((event) => choose(panel, { touched: barUnder(event) }, repaint)));
+    const leave = () => highlight(panel, { hovered: NONE }, repaint);
+    listen(panel.chart, 'pointermove', whenHovered((event) => highlight(panel, { hovered: barUnder(event) }, repaint)));
     listen(panel.chart, 'pointerleave', leave);
-    listen(panel.chart, 'click', (event) => keep(barUnder(event)));
-    listen(panel.strip, 'pointerover', whenHovered((event) => choose(panel, { touched: cellUnder(event) }, repaint)));
+    listen(panel.chart, 'click', (event) => toggleSelected(barUnder(event)));
+    listen(panel.strip, 'pointerover', whenHovered((event) => highlight(panel, { hovered: cellUnder(event) }, repaint)));
     listen(panel.strip, 'pointerleave', leave);
-    listen(panel.strip, 'click', (event) => cellUnder(event) !== NOWHERE && keep(cellUnder(event)));
+    listen(panel.strip, 'click', (event) => cellUnder(event) !== NONE && toggleSelected(cellUnder(event)));
     listen(panel.strip, 'focusout', leave);
     listen(panel.strip, 'keydown', (event) => {
       if (event.ctrlKey || event.metaKey || event.altKey) return;
       const at = panel.cells.indexOf(event.target);
-      if (event.key === 'Enter' || event.key === ' ') keep(at);
-      else if (event.key === 'Escape') keep(panel.kept);
-      else if (event.key in ARROWS) walk(panel, at, ARROWS[event.key], repaint);
+      if (event.key === 'Enter' || event.key === ' ') toggleSelected(at);
+      else if (event.key === 'Escape') toggleSelected(panel.selected);
+      else if (event.key in ARROWS) moveFocus(panel, at, ARROWS[event.key], repaint);
       else return;
       event.preventDefault();
     });
   }
 
-  function walk(panel, at, [rows, columns], repaint) {
+  function moveFocus(panel, at, [rows, columns], repaint) {
     const perRow = panel.cells.filter((cell) => cell.offsetTop === panel.cells[0].offsetTop).length;
     const to = limit(at + rows * perRow + columns, panel.layer.maps - 1);
     panel.cells.forEach((cell, k) => (cell.tabIndex = k === to ? 0 : -1));
     panel.cells[to].setAttribute('aria-label', `base map ${to}, weight ${panel.weights[to].toFixed(3)}`);
     panel.cells[to].focus();
-    choose(panel, { touched: to }, repaint);
+    highlight(panel, { hovered: to }, repaint);
   }
 
-  /* What it is built of. */
+  /* Building the elements. */
 
-  function make(tag, className = '', attributes = {}, ...children) {
+  function create(tag, className = '', attributes = {}, ...children) {
     const element = document.createElement(tag);
     if (className) element.className = className;
     Object.entries(attributes).forEach(([name, value]) => element.setAttribute(name, value));
@@ -451,91 +452,91 @@
   }
 
   function buildBody(picker, stages) {
-    const whole = make('div', 'explorer-stages', {}, ...stages.map((stage) => stage.whole));
-    return make('div', 'explorer-body', {}, picker.controls, picker.image, whole, picker.live);
+    const root = create('div', 'explorer-stages', {}, ...stages.map((stage) => stage.root));
+    return create('div', 'explorer-body', {}, picker.controls, picker.image, root, picker.live);
   }
 
   function buildPicker(view) {
-    const cross = make('i', 'explorer-cross', {}, make('i', 'row'), make('i', 'column'), make('i', 'ring'));
-    const photo = make('img', '', { src: view.image, alt: '', draggable: 'false' });
-    const image = make('div', 'explorer-image', {
+    const cross = create('i', 'explorer-cross', {}, create('i', 'row'), create('i', 'column'), create('i', 'ring'));
+    const photo = create('img', '', { src: view.image, alt: '', draggable: 'false' });
+    const image = create('div', 'explorer-image', {
       tabindex: '0',
       role: 'slider',
       'aria-label': 'Position in the image; use the arrow keys, with shift for larger steps, and Enter to pin it',
       'aria-valuemin': '0',
     }, photo, cross);
-    const where = make('output', 'explorer-where', { 'aria-live': 'off' });
-    const pin = make('button', 'explorer-pin', { type: 'button' }, 'Pin the position');
-    const strength = make('input', '', { type: 'range', min: '0', max: '1', step: '0.05', value: '0.7' });
-    const sameScale = make('input', '', { type: 'checkbox' });
-    const live = make('p', 'explorer-live', { 'aria-live': 'polite' });
-    const controls = make('div', 'explorer-controls', {},
-      make('p', '', {}, 'Position ', where),
+    const where = create('output', 'explorer-where', { 'aria-live': 'off' });
+    const pin = create('button', 'explorer-pin', { type: 'button' }, 'Pin the position');
+    const strength = create('input', '', { type: 'range', min: '0', max: '1', step: '0.05', value: '0.7' });
+    const sameScale = create('input', '', { type: 'checkbox' });
+    const live = create('p', 'explorer-live', { 'aria-live': 'polite' });
+    const controls = create('div', 'explorer-controls', {},
+      create('p', '', {}, 'Position ', where),
       pin,
-      make('label', '', {}, 'Map over the image', strength),
-      make('label', 'explorer-check', {}, sameScale, 'One colour scale a stage'),
-      make('div', 'explorer-legend', { 'aria-hidden': 'true' }, 'least', make('i'), 'most'),
-      make('p', 'explorer-quiet', {}, 'Hover, drag, or use the arrow keys; a click or tap pins. Positions and base maps count from 0, as in maps.at(y, x).'),
+      create('label', '', {}, 'Map over the image', strength),
+      create('label', 'explorer-check', {}, sameScale, 'One colour scale per stage'),
+      create('div', 'explorer-legend', { 'aria-hidden': 'true' }, 'least', create('i'), 'most'),
+      create('p', 'explorer-quiet', {}, 'Hover, drag, or use the arrow keys; click or tap to pin. Positions and base maps are numbered from 0, as in maps.at(y, x).'),
     );
     return { image, controls, cross, where, pin, strength, sameScale, live };
   }
 
   function buildStage(layer, view) {
-    const where = make('span', 'explorer-where');
-    const title = make('h3', '', {}, layer.name);
-    const alpha = make('span', '', {}, `alpha ${layer.alpha.toFixed(3).replace('-', '−')}`);
-    const size = make('span', '', {}, where, ` of ${layer.height} × ${layer.width}`);
+    const where = create('span', 'explorer-where');
+    const title = create('h3', '', {}, layer.name);
+    const alpha = create('span', '', {}, `alpha ${layer.alpha.toFixed(3).replace('-', '−')}`);
+    const size = create('span', '', {}, where, ` of ${layer.height} × ${layer.width}`);
     const panels = Array.from({ length: layer.groups }, (_, group) => buildPanel(layer, group, view));
-    const head = make('header', '', {}, title, size, alpha);
-    const whole = make('section', 'explorer-stage', {}, head, make('div', 'explorer-panels', {}, ...panels.map((each) => each.whole)));
-    return { whole, layer, panels, where, cell: { y: NOWHERE, x: NOWHERE } };
+    const head = create('header', '', {}, title, size, alpha);
+    const root = create('section', 'explorer-stage', {}, head, create('div', 'explorer-panels', {}, ...panels.map((panel) => panel.root)));
+    return { root, layer, panels, where, cell: { y: NONE, x: NONE } };
   }
 
   function buildPanel(layer, group, view) {
     const label = `${layer.name}, group ${group + 1}`;
     const { over, canvas, marker } = buildOverlay(layer, view);
     const cells = Array.from({ length: layer.maps }, (_, map) => buildCell(map));
-    const strip = make('div', 'explorer-strip', { role: 'listbox', 'aria-label': `Base maps of ${label}` }, ...cells);
+    const strip = create('div', 'explorer-strip', { role: 'listbox', 'aria-label': `Base maps of ${label}` }, ...cells);
     strip.style.setProperty('--columns', Math.min(Math.max(layer.maps, 8), 16));
     const { chart, ...bars } = buildBars(layer, label);
-    const top = make('span');
-    const legend = make('p', 'explorer-scale', {}, top, make('span', '', {}, `dashed: 1/${layer.maps}`));
+    const top = create('span');
+    const legend = create('p', 'explorer-scale', {}, top, create('span', '', {}, `dashed: 1/${layer.maps}`));
     const { facts, ...numbers } = buildFacts();
-    const side = make('div', 'explorer-side', {}, make('h4', '', {}, `group ${group + 1} of ${layer.groups}`), facts, legend, chart, strip);
-    const whole = make('section', 'explorer-panel', { 'aria-label': label }, over, side);
+    const side = create('div', 'explorer-side', {}, create('h4', '', {}, `group ${group + 1} of ${layer.groups}`), facts, legend, chart, strip);
+    const root = create('section', 'explorer-panel', { 'aria-label': label }, over, side);
     return {
-      whole, layer, group, label, canvas, marker, cells, strip, chart, top, scale: 1, ...bars, ...numbers,
+      root, layer, group, label, canvas, marker, cells, strip, chart, top, scale: 1, ...bars, ...numbers,
       weights: new Float32Array(layer.maps), reconstructed: new Float32Array(layer.positions),
-      largest: [], touched: NOWHERE, kept: NOWHERE,
+      largest: [], hovered: NONE, selected: NONE,
     };
   }
 
   function buildOverlay(layer, view) {
     const canvas = makeCanvas(layer);
-    const marker = make('i', 'explorer-cell');
+    const marker = create('i', 'explorer-cell');
     Object.assign(marker.style, { width: `${100 / layer.width}%`, height: `${100 / layer.height}%` });
-    const photo = make('img', '', { src: view.image, alt: '' });
-    return { canvas, marker, over: make('div', 'explorer-over', { 'aria-hidden': 'true' }, photo, canvas, marker) };
+    const photo = create('img', '', { src: view.image, alt: '' });
+    return { canvas, marker, over: create('div', 'explorer-over', { 'aria-hidden': 'true' }, photo, canvas, marker) };
   }
 
   function buildCell(map) {
     const attributes = { role: 'option', tabindex: map ? '-1' : '0', 'aria-label': `base map ${map}`, 'aria-selected': 'false' };
-    return make('div', '', attributes, make('img', '', { alt: '', draggable: 'false' }));
+    return create('div', '', attributes, create('img', '', { alt: '', draggable: 'false' }));
   }
 
   function buildBars(layer, label) {
     const names = ['bars', 'largeBars', 'largestBar', 'chosenBar'];
-    const boxes = Object.fromEntries(names.map((name) => [name, make('i', name)]));
-    const uniform = make('b', 'explorer-uniform');
+    const boxes = Object.fromEntries(names.map((name) => [name, create('i', name)]));
+    const uniform = create('b', 'explorer-uniform');
     const attributes = { role: 'img', 'aria-label': `Weights of the base maps of ${label}` };
-    return { ...boxes, uniform, chart: make('div', 'explorer-bars', attributes, ...Object.values(boxes), uniform) };
+    return { ...boxes, uniform, chart: create('div', 'explorer-bars', attributes, ...Object.values(boxes), uniform) };
   }
 
   function buildFacts() {
-    const words = { what: 'shown', range: 'times uniform', strongest: 'largest weight', alike: 'largest cosine' };
-    const numbers = Object.fromEntries(Object.keys(words).map((name) => [name, make('dd')]));
-    const rows = Object.entries(words).flatMap(([name, word]) => [make('dt', '', {}, word), numbers[name]]);
-    return { facts: make('dl', '', {}, ...rows), ...numbers };
+    const labels = { what: 'shown', range: 'times uniform', strongest: 'largest weight', similar: 'largest cosine' };
+    const numbers = Object.fromEntries(Object.keys(labels).map((name) => [name, create('dd')]));
+    const rows = Object.entries(labels).flatMap(([name, label]) => [create('dt', '', {}, label), numbers[name]]);
+    return { facts: create('dl', '', {}, ...rows), ...numbers };
   }
 
   function makeCanvas(layer) {
@@ -544,7 +545,7 @@
 
   function pixelUnder(image, view, pointer) {
     const box = image.getBoundingClientRect();
-    const inside = (place, size) => Math.min(Math.max(place, 0), 1) * size;
+    const inside = (fraction, size) => Math.min(Math.max(fraction, 0), 1) * size;
     return [inside((pointer.y - box.top) / box.height, view.height), inside((pointer.x - box.left) / box.width, view.width)];
   }
 

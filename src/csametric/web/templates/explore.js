@@ -1,8 +1,8 @@
 
-/* The page: a picture that is dropped, pasted or chosen goes to the server, and what comes back into the explorer. */
+/* The page: sends a dropped, pasted or chosen picture to the server and shows its attention in the explorer. */
 (() => {
-  const NO_ANSWER = 'The server does not answer; look whether csametric serve still runs, and send the picture again.';
-  const BUSY = 'The server has too many visitors at once; send the picture again in a moment.';
+  const NO_ANSWER = 'The server does not respond; check that it is still running, then send the picture again.';
+  const BUSY = 'The server has too many connections; send the picture again in a moment.';
   const element = document.getElementById('explorer');
   const first = document.getElementById('first');
   const find = (selector) => document.querySelector(selector);
@@ -13,64 +13,64 @@
     mountExplorer(element, view);
   }
 
-  function explain(message) {
+  function showError(message) {
     find('.error p').textContent = message;
     find('.error').hidden = !message;
   }
 
-  function busy(words) {
-    find('.busy').textContent = words;
-    element.setAttribute('aria-busy', words !== '');
+  function showBusy(text) {
+    find('.busy').textContent = text;
+    element.setAttribute('aria-busy', text !== '');
   }
 
-  async function ask(file, signal) {
-    const answer = await fetch('/attention', { method: 'POST', body: file, signal });
-    const unread = answer.status === 503 ? BUSY : `The server answered with ${answer.status}; reload the page.`;
-    const content = await answer.json().catch(() => ({ error: unread }));
+  async function requestView(file, signal) {
+    const response = await fetch('/attention', { method: 'POST', body: file, signal });
+    const unreadable = response.status === 503 ? BUSY : `The response cannot be read (status ${response.status}); reload the page.`;
+    const content = await response.json().catch(() => ({ error: unreadable }));
     if (content.error) throw new RangeError(content.error);
     return content;
   }
 
   async function send(file) {
     request.abort();
-    const mine = (request = new AbortController());
-    explain('');
-    busy('');
-    const most = Number(document.body.dataset.mostBytes);
-    if (file.size > most) return explain(`the file is larger than ${most / 2 ** 20} MiB; make the image smaller`);
-    busy('Looking at the picture …');
+    const current = (request = new AbortController());
+    showError('');
+    showBusy('');
+    const mostBytes = Number(document.body.dataset.mostBytes);
+    if (file.size > mostBytes) return showError(`the file is larger than ${mostBytes / 2 ** 20} MiB; make the image smaller`);
+    showBusy('Computing the attention …');
     try {
-      show(await ask(file, mine.signal));
+      show(await requestView(file, current.signal));
     } catch (error) {
-      if (mine === request) explain(error instanceof RangeError ? error.message : NO_ANSWER);
+      if (current === request) showError(error instanceof RangeError ? error.message : NO_ANSWER);
     }
-    if (mine === request) busy('');
+    if (current === request) showBusy('');
   }
 
   function sendFirst(files) {
     if (files.length) send(files[0]);
   }
 
-  function dropping(on) {
-    document.body.classList.toggle('is-dropping', on);
+  function setDropping(isDropping) {
+    document.body.classList.toggle('is-dropping', isDropping);
   }
 
   addEventListener('dragover', (event) => {
     event.preventDefault();
-    dropping(true);
+    setDropping(true);
   });
-  addEventListener('dragleave', (event) => event.relatedTarget === null && dropping(false));
+  addEventListener('dragleave', (event) => event.relatedTarget === null && setDropping(false));
   addEventListener('drop', (event) => {
     event.preventDefault();
-    dropping(false);
+    setDropping(false);
     if (event.dataTransfer.files.length) sendFirst(event.dataTransfer.files);
-    else explain('That was no file; save the image and drop the file, or paste the image itself.');
+    else showError('What was dropped is not a file; save the image and drop the file, or paste the image.');
   });
   addEventListener('paste', (event) => sendFirst(event.clipboardData.files));
   find('.choose input').addEventListener('change', (event) => {
     sendFirst(event.target.files);
     event.target.value = '';
   });
-  find('.error button').addEventListener('click', () => explain(''));
+  find('.error button').addEventListener('click', () => showError(''));
   if (first) show(JSON.parse(first.textContent));
 })();
