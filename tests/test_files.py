@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from csametric import files
-from csametric.errors import BusyError
-from csametric.files import aside, copy_atomically, lock_folder, printable, replace_folder, write_atomically, write_text
+from csametric.errors import BusyError, printable
+from csametric.files import aside, copy_atomically, lock_folder, replace_folder, write_atomically, write_text
 
 FORK = multiprocessing.get_context("fork")
 

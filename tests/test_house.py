@@ -1,6 +1,7 @@
 """Imports run downwards only, and starting up stays light."""
 
 import ast
+import re
 import subprocess
 import sys
 import time
@@ -167,3 +168,39 @@ def test_help_answers_soon():
     started = time.perf_counter()
     subprocess.run([sys.executable, "-m", "csametric", "--help"], capture_output=True, check=True)
     assert time.perf_counter() - started < 3
+
+
+def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def test_functions_and_files_are_short():
+    lengths = {
+        f"{path.relative_to(PACKAGE)}:{function.name}": function.end_lineno - function.lineno + 1
+        for path in PACKAGE.rglob("*.py")
+        for function in functions(path)
+    }
+    assert not {name: length for name, length in lengths.items() if length > 60}
+    assert sorted(lengths.values())[len(lengths) * 9 // 10] <= 25
+    assert not [path for path in PACKAGE.rglob("*.py") if len(path.read_text().splitlines()) > 400]
+
+
+def docstrings(path: Path) -> list[str]:
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+    nodes = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, documented)]
+    return [docstring for node in nodes if (docstring := ast.get_docstring(node))]
+
+
+NEGATIONS = re.compile(r"\b(is|are|has|have) no\b")
+
+
+def test_prose_is_plain():
+    """Docstrings say what something is, not what it is of; messages say what was expected, not only what is missing."""
+    assert not [text for path in PACKAGE.rglob("*.py") for text in docstrings(path) if text.startswith("Of ")]
+    strings = [
+        node.value
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    assert len([text for text in strings if NEGATIONS.search(text)]) <= 15

@@ -1,16 +1,36 @@
 """Errors that a user can cause and fix: `UserError` and its subclasses."""
 
 import errno
+import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates, line and paragraph separators
+
+
+def printable(name: object) -> str:
+    r"""Return a file name as one line of text: control characters and bytes that are not UTF-8 become escapes such as `\n`.
+
+    Examples:
+        >>> print(printable("holiday photos\n.png"))
+        holiday photos\n.png
+    """
+    return "".join(
+        character.encode("unicode_escape").decode() if unicodedata.category(character) in _UNPRINTABLE else character
+        for character in str(name)
+    )
 
 
 class UserError(ValueError):
     """A mistake that the user can fix; the message is one sentence that says what was wrong and what to do.
 
-    The command prints the message and exits with status 2. Library callers may catch it as a `ValueError`.
+    The command prints the message and exits with status 2. Library callers may catch it as a `ValueError`. The message is one
+    line whatever the names of files in it.
     """
+
+    def __str__(self) -> str:
+        return printable(super().__str__().replace("\n\t", " "))  # torch's own messages are lists of indented lines
 
 
 class DivergedError(UserError):

@@ -8,7 +8,6 @@ import fcntl
 import os
 import secrets
 import shutil
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +16,6 @@ from typing import IO, Any, BinaryIO
 from csametric.errors import BusyError, UserError
 
 _ASIDE = ".csametric-*.part"
-_UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates, line and paragraph separators
 _cleaned: set[Path] = set()  # folders in which this process has already removed the leftovers of killed processes
 
 
@@ -138,19 +136,6 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def printable(name: object) -> str:
-    r"""Return a file name as one line of text: control characters and bytes that are not UTF-8 become escapes such as `\n`.
-
-    Examples:
-        >>> print(printable("holiday photos\n.png"))
-        holiday photos\n.png
-    """
-    return "".join(
-        character.encode("unicode_escape").decode() if unicodedata.category(character) in _UNPRINTABLE else character
-        for character in str(name)
-    )
 
 
 def _remove_abandoned(folder: Path) -> None:

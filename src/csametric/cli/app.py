@@ -13,8 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from csametric.errors import FolderInUseError, NoDatasetError, UserError, explaining_full_disk
-from csametric.files import printable
+from csametric.errors import FolderInUseError, NoDatasetError, UserError, explaining_full_disk, printable
 
 # Command -> the module in this folder, and the function or group in it. A module is imported when its command is called.
 COMMANDS = {

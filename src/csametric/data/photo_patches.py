@@ -24,7 +24,7 @@ from csametric.data.decoding import DecodedPhoto, UnreadableImageError, decode_g
 from csametric.data.keypoints import CONTRAST_THRESHOLD, SEPARATION, SUPPORT, Keypoints, detect_keypoints
 from csametric.data.listing import SUFFIXES, list_images
 from csametric.data.patch_views import LEVELS, PATCH_SIDE, pyramid, random_views, sample_patches
-from csametric.errors import UserError
+from csametric.errors import UserError, printable
 from csametric.files import sync_file
 
 BUNDLED = "bundled"
@@ -110,7 +110,7 @@ class PhotoSummary:
             f"{sum(self.held_out.values()):,} of {len(self.held_out)} held out"
         )
         if self.skipped:
-            reasons = [f"{name}: {reason}" for name, reason in self.skipped.items()]
+            reasons = [printable(f"{name}: {reason}") for name, reason in self.skipped.items()]
             shown = reasons[:NAMED]
             if len(reasons) > NAMED:
                 shown.append(f"{len(reasons) - NAMED} more")

@@ -24,8 +24,8 @@ from torch import Tensor
 
 import csametric
 from csametric.attention.layers import CompressedSelfAttention, SelfAttention
-from csametric.errors import UserError
-from csametric.files import copy_atomically, lock_folder, printable, replace_folder, write_text
+from csametric.errors import UserError, printable
+from csametric.files import copy_atomically, lock_folder, replace_folder, write_text
 from csametric.inference.images import ImageEmbedder, Images
 from csametric.inference.load import Embedder, load
 from csametric.inference.onnx import check_onnx_packages, write_onnx

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from csametric.data.loading import in_batches, prefetch
 from csametric.data.transforms import read_image
-from csametric.errors import UserError
-from csametric.files import lock_folder, printable, write_atomically, write_text
+from csametric.errors import UserError, printable
+from csametric.files import lock_folder, write_atomically, write_text
 from csametric.inference.images import EMBED_BATCH, ImageEmbedder
 from csametric.progress import show_progress
 
