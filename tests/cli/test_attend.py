@@ -48,8 +48,11 @@ def test_a_folder_gives_a_sheet_without_its_broken_file(called_here, work):
         (["mixed/broken.png"], "is not a BMP, GIF, JPEG"),
         (["mixed/none.png"], "image mixed/none.png does not exist"),
         (["mixed", "mixed/0.png"], "mixed is a folder; name it alone"),
-        (["mixed/0.png", "--layer", "stage 9"], "there is no attention at stage 9; it is at stage 1, stage 2, stage 3"),
-        (["mixed/0.png", "--group", "3"], "there is no group 3; use one of 1 to 2"),
+        (
+            ["mixed/0.png", "--layer", "stage 9"],
+            "unknown layer 'stage 9'; the layers with attention are stage 1, stage 2, stage 3",
+        ),
+        (["mixed/0.png", "--group", "3"], "group must be in 1..2, got 3"),
         (["mixed/0.png", "--at", "2,0"], "lies outside the image"),
         (["mixed/0.png", "--at", "up"], "is no position"),
         (["mixed/0.png", "--out", "maps.gif"], "choose one"),

@@ -51,9 +51,7 @@ def match(
     pictures: Annotated[bool, typer.Option("--pictures", help="Also draw every pair of a list or a folder.")] = False,
     colmap: Annotated[Path | None, typer.Option("--colmap", help="Also write a COLMAP database.", metavar="FILE")] = None,
 ) -> None:
-    """Match two photographs, or all pairs of a list or folder: keypoints, descriptors, nearest neighbours, geometry.
-
-    The geometry is the one that most matches agree on (MAGSAC++).
+    """Match two photographs, or all pairs of a list or folder, and find the geometry most matches agree on (MAGSAC++).
 
     Example: csametric match runs/hardnet_csa desk1.jpg desk2.jpg
     """
@@ -67,18 +65,22 @@ def match(
     )
     pairs = _find_pairs(first, second)
     photos = list(dict.fromkeys(path for pair in pairs for path in pair))
-    if colmap is not None:
+    if colmap:
         check_colmap(colmap, photos)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; name a folder")
-    names = distinct_names(photos)
+    _check_out(out)
+    names, describer = distinct_names(photos), find_descriptor(descriptor)
     if second is not None:
-        matched = _match_two(first, second, find_descriptor(descriptor), settings, out / f"{names[first]}-{names[second]}")
+        matched = _match_two(first, second, describer, settings, out / f"{names[first]}-{names[second]}")
     else:
-        matched = _match_all(pairs, names, find_descriptor(descriptor), settings, out, pictures, colmap is not None)
-    if colmap is not None:
+        matched = _match_all(pairs, names, describer, settings, out, pictures, colmap is not None)
+    if colmap:
         write_colmap_database(colmap, matched)
         print(f"COLMAP database: {colmap}")
+
+
+def _check_out(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; name a folder")
 
 
 def _find_pairs(first: Path, second: Path | None) -> list[tuple[Path, Path]]:

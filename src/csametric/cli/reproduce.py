@@ -57,9 +57,8 @@ def reproduce(
 ) -> None:
     """Reproduce a table or figure of the paper: run what is missing, then write text, CSV, LaTeX and an HTML report.
 
-    Our figures stand beside the paper's. Rows whose dataset is missing are left out, with a note on what to download. Give the
-    same command again to resume after an interruption. Under torchrun, or started in several terminals, each process takes
-    the next run that no other process is working on.
+    Our figures stand beside the paper's. Rows whose dataset is missing are left out, with a note on what to download. The
+    same command resumes after an interruption. Processes under torchrun or in several terminals share the runs.
 
     Example: csametric reproduce table1 --data-root /data --budget quick --row PCB --row "PCB + CSA"
     """
@@ -102,14 +101,14 @@ def _check_weights(weights: Path | None) -> Path | None:
 
 
 def _collect(folders: Sequence[Path], plan: Plan, dry_run: bool) -> list[Run]:
-    found, passed_over = collect_runs(folders, list(plan.runs.values()), copy=not dry_run)
-    for run in found:
+    collected, passed_over = collect_runs(folders, list(plan.runs.values()), copy=not dry_run)
+    for run in collected:
         print(f"{'would be collected' if dry_run else 'collected'}: {run.folder.name}")
     for reason in passed_over:
         print(f"not collected: {reason}")
-    if not found:
+    if not collected:
         print("collected: nothing, because no finished run has the same settings (budget and seed included) as a planned one")
-    return found
+    return collected
 
 
 def _print_plan(tables: Sequence[PaperTable], plan: Plan, collected: Collection[Run], out: Path) -> None:

@@ -1,4 +1,4 @@
-"""From attended images to the paper's Figure 5, and to the figures that test what it says."""
+"""The paper's Figure 5 from attended images, and the statistics that test what it says."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -40,7 +40,7 @@ SIX_POSITIONS = ((0.1, 0.5), (0.28, 0.3), (0.4, 0.7), (0.55, 0.35), (0.7, 0.65),
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """Which maps a figure shows: the place of a layer, a group from 0 on, positions as shares (y, x) of height and width."""
+    """Which maps a figure shows: a layer by name, a group from 0, positions as fractions (y, x) of height and width."""
 
     layer: str
     group: int = 0
@@ -48,12 +48,12 @@ class Chosen:
 
 
 def attention_figure(images: Sequence[AttendedImage], chosen: Chosen) -> Figure:
-    """A row an image: the two base maps that most positions' maps are nearest to, then the maps of the positions.
+    """Draw one row per image: the two base maps nearest to most positions' maps, then the maps of the positions.
 
     Over each of those stands its largest cosine to any base map.
 
     Raises:
-        UserError: no such layer or group.
+        UserError: an unknown layer or group.
     """
     layers = [_layer(image, chosen) for image in images]
     grid = _grid(chosen.positions, layers[0].maps.base.shape[-2:])
@@ -95,14 +95,14 @@ def attend_files(
 
 
 def attends(run: Path) -> bool:
-    """Whether a run's network has compressed self-attention."""
+    """Return whether a run's network has compressed self-attention."""
     experiment = read_experiment(run)
     assert isinstance(experiment, PatchExperiment | ReidExperiment)
     return experiment.model.attention == "csa"
 
 
 def attended_queries(run: Path, count: int = 4) -> list[AttendedImage]:
-    """Evenly spread queries of the dataset that a run was trained on."""
+    """Attend evenly spaced queries of the dataset that a run was trained on."""
     model = load(run)
     assert isinstance(model, ImageEmbedder)
     queries = read_dataset(model.experiment.data.kind, model.experiment.data.path).query
@@ -111,7 +111,7 @@ def attended_queries(run: Path, count: int = 4) -> list[AttendedImage]:
 
 
 def figure_5(run: Path, count: int = 4) -> tuple[Figure, str]:
-    """The paper's Figure 5 of a run, on queries of the dataset it was trained on, and its caption."""
+    """Draw the paper's Figure 5 for a run, on queries of its dataset; returns the figure and its caption."""
     images = attended_queries(run, count)
     chosen = Chosen(layer=heaviest_layer(images[0]))
     cosines = torch.cat([cosines_to_base_maps(_layer(image, chosen).maps).amax(2).flatten() for image in images])
@@ -126,7 +126,7 @@ def figure_5(run: Path, count: int = 4) -> tuple[Figure, str]:
 def attention_section(
     label: str, images: Sequence[AttendedImage], chosen: Chosen | None = None, explored: int = EXPLORED
 ) -> Section:
-    """Whether the layers of a run are healthy, its maps as in the paper's Figure 5, and the same to explore."""
+    """The section of a report about attention: statistics of the layers, Figure 5, and the explorer."""
     chosen = chosen or Chosen(layer=heaviest_layer(images[0]))
     caption = (
         f"{chosen.layer}, group {chosen.group + 1}: two base maps, then the maps of {len(chosen.positions)} positions, over "
@@ -142,24 +142,24 @@ def attention_section(
 
 
 def write_attention_page(path: Path, label: str, images: Sequence[AttendedImage], chosen: Chosen) -> None:
-    """The same section as a page of its own."""
+    """Write the attention section as a page of its own."""
     section = attention_section(label, images, chosen, EXPLORED_ALONE)
     first = f", the first {EXPLORED_ALONE} to explore" if len(images) > EXPLORED_ALONE else ""
     write_text(path, render(section.title, f"Images: {len(images)}{first}", [replace(section, title="Maps")]))
 
 
 def grey_to_colours(patch_HW: NDArray) -> NDArray:
-    """A grey patch as an RGB image, which is what `attend` takes."""
+    """Convert a grey patch to the RGB image that `attend` takes."""
     return np.repeat(np.asarray(patch_HW)[..., None], 3, axis=2)
 
 
 def heaviest_layer(image: AttendedImage) -> str:
-    """The place of the layer with the largest alpha, whatever its sign."""
+    """The name of the layer with the largest absolute alpha."""
     return max(image.layers, key=lambda place: abs(image.layers[place].alpha))
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """In the format that the name ends with; the same figure gives the same bytes."""
+    """Save a figure in the format of the file's suffix; the same figure gives the same bytes."""
     kind = path.suffix[1:]
     with matplotlib.rc_context({"svg.hashsalt": "csametric", "svg.fonttype": "path"}):
         dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
@@ -167,7 +167,7 @@ def save_figure(figure: Figure, path: Path) -> None:
 
 
 def contact_sheet(images: Sequence[AttendedImage], names: Sequence[str], chosen: Chosen) -> Figure:
-    """Small: each image with, in colours, the base map that weighs most at each position."""
+    """Draw small images whose colours show which base map has the largest weight at each position."""
     panels, captions = [], []
     for image, name in zip(images, names, strict=True):
         heaviest = _layer(image, chosen).maps.weights[0, chosen.group].argmax(0).numpy()
@@ -177,25 +177,25 @@ def contact_sheet(images: Sequence[AttendedImage], names: Sequence[str], chosen:
 
 
 def shorten(name: str, most: int = 14) -> str:
-    """The end of a long name, which tells files apart, after an ellipsis."""
+    """Shorten a long name to its end, which distinguishes files, after an ellipsis."""
     return name if len(name) <= most else f"...{name[3 - most :]}"
 
 
 def statistics_table(images: Sequence[AttendedImage]) -> Table:
-    """A row a layer: whether it is healthy or collapsed, and how far its reconstructed maps are base maps again."""
+    """One row per layer: statistics that show whether it is healthy or collapsed, and how near maps are to base maps."""
     rows = []
     for place in images[0].layers:
         layers = [image.layers[place] for image in images]
-        found = [attention_statistics(layer.maps) for layer in layers]
+        statistics = [attention_statistics(layer.maps) for layer in layers]
         cosines = torch.cat([cosines_to_base_maps(layer.maps).amax(2) for layer in layers]).numpy()
         low, middle, high = np.percentile(cosines, [25, 50, 75])
         rows.append(
             [
                 place,
                 f"{layers[0].alpha:+.3f}",
-                f"{np.mean([each.entropy for each in found]):.3f}",
-                f"{np.mean([each.overlap for each in found]):.3f}",
-                f"{np.mean([each.used_maps for each in found]):.1f} of {layers[0].maps.base.shape[2]}",
+                f"{np.mean([image.entropy for image in statistics]):.3f}",
+                f"{np.mean([image.overlap for image in statistics]):.3f}",
+                f"{np.mean([image.used_maps for image in statistics]):.1f} of {layers[0].maps.base.shape[2]}",
                 f"{middle:.3f} ({low:.3f} to {high:.3f})",
             ]
         )
@@ -205,27 +205,27 @@ def statistics_table(images: Sequence[AttendedImage]) -> Table:
 
 def _layer(image: AttendedImage, chosen: Chosen) -> Attended:
     if chosen.layer not in image.layers:
-        raise UserError(f"there is no attention at {chosen.layer}; it is at {', '.join(image.layers)}")
+        raise UserError(f"unknown layer {chosen.layer!r}; the layers with attention are {', '.join(image.layers)}")
     layer = image.layers[chosen.layer]
     groups = layer.maps.base.shape[1]
     if not 0 <= chosen.group < groups:
-        raise UserError(f"there is no group {chosen.group + 1}; use one of 1 to {groups}")
+        raise UserError(f"group must be in 1..{groups}, got {chosen.group + 1}")
     return layer
 
 
 def _grid(positions: Sequence[tuple[float, float]], size: Sequence[int]) -> NDArray:
-    """Shares of height and width as y, x on a grid, (R, 2)."""
+    """Convert fractions of height and width to y, x on a grid, (R, 2)."""
     return np.minimum((np.array(positions) * np.array(size)).astype(int), np.array(size) - 1)
 
 
 def _nearest(cosines_DHW: NDArray) -> list[int]:
-    """The base maps that most positions' maps are nearest to, the first of them first."""
+    """Indices of the base maps that most positions' maps are nearest to, most frequent first."""
     votes = np.bincount(cosines_DHW.argmax(0).ravel(), minlength=len(cosines_DHW))
     return [int(number) for number in np.argsort(-votes, kind="stable")[:BASE_SHOWN]]
 
 
 def view_of(attended: AttendedImage) -> dict[str, Any]:
-    """What the explorer shows of an image and its attention, ready for JSON; see `encode_view`."""
+    """An image and its attention for the explorer, ready for JSON; see `encode_view`."""
     layers = [
         LayerView(name=name, alpha=layer.alpha, base=layer.maps.base[0].numpy(), weights=layer.maps.weights[0].numpy())
         for name, layer in attended.layers.items()

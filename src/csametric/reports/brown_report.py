@@ -1,4 +1,4 @@
-"""From runs on Brown / UBC PhotoTour to a table and a report."""
+"""Table and report of runs on Brown / UBC PhotoTour."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,15 +25,15 @@ EXPLANATION = (
 
 
 def brown_table(scores: Mapping[str, Mapping[str, float]]) -> Table:
-    """A column a run, a row a subset, then the mean. Scores in [0, 1] by subset by run."""
-    subsets = list(dict.fromkeys(subset for each in scores.values() for subset in each))
-    rows = [[subset, *(_percent(each.get(subset)) for each in scores.values())] for subset in subsets]
-    rows.append(["mean", *(_percent(sum(each.values()) / len(each)) for each in scores.values())])
+    """One row per subset and their mean, one column per run; `scores` has FPR95 in [0, 1] by run and subset."""
+    subsets = list(dict.fromkeys(subset for run_scores in scores.values() for subset in run_scores))
+    rows = [[subset, *(_percent(run_scores.get(subset)) for run_scores in scores.values())] for subset in subsets]
+    rows.append(["mean", *(_percent(sum(run_scores.values()) / len(run_scores)) for run_scores in scores.values())])
     return Table(header=["FPR95, %", *scores], rows=rows)
 
 
 def report_brown(title: str, runs: Mapping[str, Path], path: Path) -> Table:
-    """Write the report, and return its table of scores."""
+    """Write the report and return its table of scores."""
     table = brown_table({label: read_scores(folder)["fpr95"] for label, folder in runs.items()})
     curves = figures.curves({label: read_metrics(folder) for label, folder in runs.items()}, "pairs of a test subset")
     caption = "Training loss, and FPR95 on a sample of the first test subset as training goes on"
@@ -48,7 +48,7 @@ def report_brown(title: str, runs: Mapping[str, Path], path: Path) -> Table:
 
 
 def _attention_section(label: str, folder: Path) -> Section:
-    """On patches of the subset it was trained on."""
+    """The section about attention, on patches of the subset that the run was trained on."""
     model = load(folder)
     assert isinstance(model, PatchEmbedder)
     assert isinstance(model.experiment, BrownExperiment)
@@ -63,5 +63,5 @@ def _percent(value: float | None) -> str:
 
 
 def brown_scores(folder: Path) -> Table:
-    """The scores of a finished run, captioned with what they measure."""
+    """The scores of a finished run, with a caption that says what they measure."""
     return replace(brown_table({"per cent": read_scores(folder)["fpr95"]}), caption=EXPLANATION)

@@ -1,4 +1,4 @@
-"""evaluate, for local descriptors, on each kind of data."""
+"""Evaluation of local descriptors on every kind of data."""
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -23,7 +23,7 @@ PATHS = {"photos": "FOLDER", "brown": "ROOT", "hpatches": "ROOT", "sequences": "
 
 
 def evaluate_descriptor(run: Path, model: PatchEmbedder, data: str | None) -> Evaluation:
-    """Score a descriptor on KIND:PATH, by default on what it was trained with.
+    """Score a descriptor on "KIND:PATH", by default on the data it was trained with.
 
     Raises:
         UserError: an unknown kind, or data that cannot be used.
@@ -40,14 +40,14 @@ def _trained_on(model: PatchEmbedder) -> tuple[str, str]:
 
 
 def folder_of(data: str, kinds: Collection[str]) -> tuple[str, str]:
-    """The kind and the whole path of KIND:PATH.
+    """Split "KIND:PATH" into the kind and the absolute path.
 
     Raises:
-        UserError: another kind, or no path.
+        UserError: an unknown kind, or a missing path.
     """
     kind, _, path = data.partition(":")
     if kind not in kinds or not path:
-        raise UserError(f"--data {data} is unknown; write {' or '.join(f'{kind}:{PATHS[kind]}' for kind in kinds)}")
+        raise UserError(f"unknown data {data!r}; write {' or '.join(f'{kind}:{PATHS[kind]}' for kind in kinds)}")
     return kind, str(Path(path).expanduser().resolve())
 
 

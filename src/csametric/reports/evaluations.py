@@ -1,4 +1,4 @@
-"""What an evaluation hands to the command that prints it."""
+"""The result of an evaluation, for the command that prints it."""
 
 from dataclasses import dataclass
 

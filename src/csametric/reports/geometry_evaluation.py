@@ -1,4 +1,4 @@
-"""Descriptors side by side on photographs with known geometry."""
+"""Comparison of descriptors on photographs with known geometry."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,7 +43,7 @@ def on_sequences(run: Path, model: PatchEmbedder, folder: str) -> Evaluation:
 
 
 def planar_rows(judged: Mapping[str, Sequence[tuple[NDArray, float]]]) -> list[list[str]]:
-    """A row a figure, a column a descriptor, from transfer errors and corner errors of each pair."""
+    """One row per score, one column per descriptor, from the transfer errors and corner errors of every pair."""
     columns = []
     for pairs in judged.values():
         accuracy = np.mean([homography.matching_accuracy(errors) for errors, _ in pairs], 0)
@@ -70,9 +70,9 @@ def on_posed_pairs(run: Path, model: PatchEmbedder, path: str) -> Evaluation:
     for pair in show_progress(pairs, "matching", len(pairs), enabled=True):
         for first, second in _both(pair, descriptors, described):
             errors[first[0]].append(_pose_error(first[1], second[1], pair))
-    areas = {name: homography.areas_under_recall(each, pose.AUC_THRESHOLDS) for name, each in errors.items()}
+    areas = {name: homography.areas_under_recall(pair_errors, pose.AUC_THRESHOLDS) for name, pair_errors in errors.items()}
     rows = [
-        [f"pose AUC at {degrees} degrees, %", *(f"{100 * each[place]:.2f}" for each in areas.values())]
+        [f"pose AUC at {degrees} degrees, %", *(f"{100 * area[place]:.2f}" for area in areas.values())]
         for place, degrees in enumerate(pose.AUC_THRESHOLDS)
     ]
     return Evaluation(title=f"{len(pairs)} pairs, {PROTOCOL}", table=Table(header=["", *areas], rows=rows))
@@ -80,10 +80,10 @@ def on_posed_pairs(run: Path, model: PatchEmbedder, path: str) -> Evaluation:
 
 def _pose_error(first: DescribedPhoto, second: DescribedPhoto, pair: PosedPair) -> float:
     a, b = match_descriptors(first.descriptors, second.descriptors).pairs.T
-    found = estimate_pose(first.points[a], second.points[b], pair.first_camera, pair.second_camera)
-    if found is None:
+    estimated = estimate_pose(first.points[a], second.points[b], pair.first_camera, pair.second_camera)
+    if estimated is None:
         return float("inf")
-    return pose.pose_error(found.rotation, found.translation, pair.pose[:3, :3], pair.pose[:3, 3])
+    return pose.pose_error(estimated.rotation, estimated.translation, pair.pose[:3, :3], pair.pose[:3, 3])
 
 
 def _both(
@@ -91,7 +91,7 @@ def _both(
     descriptors: Sequence[Descriptor],
     described: dict[Path, list[DescribedPhoto]],
 ) -> list[tuple[tuple[str, DescribedPhoto], tuple[str, DescribedPhoto]]]:
-    """Both photographs by each descriptor; the first one of a sequence is described once."""
+    """Describe both photographs with every descriptor; the first photograph of a sequence is described once."""
     for path in (pair.first, pair.second):
         if path not in described:
             described[path] = describe_photos(path, descriptors, SETTINGS)

@@ -1,4 +1,4 @@
-"""HPatches' three tasks for a descriptor: the patches described, the tasks read or drawn, the scores."""
+"""Scores of a descriptor on the three tasks of HPatches."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ PRINTED_SPLITS = ("a", "full")
 
 
 def describe_release(root: Path, names: Sequence[str], describe: Describe) -> dict[str, dict[str, NDArray]]:
-    """The descriptors of sequences by name and kind, with a bar."""
+    """Describe the patches of sequences, with a progress bar; returns descriptors by sequence and kind."""
     return {
         name: data.describe_sequence(root / name, describe)
         for name in show_progress(names, "describing", len(names), enabled=True)
@@ -28,10 +28,10 @@ def describe_release(root: Path, names: Sequence[str], describe: Describe) -> di
 def score_split(
     sequences: Sequence[Mapping[str, NDArray]], names: Sequence[str], split: str, tasks: Path, pairs: int = data.PAIRS
 ) -> HPatchesScores:
-    """All tasks of a split; retrieval is None where its files are missing, verification pairs are drawn where theirs are.
+    """Score all tasks of a split. Without task files, retrieval is None and verification pairs are drawn.
 
     Args:
-        pairs: how many to draw; the benchmark has a million.
+        pairs: the number of pairs to draw; the benchmark has a million.
     """
     counts = [len(sequence["ref"]) for sequence in sequences]
 
@@ -59,16 +59,16 @@ def evaluate_release(label: str, describe: Describe, root: Path) -> Evaluation:
 def hpatches_evaluation(
     label: str, sequences: Mapping[str, Mapping[str, NDArray]], tasks: Path, splits: Sequence[str]
 ) -> Evaluation:
-    """The three tasks on each split whose sequences are all there.
+    """Score the three tasks on every split whose sequences are all present.
 
     Raises:
-        UserError: no split is whole, or sequences differ in the dimension of their descriptors.
+        UserError: every split lacks sequences, or descriptors differ in dimension between sequences.
     """
     widths = {name: sequence["ref"].shape[1] for name, sequence in sequences.items()}
     first = next(iter(widths.values()))
     odd = next((name for name in widths if widths[name] != first), None)
     if odd:
-        raise UserError(f"{odd} has {widths[odd]} columns, other sequences have {first}; write them again")
+        raise UserError(f"{odd} has {widths[odd]} columns, but other sequences have {first}; extract the descriptors again")
     whole = {split: names for split in splits if set(names := data.splits()[split]) <= sequences.keys()}
     if not whole:
         missing = next(name for name in data.splits()[splits[0]] if name not in sequences)
@@ -81,15 +81,15 @@ def hpatches_evaluation(
 
 
 def score_rows(scores: list[HPatchesScores]) -> list[list[str]]:
-    """A row a figure, a column a split."""
+    """One row per score, one column per split."""
 
     def percent(value: float | None) -> str:
         return MISSING if value is None else f"{100 * value:.2f}"
 
     rows = [
-        ["verification (imbalanced AP, mean)", *(percent(each.verification_mean) for each in scores)],
-        ["matching (mAP)", *(percent(each.matching_mean) for each in scores)],
-        ["retrieval (mAP, mean over pools)", *(percent(each.retrieval_mean) for each in scores)],
+        ["verification (imbalanced AP, mean)", *(percent(split.verification_mean) for split in scores)],
+        ["matching (mAP)", *(percent(split.matching_mean) for split in scores)],
+        ["retrieval (mAP, mean over pools)", *(percent(split.retrieval_mean) for split in scores)],
     ]
     for level in ("easy", "hard", "tough"):
         for sort in ("within", "across"):

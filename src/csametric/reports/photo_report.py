@@ -1,4 +1,4 @@
-"""From run folders to a report: load, look, draw."""
+"""Table and report of descriptors trained on photographs."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -32,7 +32,7 @@ EXPLANATION = (
 
 
 def baseline_scores(patches: PhotoPatches) -> dict[str, DescriptorScores]:
-    """SIFT and RootSIFT on the patches the networks get."""
+    """Scores of SIFT and RootSIFT on the patches that the networks get."""
     return {
         "SIFT": score_descriptor(sift_descriptors, patches, motorcycle_patches()),
         "RootSIFT": score_descriptor(lambda cut: sift_descriptors(cut, root=True), patches, motorcycle_patches()),
@@ -40,33 +40,33 @@ def baseline_scores(patches: PhotoPatches) -> dict[str, DescriptorScores]:
 
 
 def run_scores(folder: Path) -> DescriptorScores:
-    """The scores a finished run wrote."""
+    """The scores that a finished run wrote."""
     return scores_from_dict(read_scores(folder))
 
 
 def score_table(scores: Mapping[str, DescriptorScores]) -> Table:
-    """A column a descriptor, a row a score."""
+    """One row per score, one column per descriptor."""
     levels = next(iter(scores.values())).levels
     rows = [
-        [f"{level}: {name}", *(f"{100 * getattr(each.levels[level], field):.2f}" for each in scores.values())]
+        [f"{level}: {name}", *(f"{100 * getattr(descriptor.levels[level], field):.2f}" for descriptor in scores.values())]
         for level in levels
         for field, name in LEVEL_SCORES.items()
     ]
-    rows.append(["stereo: within 3 px, %", *(f"{100 * each.stereo.precision:.1f}" for each in scores.values())])
-    rows.append(["stereo: correct matches", *(f"{each.stereo.correct:,}" for each in scores.values())])
+    rows.append(["stereo: within 3 px, %", *(f"{100 * descriptor.stereo.precision:.1f}" for descriptor in scores.values())])
+    rows.append(["stereo: correct matches", *(f"{descriptor.stereo.correct:,}" for descriptor in scores.values())])
     return Table(header=["", *scores], rows=rows)
 
 
 def report_runs(title: str, runs: Mapping[str, Path], path: Path) -> Table:
-    """Write the report, and return its table of scores."""
+    """Write the report and return its table of scores."""
     return score_table(write_report(title, runs, path))
 
 
 def write_report(title: str, runs: Mapping[str, Path], path: Path) -> dict[str, DescriptorScores]:
-    """Write one self-contained HTML page about finished runs of the same data, and return the table's scores.
+    """Write a self-contained HTML page about finished runs on the same data; returns the scores of its table.
 
     Args:
-        runs: the run folders by the label they get on the page.
+        runs: run folders by their label on the page.
     """
     models = {label: _load_descriptor(folder) for label, folder in runs.items()}
     patches = open_photo_patches(photo_settings(next(iter(models.values()))))
@@ -86,7 +86,7 @@ def write_report(title: str, runs: Mapping[str, Path], path: Path) -> dict[str, 
 
 
 def photo_settings(model: PatchEmbedder) -> PhotoSettings:
-    """The photographs a descriptor was trained on; the bundled ones where it was trained on others' patches."""
+    """The photographs that a descriptor was trained on; the bundled ones if it was trained on another kind of data."""
     experiment = model.experiment
     return experiment.data if isinstance(experiment, DescriptorExperiment) else PhotoSettings()
 
@@ -126,7 +126,7 @@ def _match_section(models: Mapping[str, PatchEmbedder]) -> Section:
             pair.left, pair.right, stereo.left_centres[left], stereo.right_centres[right], matching.is_correct
         )
         caption = (
-            f"{label}: {matching.correct:,} of {len(left):,} mutual nearest neighbours lie within 3 px of the true "
+            f"{label}: {matching.correct:,} of {len(left):,} mutual nearest neighbours are within 3 px of the true "
             "place; an even sample is drawn"
         )
         pictures.append((figures.data_uri(figure), caption))
@@ -134,5 +134,5 @@ def _match_section(models: Mapping[str, PatchEmbedder]) -> Section:
 
 
 def photo_scores(folder: Path) -> Table:
-    """The scores of a finished run, captioned with what they measure."""
+    """The scores of a finished run, with a caption that says what they measure."""
     return replace(score_table({"": run_scores(folder)}), caption=EXPLANATION)

@@ -1,4 +1,4 @@
-"""From runs of re-identification to tables, ranked lists and a report."""
+"""Table, ranked lists and report of re-identification runs."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -34,14 +34,14 @@ EXPLANATION = (
 
 
 def reid_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A column a run, a row a metric."""
-    rows = [[words, *(f"{100 * each[name]:.2f}" for each in scores.values())] for name, words in ROWS.items()]
-    rows.append(["queries with a match", *(f"{each['queries']:,}" for each in scores.values())])
+    """One row per metric, one column per run."""
+    rows = [[words, *(f"{100 * run[name]:.2f}" for run in scores.values())] for name, words in ROWS.items()]
+    rows.append(["queries with a match", *(f"{run['queries']:,}" for run in scores.values())])
     return Table(header=["", *scores], rows=rows)
 
 
 def conventions(scores: Mapping[str, Any]) -> str:
-    """Which conventions a score was computed in, in a sentence."""
+    """A sentence on the conventions that scores were computed in."""
     missing = len(scores["queries_without_match"])
     parts = [
         f"{scores['dataset']}, single query",
@@ -56,7 +56,7 @@ def conventions(scores: Mapping[str, Any]) -> str:
 
 
 def ranked_picture(scores: Mapping[str, Any], data: ReidData) -> Figure:
-    """The ranked lists of a score, read from the files of its dataset."""
+    """Draw the ranked lists of an evaluation, with images read from its dataset."""
     root = dataset_root(data.kind, data.path)
 
     def image(path: str) -> Any:
@@ -67,7 +67,7 @@ def ranked_picture(scores: Mapping[str, Any], data: ReidData) -> Figure:
 
 
 def report_reid(title: str, runs: Mapping[str, Path], path: Path) -> Table:
-    """Write the report, and return its table of scores."""
+    """Write the report and return its table of scores."""
     scores = {label: read_scores(folder) for label, folder in runs.items()}
     first = next(iter(scores.values()))
     table = replace(reid_table(scores), caption=conventions(first))
@@ -93,6 +93,6 @@ def _ranked_section(label: str, scores: Mapping[str, Any], run: Path) -> Section
 
 
 def reid_scores(folder: Path) -> Table:
-    """The scores of a finished run, captioned with the conventions they were computed in."""
+    """The scores of a finished run, with a caption on the conventions that they were computed in."""
     scores = read_scores(folder)
     return replace(reid_table({"per cent": scores}), caption=conventions(scores))

@@ -1,4 +1,4 @@
-"""Sections that every report has."""
+"""Sections that all reports have."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -9,7 +9,7 @@ from csametric.visualization.page import Section, Table
 
 
 def settings_sections(runs: Mapping[str, Path]) -> Sequence[Section]:
-    """The settings of each run, and the machine of the first."""
+    """The settings of all runs, and the machine of the first one."""
     settings = {label: asdict(read_experiment(folder).without_paths()) for label, folder in runs.items()}
     sections = [_values_section(f"Settings of {label}", values) for label, values in settings.items()]
     return [*sections, _values_section("Machine", read_environment(next(iter(runs.values()))), "what")]
