@@ -165,8 +165,8 @@ def _evaluate(blocks: Blocks, queries: Labels, gallery: Labels, camera_filter: b
     is_match_S = gallery.cameras[entry_S] != queries.cameras[query_S] if camera_filter else np.ones(len(entry_S), bool)
     query_M, distances_M = query_S[is_match_S], distances_S[is_match_S]
     at_or_below_M = _count_at_or_below(blocks, query_M, distances_M, gallery.ids != JUNK)
-    strangers_M = at_or_below_M - _last_of_equals(query_S, distances_S)[is_match_S]
-    return _metrics(strangers_M, query_M, len(queries.ids), len(gallery.ids))
+    nonmatches_M = at_or_below_M - _last_of_equals(query_S, distances_S)[is_match_S]
+    return _metrics(nonmatches_M, query_M, len(queries.ids), len(gallery.ids))
 
 
 def _last_of_equals(query_S: NDArray, distances_S: NDArray) -> NDArray:
@@ -179,14 +179,14 @@ def _last_of_equals(query_S: NDArray, distances_S: NDArray) -> NDArray:
     return ends[run] - first_S + 1
 
 
-def _metrics(strangers_M: NDArray, query_M: NDArray, queries: int, gallery_size: int) -> ReidMetrics:
+def _metrics(nonmatches_M: NDArray, query_M: NDArray, queries: int, gallery_size: int) -> ReidMetrics:
     """Metrics from the number of non-matches at or before each match; the matches are sorted, query by query."""
     if not len(query_M):
         raise UserError("no query has a match in the gallery; check the identities or use camera_filter=False")
     with_match, first, matches = np.unique(query_M, return_index=True, return_counts=True)
     # rank of each match (from 0), and the precision at it and just before it
     earlier_M = np.arange(len(query_M)) - np.repeat(first, matches)
-    rank_M = strangers_M + earlier_M
+    rank_M = nonmatches_M + earlier_M
     at_M = (earlier_M + 1) / (rank_M + 1)
     before_M = np.divide(earlier_M, rank_M, out=np.ones(len(rank_M)), where=rank_M > 0)
     first_ranks = np.bincount(rank_M[first], minlength=gallery_size)[: min(CMC_LENGTH, gallery_size)]
