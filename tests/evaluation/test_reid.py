@@ -1,4 +1,4 @@
-"""Re-identification metrics against loops over ranked lists, by hand, and in blocks."""
+"""Re-identification metrics equal loops over ranked lists and hand-computed values, also in blocks."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ from csametric.evaluation.reid import nearest_entries
 
 
 def by_loops(distances, query_ids, query_cameras, gallery_ids, gallery_cameras, camera_filter=True):
-    """Rank, filter and average one query after the other, non-matches first among equals."""
+    """Rank, filter and average, one query after the other; non-matches rank first among equals."""
     cmc, steps, trapezoids, minps, unmatched = [], [], [], [], []
     for q, row in enumerate(distances):
         ranked = []
@@ -27,24 +27,24 @@ def by_loops(distances, query_ids, query_cameras, gallery_ids, gallery_cameras, 
         if not any(hits):
             unmatched.append(q)
             continue
-        found, step, trapezoid = 0, 0.0, 0.0
+        hit_count, step, trapezoid = 0, 0.0, 0.0
         for rank, hit in enumerate(hits):
             if hit:
-                before = 1.0 if rank == 0 else found / rank
-                found += 1
-                step += found / (rank + 1)
-                trapezoid += (before + found / (rank + 1)) / 2
-        steps.append(step / found)
-        trapezoids.append(trapezoid / found)
+                before = 1.0 if rank == 0 else hit_count / rank
+                hit_count += 1
+                step += hit_count / (rank + 1)
+                trapezoid += (before + hit_count / (rank + 1)) / 2
+        steps.append(step / hit_count)
+        trapezoids.append(trapezoid / hit_count)
         last = max(rank for rank, hit in enumerate(hits) if hit)
-        minps.append(found / (last + 1))
+        minps.append(hit_count / (last + 1))
         cmc.append([any(hits[: k + 1]) for k in range(len(row))])
     return cmc, steps, trapezoids, minps, unmatched
 
 
 @st.composite
 def problems(draw):
-    """Few values, few identities: ties, junk, distractors, one-camera identities, queries without a match."""
+    """Small problems with ties, junk, distractors, one-camera identities, and queries without a match."""
     queries, gallery = draw(st.integers(1, 6)), draw(st.integers(1, 12))
     values = st.sampled_from([0.0, 0.25, 0.5, 1.0])
     return {
@@ -59,7 +59,7 @@ def problems(draw):
 
 @settings(max_examples=300, deadline=None)
 @given(problem=problems())
-def test_equals_the_loops(problem):
+def test_metrics_equal_the_loops(problem):
     cmc, steps, trapezoids, minps, unmatched = by_loops(**problem)
     if not steps:
         with pytest.raises(UserError, match="no query has a match"):
@@ -92,7 +92,7 @@ def test_the_order_of_the_gallery_does_not_matter(problem, seed):
     assert (metrics.map_step, metrics.map_trapezoid, metrics.minp) == (other.map_step, other.map_trapezoid, other.minp)
 
 
-def test_many_matches_of_one_query(monkeypatch):
+def test_queries_with_many_matches_equal_the_loops():
     rng = np.random.default_rng(0)
     problem = {
         "distances": rng.integers(0, 50, (4, 300)).astype(np.float32),
@@ -107,8 +107,8 @@ def test_many_matches_of_one_query(monkeypatch):
     assert metrics.queries_without_match == unmatched == [3]
 
 
-def test_by_hand():
-    """Ranks match, stranger, match: AP (1 + 2/3)/2 by steps; (1 + (1/2 + 2/3)/2)/2 by trapezoids; mINP 2/3."""
+def test_metrics_equal_hand_computed_values():
+    """Match, non-match, match: AP (1 + 2/3)/2 by steps; (1 + (1/2 + 2/3)/2)/2 by trapezoids; mINP 2/3."""
     metrics = evaluate_distances([[0.1, 0.2, 0.3]], [7], [0], [7, 8, 7], [1, 1, 2])
     assert metrics.cmc[0] == metrics.rank(5) == 1
     assert metrics.map_step == pytest.approx(5 / 6)
@@ -125,16 +125,15 @@ def test_junk_is_dropped_and_distractors_stay():
     assert evaluate_distances(*arguments, [0, 7, 8], [1, 1, 1]).map_step == 0.5
 
 
-def test_one_camera_data_needs_the_filter_off():
+def test_data_from_one_camera_needs_the_camera_filter_off():
     arguments = ([[0.1, 0.2]], [7], [0], [7, 8], [0, 0])
-    with pytest.raises(
-        UserError, match="no query has a match in the gallery; check the identities or switch off the camera filter"
-    ):
+    with pytest.raises(UserError, match=r"no query has a match in the gallery; .* use camera_filter=False"):
         evaluate_distances(*arguments)
     assert evaluate_distances(*arguments, camera_filter=False).rank(1) == 1
 
 
 def features(seed=0, queries=20, gallery=90):
+    """Clustered features with identities and cameras, as arguments of `evaluate_reid`."""
     rng = np.random.default_rng(seed)
     centres = rng.standard_normal((8, 6))
     labels = {
@@ -151,7 +150,7 @@ def features(seed=0, queries=20, gallery=90):
 
 
 @pytest.mark.parametrize("distance", ["euclidean", "cosine"])
-def test_features_give_the_metrics_of_their_distances(distance):
+def test_metrics_of_features_equal_those_of_their_distances(distance):
     problem = features()
     query, gallery = problem["query_features"].astype(float), problem["gallery_features"].astype(float)
     lengths = np.outer(np.linalg.norm(query, axis=1), np.linalg.norm(gallery, axis=1))
@@ -164,42 +163,42 @@ def test_features_give_the_metrics_of_their_distances(distance):
     assert evaluate_reid(**tensors, distance=distance).map_step == metrics.map_step
 
 
-def test_a_gallery_on_disk_in_blocks_gives_the_same(tmp_path, monkeypatch):
+def test_a_memory_mapped_gallery_in_blocks_gives_the_same_metrics(tmp_path, monkeypatch):
     problem = features()
     problem["gallery_features"][5] = problem["gallery_features"][50]
-    whole = evaluate_reid(**problem)
+    in_memory = evaluate_reid(**problem)
     np.save(tmp_path / "gallery.npy", problem["gallery_features"])
     problem["gallery_features"] = np.load(tmp_path / "gallery.npy", mmap_mode="r")
     monkeypatch.setattr(reid, "BLOCK_BYTES", 4 * 20 * 7)
-    blocks = evaluate_reid(**problem)
-    np.testing.assert_array_equal(whole.cmc, blocks.cmc)
-    assert whole.map_step == pytest.approx(blocks.map_step, abs=1e-9)
+    in_blocks = evaluate_reid(**problem)
+    np.testing.assert_array_equal(in_memory.cmc, in_blocks.cmc)
+    assert in_memory.map_step == pytest.approx(in_blocks.map_step, abs=1e-9)
 
 
-def test_reranking_is_used_when_asked_for():
+def test_rerank_changes_the_metrics():
     problem = features(queries=30, gallery=120)
     assert evaluate_reid(**problem, rerank=True).map_step != evaluate_reid(**problem).map_step
 
 
-def test_infinite_distances_tie():
+def test_infinite_distances_are_ties():
     labels = ([7], [0], [7, 7, 8], [1, 1, 1])
     assert evaluate_distances([[np.inf, np.inf, 0.1]], *labels).map_step == evaluate_distances([[9, 9, 0.1]], *labels).map_step
 
 
-def test_low_precision_distances_are_taken():
+def test_bfloat16_distances_are_accepted():
     metrics = evaluate_distances(torch.tensor([[0.25, 0.5]], dtype=torch.bfloat16), [7], [0], [7, 8], [1, 1])
     assert metrics.rank(1) == 1
 
 
-def test_the_nearest_entries_leave_out_junk_and_the_same_camera():
+def test_nearest_entries_exclude_junk_and_the_same_camera():
     arguments = ([[0.1, 0.2, 0.3, 0.4]], [7], [0], [-1, 7, 7, 8], [1, 0, 1, 0])
-    assert [list(each) for each in nearest_entries(*arguments, count=2)] == [[2, 3]]
-    assert [list(each) for each in nearest_entries(*arguments, camera_filter=False)] == [[1, 2, 3]]
+    assert [list(entries) for entries in nearest_entries(*arguments, count=2)] == [[2, 3]]
+    assert [list(entries) for entries in nearest_entries(*arguments, camera_filter=False)] == [[1, 2, 3]]
 
 
-def test_what_does_not_fit_is_refused():
+def test_invalid_arguments_are_refused():
     problem = features()
-    with pytest.raises(UserError, match="re-ranking needs Euclidean distances, got distance='cosine'"):
+    with pytest.raises(UserError, match="re-ranking needs Euclidean distances, got distance='cosine'; use rerank=False"):
         evaluate_reid(**problem, distance="cosine", rerank=True)
     with pytest.raises(UserError, match="distance must be one of euclidean, cosine, got 'hamming'"):
         evaluate_reid(**problem, distance="hamming")

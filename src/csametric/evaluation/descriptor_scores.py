@@ -69,7 +69,7 @@ class StereoScores:
     """Scores on the stereo pair."""
 
     matches: int  # mutual nearest neighbours whose disparity is known
-    correct: int  # those within 3 pixels of the true place
+    correct: int  # those within 3 pixels of the true position
     precision: float  # correct / matches
 
 
@@ -87,7 +87,7 @@ def score_descriptor(describe: Describe, patches: HeldOutPatches, stereo: Stereo
 
 
 def score_levels(describe: Describe, patches: HeldOutPatches) -> dict[str, LevelScores]:
-    """The scores of held-out views against the upright patches, at each level."""
+    """Score the views of held-out keypoints against their upright patches, by level."""
     upright_KD, *views = [describe(patches.held_out[:, column]) for column in range(1 + len(patches.levels))]
     return {
         level: _score_level(upright_KD, views_KD, patches.held_out_photos)
@@ -124,6 +124,7 @@ def scores_from_dict(values: dict[str, Any]) -> DescriptorScores:
 
 
 def _score_level(upright_KD: NDArray, views_KD: NDArray, photos_K: NDArray) -> LevelScores:
+    # a photograph with a single keypoint has no non-match
     photos = [photo for photo, count in zip(*np.unique(photos_K, return_counts=True), strict=True) if count > 1]
     rates, matchings = [], []
     for photo in photos:

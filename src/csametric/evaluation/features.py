@@ -15,9 +15,13 @@ def finite_tensor(features: Array) -> Tensor:
 
     Raises:
         UserError: some values are NaN or infinite.
+
+    Examples:
+        >>> finite_tensor([[1, 2]])
+        tensor([[1., 2.]])
     """
     tensor = features.detach().cpu() if isinstance(features, Tensor) else torch.from_numpy(np.array(features))
     tensor = tensor.float()
     if not tensor.isfinite().all():
-        raise UserError("some features are NaN or infinite; check the model that made them")
+        raise UserError("some features are NaN or infinite; check the model that computed them")
     return tensor

@@ -7,7 +7,12 @@ AUC_THRESHOLDS = (5, 10, 20)  # degrees
 
 
 def rotation_error(estimated: ArrayLike, true: ArrayLike) -> float:
-    """The angle between two rotations (3, 3), degrees, in [0, 180]."""
+    """The angle between two rotations (3, 3), degrees, in [0, 180].
+
+    Examples:
+        >>> rotation_error(np.diag([-1, -1, 1]), np.eye(3))
+        180.0
+    """
     cosine = (np.trace(np.asarray(estimated).T @ np.asarray(true)) - 1) / 2
     return float(np.degrees(np.arccos(np.clip(cosine, -1, 1))))
 

@@ -28,9 +28,9 @@ JUNK = -1
 CMC_LENGTH = 1000
 BLOCK_BYTES = 256 << 20  # of distances at a time
 QUERIES_AT_ONCE = 64
-MANY = 64  # matches of one query from which on sorting the row is faster than counting once a match
+MANY = 64  # with more matches per query, sorting the row is faster than counting once per match
 
-Blocks = Callable[[], Iterable[tuple[int, NDArray]]]
+Blocks = Callable[[], Iterable[tuple[int, NDArray]]]  # yields (first gallery column, distances (Q, B))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,11 +94,11 @@ def evaluate_reid(
     queries, gallery = _labels(query_ids, query_cameras, "query"), _labels(gallery_ids, gallery_cameras, "gallery")
     _check_size("query_features", query_features, queries)
     _check_size("gallery_features", gallery_features, gallery)
-    of_query, of_entry = np.shape(query_features)[-1], np.shape(gallery_features)[-1]
-    if of_query != of_entry:
-        raise UserError(f"queries have {of_query} dimensions and gallery entries {of_entry}; use features of one model")
+    query_size, gallery_size = np.shape(query_features)[-1], np.shape(gallery_features)[-1]
+    if query_size != gallery_size:
+        raise UserError(f"queries have {query_size} dimensions and gallery entries {gallery_size}; use features of one model")
     if rerank and distance != "euclidean":
-        raise UserError(f"re-ranking needs Euclidean distances, got distance={distance!r}; leave out rerank or distance")
+        raise UserError(f"re-ranking needs Euclidean distances, got distance={distance!r}; use rerank=False")
     if rerank:
         distances_QG = k_reciprocal_distances(query_features, gallery_features)
         return _evaluate(lambda: [(0, distances_QG)], queries, gallery, camera_filter)
@@ -116,7 +116,12 @@ def evaluate_distances(
     """Evaluate distances (Q, G), lower is nearer; see `evaluate_reid`.
 
     Raises:
-        UserError: sizes that do not agree, distances that are not numbers, or no query with a match.
+        UserError: sizes that do not agree, distances that are NaN, or no query with a match.
+
+    Examples:
+        >>> metrics = evaluate_distances([[0.1, 0.2, 0.3]], [7], [0], [7, 8, 7], [1, 1, 2])
+        >>> metrics.rank(1), round(metrics.map_step, 3)
+        (1.0, 0.833)
     """
     queries, gallery = _labels(query_ids, query_cameras, "query"), _labels(gallery_ids, gallery_cameras, "gallery")
     distances_QG = _numpy(distances)
@@ -151,34 +156,37 @@ def nearest_entries(
 
 
 def _evaluate(blocks: Blocks, queries: Labels, gallery: Labels, camera_filter: bool) -> ReidMetrics:
+    # pairs of one identity, sorted by distance for each query
     pairs = _pairs_of_same_id(queries, gallery)
     distances_S = _distances_of_pairs(blocks, pairs)
     order = np.lexsort((distances_S, pairs.query))
     query_S, entry_S, distances_S = pairs.query[order], pairs.entry[order], distances_S[order]
+    # those that count as matches, and how many non-matches are at or before each of them
     is_match_S = gallery.cameras[entry_S] != queries.cameras[query_S] if camera_filter else np.ones(len(entry_S), bool)
     query_M, distances_M = query_S[is_match_S], distances_S[is_match_S]
     at_or_below_M = _count_at_or_below(blocks, query_M, distances_M, gallery.ids != JUNK)
-    strangers_M = at_or_below_M - _last_of_equals(query_S, distances_S)[is_match_S]
-    return _metrics(strangers_M, query_M, len(queries.ids), len(gallery.ids))
+    nonmatches_M = at_or_below_M - _last_of_equals(query_S, distances_S)[is_match_S]
+    return _metrics(nonmatches_M, query_M, len(queries.ids), len(gallery.ids))
 
 
 def _last_of_equals(query_S: NDArray, distances_S: NDArray) -> NDArray:
     """For each of a query's sorted distances, the number of distances at or below it."""
-    begins = np.flatnonzero(np.diff(query_S, prepend=-1))
+    starts = np.flatnonzero(np.diff(query_S, prepend=-1))
     changes = (query_S[1:] != query_S[:-1]) | (distances_S[1:] != distances_S[:-1])
     ends = np.append(np.flatnonzero(changes), len(query_S) - 1)
     run = np.concatenate([[0], np.cumsum(changes)])[: len(query_S)]
-    first_S = begins[np.cumsum(np.isin(np.arange(len(query_S)), begins)) - 1]
+    first_S = starts[np.cumsum(np.isin(np.arange(len(query_S)), starts)) - 1]
     return ends[run] - first_S + 1
 
 
-def _metrics(strangers_M: NDArray, query_M: NDArray, queries: int, gallery_size: int) -> ReidMetrics:
+def _metrics(nonmatches_M: NDArray, query_M: NDArray, queries: int, gallery_size: int) -> ReidMetrics:
     """Metrics from the number of non-matches at or before each match; the matches are sorted, query by query."""
     if not len(query_M):
-        raise UserError("no query has a match in the gallery; check the identities or switch off the camera filter")
+        raise UserError("no query has a match in the gallery; check the identities or use camera_filter=False")
     with_match, first, matches = np.unique(query_M, return_index=True, return_counts=True)
+    # rank of each match (from 0), and the precision at it and just before it
     earlier_M = np.arange(len(query_M)) - np.repeat(first, matches)
-    rank_M = strangers_M + earlier_M
+    rank_M = nonmatches_M + earlier_M
     at_M = (earlier_M + 1) / (rank_M + 1)
     before_M = np.divide(earlier_M, rank_M, out=np.ones(len(rank_M)), where=rank_M > 0)
     first_ranks = np.bincount(rank_M[first], minlength=gallery_size)[: min(CMC_LENGTH, gallery_size)]
@@ -208,8 +216,8 @@ def _pairs_of_same_id(queries: Labels, gallery: Labels) -> Pairs:
     first, last = (np.searchsorted(gallery.ids, queries.ids, side, sorter=by_identity) for side in ("left", "right"))
     sizes = np.where(queries.ids == JUNK, 0, last - first)
     query = np.repeat(np.arange(len(queries.ids)), sizes)
-    place = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    return Pairs(query, by_identity[first[query] + place])
+    offset = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return Pairs(query, by_identity[first[query] + offset])
 
 
 def _distances_of_pairs(blocks: Blocks, pairs: Pairs) -> NDArray:
@@ -226,13 +234,14 @@ def _distances_of_pairs(blocks: Blocks, pairs: Pairs) -> NDArray:
 def _count_at_or_below(blocks: Blocks, query_M: NDArray, threshold_M: NDArray, counted_G: NDArray) -> NDArray:
     """For each threshold, (M,), the number of counted entries in its query's row at or below it; sorted by query."""
     counts_M = np.zeros(len(query_M), np.int64)
-    asked, first = np.unique(query_M, return_index=True)
+    with_match, first = np.unique(query_M, return_index=True)
     own = [slice(start, stop) for start, stop in pairwise([*first, len(query_M)])]
-    shares = [range(start, min(start + QUERIES_AT_ONCE, len(asked))) for start in range(0, len(asked), QUERIES_AT_ONCE)]
+    total = len(with_match)
+    shares = [range(start, min(start + QUERIES_AT_ONCE, total)) for start in range(0, total, QUERIES_AT_ONCE)]
 
     def count(share: range, distances_QB: NDArray, columns: NDArray | slice) -> None:
-        for number in share:
-            counts_M[own[number]] += _counts(distances_QB[asked[number], columns], threshold_M[own[number]])
+        for i in share:
+            counts_M[own[i]] += _counts(distances_QB[with_match[i], columns], threshold_M[own[i]])
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for start, distances_QB in blocks():
@@ -243,14 +252,16 @@ def _count_at_or_below(blocks: Blocks, query_M: NDArray, threshold_M: NDArray, c
 
 
 def _counts(row_B: NDArray, threshold_M: NDArray) -> NDArray:
+    """The number of distances at or below each of the sorted thresholds, (M,)."""
     is_near_B = row_B <= threshold_M[-1]  # distances beyond the last threshold never count
     near = row_B[is_near_B] if 4 * np.count_nonzero(is_near_B) < len(row_B) else row_B
     if len(threshold_M) > MANY:
         return np.searchsorted(np.sort(near), threshold_M, side="right")
+    # counting bits 64 at a time, then the bytes that do not fill a word
     bits = np.packbits(near <= threshold_M[:, None], axis=1)
-    words = bits.shape[1] // 8 * 8
-    counts_M = np.bitwise_count(bits[:, :words].view(np.uint64)).sum(1, dtype=np.int64)
-    return counts_M + np.bitwise_count(bits[:, words:]).sum(1, dtype=np.int64)
+    word_bytes = bits.shape[1] // 8 * 8
+    counts_M = np.bitwise_count(bits[:, :word_bytes].view(np.uint64)).sum(1, dtype=np.int64)
+    return counts_M + np.bitwise_count(bits[:, word_bytes:]).sum(1, dtype=np.int64)
 
 
 def _distance_blocks(query_features: Array, gallery_features: Array, measure: Measure) -> Blocks:
@@ -264,14 +275,18 @@ def _distance_blocks(query_features: Array, gallery_features: Array, measure: Me
             block_BD = finite_tensor(gallery_features[start : start + width])  # type: ignore[index]
             yield start, measure.as_distance(query_QD, block_BD).numpy()
 
-    kept = list(blocks()) if size <= width else None
-    return blocks if kept is None else lambda: kept
+    if size > width:
+        return blocks
+    single_block = list(blocks())
+    return lambda: single_block
 
 
 def _numpy(values: Array) -> NDArray:
-    if isinstance(values, Tensor):
-        return (values.float() if values.dtype in (torch.bfloat16, torch.float16) else values).detach().cpu().numpy()
-    return np.asarray(values)
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    if values.dtype in (torch.bfloat16, torch.float16):  # NumPy lacks bfloat16
+        values = values.float()
+    return values.detach().cpu().numpy()
 
 
 def _labels(ids: Array, cameras: Array, what: str) -> Labels:

@@ -13,7 +13,7 @@ from csametric.evaluation.features import Array, finite_tensor
 
 BLOCK_ROWS = 512
 
-Rows = Callable[[int, int], NDArray]
+Rows = Callable[[int, int], NDArray]  # (start, stop) -> squared distances of these rows to all, (B, N)
 
 
 def k_reciprocal_distances(
@@ -34,7 +34,11 @@ def k_reciprocal_distances(
         lambda_value: weight of the original distance, in [0, 1].
 
     Raises:
-        UserError: features of different widths, or parameters out of range.
+        UserError: features of different dimensions or not finite, or parameters out of range.
+
+    Examples:
+        >>> int(k_reciprocal_distances(np.eye(4)[:1], np.eye(4), k1=2, k2=1).argmin())
+        0
     """
     query_QD, gallery_GD = finite_tensor(query_features), finite_tensor(gallery_features)
     if query_QD.shape[1:] != gallery_GD.shape[1:]:
@@ -56,7 +60,11 @@ def rerank_distances(distances_NN: NDArray, queries: int, k1: int = 20, k2: int 
 
 def _rerank(rows: Rows, size: int, queries: int, k1: int, k2: int, lambda_value: float) -> NDArray:
     if not (1 <= k2 <= k1 < size and 0 <= lambda_value <= 1):
-        raise UserError(f"re-ranking needs 1 <= k2 <= k1 < {size} and lambda in [0, 1]; got {k1=}, {k2=}, {lambda_value=}")
+        raise UserError(
+            f"re-ranking needs 1 <= k2 <= k1 < {size} (the number of images) and lambda_value in [0, 1], got {k1=}, {k2=}, "
+            f"{lambda_value=}; lower k1 or add images"
+        )
+    # neighbours, their reciprocal sets, the sets as weights, and the average over the nearest k2
     neighbours_NK = _neighbours(rows, size, k1 + 1)
     members = _expanded_reciprocal(neighbours_NK, k1)
     encoding, original_QG = _encode(rows, members, queries)
@@ -99,7 +107,11 @@ def _expanded_reciprocal(neighbours_NK: NDArray, k1: int) -> sparse.csr_matrix:
 
 
 def _encode(rows: Rows, members: sparse.csr_matrix, queries: int) -> tuple[sparse.csr_matrix, NDArray]:
-    """Weights exp(-d) of the members of each row, summing to 1; and the queries' d to the gallery; d over its row's largest."""
+    """Encode the members of each row by weights exp(-d) that sum to 1; d is divided by the largest of its row.
+
+    Returns:
+        the weights, sparse (N, N), and d from the queries to the gallery, (Q, G).
+    """
     size = members.shape[0]
     encoding, original_QG = members.copy(), np.empty((queries, size - queries), np.float32)
     for start in range(0, size, BLOCK_ROWS):
@@ -115,15 +127,16 @@ def _encode(rows: Rows, members: sparse.csr_matrix, queries: int) -> tuple[spars
 
 
 def _jaccard_distances(query: sparse.csr_matrix, gallery: sparse.csr_matrix) -> NDArray:
-    """1 - sum of the minima over sum of the maxima; rows sum to 1, so the maxima sum to 2 less the minima."""
+    """Jaccard distances, 1 - (sum of minima) / (sum of maxima); rows sum to 1, so the maxima sum to 2 minus the minima."""
     columns = gallery.tocsc()
     distances_QG = np.empty((query.shape[0], gallery.shape[0]), np.float32)
     for row in range(query.shape[0]):
         own = slice(query.indptr[row], query.indptr[row + 1])
+        # positions in `columns` of all gallery weights that share a member with this query
         starts, stops = columns.indptr[query.indices[own]], columns.indptr[query.indices[own] + 1]
         lengths = stops - starts
-        places = np.arange(lengths.sum()) + np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
-        minima = np.minimum(columns.data[places], np.repeat(query.data[own], lengths))
-        shared = np.bincount(columns.indices[places], minima, minlength=gallery.shape[0])
+        positions = np.arange(lengths.sum()) + np.repeat(starts - np.concatenate([[0], np.cumsum(lengths)[:-1]]), lengths)
+        minima = np.minimum(columns.data[positions], np.repeat(query.data[own], lengths))
+        shared = np.bincount(columns.indices[positions], minima, minlength=gallery.shape[0])
         distances_QG[row] = 1 - shared / (2 - shared)
     return distances_QG

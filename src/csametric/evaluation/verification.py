@@ -29,13 +29,19 @@ def fpr95(distances: ArrayLike, is_match: ArrayLike) -> float:
         0.0
     """
     matches, non_matches = _split(distances, is_match)
-    needed = -(-19 * len(matches) // 20)
+    needed = -(-19 * len(matches) // 20)  # 95 %, rounded up
     threshold = np.partition(matches, needed - 1)[needed - 1]
     return float((non_matches <= threshold).mean())
 
 
 def roc(distances: ArrayLike, is_match: ArrayLike) -> tuple[NDArray, NDArray]:
-    """False and true positive rates at every distinct threshold, from (0, 0) to (1, 1); arguments are those of `fpr95`."""
+    """False and true positive rates at every distinct threshold, from (0, 0) to (1, 1); arguments are those of `fpr95`.
+
+    Examples:
+        >>> false_rates, true_rates = roc([0.1, 0.2], [1, 0])
+        >>> false_rates.tolist(), true_rates.tolist()
+        ([0.0, 0.0, 1.0], [0.0, 1.0, 1.0])
+    """
     matches, non_matches = _split(distances, is_match)
     thresholds = np.unique(np.concatenate([matches, non_matches]))
     accepted = (np.searchsorted(np.sort(group), thresholds, side="right") / len(group) for group in (non_matches, matches))

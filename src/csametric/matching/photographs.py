@@ -131,7 +131,7 @@ def describe_photos(path: Path, descriptors: Sequence[Descriptor], settings: Mat
     image, scale = _read(path, settings.max_side)
     frames = detect(image, settings.detector)
     if not len(frames.centres):
-        raise UserError(f"no keypoints found in {path}, it is too uniform or too blurred; take a photograph with more texture")
+        raise UserError(f"no keypoints found in {path} (too uniform or too blurred); take a photograph with more texture")
     return [
         DescribedPhoto(path=path, image=image, scale=scale, frames=frames, descriptors=descriptor.of_keypoints(image, frames))
         for descriptor in descriptors

@@ -122,7 +122,7 @@ def matches(
     to_M2: NDArray,
     is_correct_M: NDArray,
     most: int = 300,
-    words: tuple[str, str] = ("right (within 3 px)", "wrong"),
+    words: tuple[str, str] = ("correct (within 3 px)", "wrong"),
 ) -> Figure:
     """Draw two photographs side by side and their matches as lines, correct ones in green and wrong ones in orange.
 
