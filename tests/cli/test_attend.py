@@ -47,15 +47,15 @@ def test_a_folder_gives_a_sheet_without_its_broken_file(called_here, work):
     [
         (["mixed/broken.png"], "is not a BMP, GIF, JPEG"),
         (["mixed/none.png"], "image mixed/none.png does not exist"),
-        (["mixed", "mixed/0.png"], "mixed is a folder; name it alone"),
+        (["mixed", "mixed/0.png"], "mixed is a folder; name one folder alone"),
         (
             ["mixed/0.png", "--layer", "stage 9"],
             "unknown layer 'stage 9'; the layers with attention are stage 1, stage 2, stage 3",
         ),
         (["mixed/0.png", "--group", "3"], "group must be in 1..2, got 3"),
-        (["mixed/0.png", "--at", "2,0"], "lies outside the image"),
-        (["mixed/0.png", "--at", "up"], "is no position"),
-        (["mixed/0.png", "--out", "maps.gif"], "choose one"),
+        (["mixed/0.png", "--at", "2,0"], "--at must lie in the image"),
+        (["mixed/0.png", "--at", "up"], "--at must be two fractions"),
+        (["mixed/0.png", "--out", "maps.gif"], "--out must end in .png, .pdf, .svg or .html"),
     ],
 )
 def test_mistakes_are_explained(called_here, work, words, message):

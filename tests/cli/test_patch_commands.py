@@ -43,7 +43,7 @@ def test_weights_from_elsewhere_become_a_run(work, run, called_here):
     assert done.returncode == 0, done.stderr
     again = called_here("convert", "hardnet.pth", "converted", cwd=work)
     assert again.returncode == 2
-    assert "already there" in again.stderr
+    assert "exists already" in again.stderr
 
 
 def test_a_killed_conversion_is_made_again(tmp_path, work, run, called_here, monkeypatch):
@@ -51,7 +51,7 @@ def test_a_killed_conversion_is_made_again(tmp_path, work, run, called_here, mon
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("csametric.cli.runs.to_json", killed)
+        patched.setattr("csametric.inference.conversion.to_json", killed)
         called_here("convert", work / "hardnet.pth", "made", cwd=tmp_path)
     assert list(tmp_path.iterdir()) == []
     done = called_here("convert", work / "hardnet.pth", "made", cwd=tmp_path)
@@ -119,7 +119,7 @@ def test_a_folder_of_photographs_is_a_graph(tmp_path, called_here):
     cv2.imwrite(str(tmp_path / "even.png"), np.full((100, 100), 90, np.uint8))
     done = called_here("match", "sift", ".", "--out", "graph", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "skipped: even.png has no keypoints" in done.stdout
+    assert "skipped: no keypoints found in even.png" in done.stdout
     (row,) = json.loads((tmp_path / "graph" / "graph.json").read_text())["pairs"]
     assert row["inliers"] > 100
     (tmp_path / "pairs.txt").write_text("a.png b.png\n")
@@ -148,12 +148,12 @@ def test_results_of_equal_stems_are_kept_apart(tmp_path, called_here):
 @pytest.mark.parametrize(
     ("words", "mend"),
     [
-        (["a.png", "b.png", "--out", "a.png"], "is no folder"),
-        (["a.png"], "name a second photograph"),
-        (["a.png", "none.png"], "there is no file none.png"),
-        (["a.png", "even.png"], "has no keypoints"),
-        (["a.png", "b.png", "--ratio", "2"], "is no share"),
-        (["pairs.lst"], "there is no file"),
+        (["a.png", "b.png", "--out", "a.png"], "is a file; name a folder"),
+        (["a.png"], "need a second photograph to match with a.png"),
+        (["a.png", "none.png"], "photograph none.png does not exist"),
+        (["a.png", "even.png"], "no keypoints found in even.png"),
+        (["a.png", "b.png", "--ratio", "2"], "ratio must be in (0, 1], got 2.0"),
+        (["pairs.lst"], "list of pairs pairs.lst does not exist"),
     ],
 )
 def test_mistakes_in_matching(tmp_path, called_here, words, mend):

@@ -139,7 +139,7 @@ def test_check_a_dataset(trained, called_here):
     (folder / "market" / "query" / "0009_c1s1_000088_00.png").write_bytes(b"no image")
     done = called_here("data", "check", "market1501:market", "--out", "sheet.png", cwd=folder)
     assert done.returncode == 0, done.stderr
-    for words in ("NOT AS PUBLISHED", "1 unreadable files:", "0 files alike in two splits", "contact sheet: sheet.png"):
+    for words in ("NOT AS PUBLISHED", "unreadable files: 1", "identical files in two splits: 0", "contact sheet: sheet.png"):
         assert words in done.stdout
     assert (folder / "sheet.png").stat().st_size > 10_000
 
@@ -149,12 +149,12 @@ def test_check_a_dataset(trained, called_here):
     [
         (["train", "pcb"], "no dataset given; name a kind (market1501"),
         (["train", "pcb", "--data", "market1501:nowhere"], "does not exist"),
-        (["train", "pcb", "--data", "nowhere"], "'nowhere' names no dataset; write KIND:PATH"),
+        (["train", "pcb", "--data", "nowhere"], "expected a dataset as KIND:PATH, got 'nowhere'"),
         (["train", "pcb", "--data", "photos:people"], "unknown dataset kind 'photos'"),
         (["evaluate", "runs/mine", "--data", "folder:nowhere"], "does not exist"),
-        (["embed", "runs/mine", "people", "--out", "x.csv"], "neither .npy nor .parquet"),
-        (["embed", "runs/mine", "nowhere", "--out", "x.npy"], "there is no folder nowhere"),
-        (["embed", "runs/mine", "runs/mine/state", "--out", "x.npy"], "holds no images"),
+        (["embed", "runs/mine", "people", "--out", "x.csv"], "--out must end in .npy or .parquet, got x.csv"),
+        (["embed", "runs/mine", "nowhere", "--out", "x.npy"], "folder nowhere does not exist"),
+        (["embed", "runs/mine", "runs/mine/state", "--out", "x.npy"], "contains no images"),
         (["data", "check", "market1501:people"], "does not exist"),
     ],
 )

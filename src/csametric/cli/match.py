@@ -10,7 +10,15 @@ from csametric.errors import UserError
 from csametric.matching.colmap import check_colmap, write_colmap_database
 from csametric.matching.descriptors import Descriptor, find_descriptor
 from csametric.matching.keypoints import DetectorSettings
-from csametric.matching.photographs import MatchedPair, MatchSettings, all_pairs, find_photographs, match_many, read_pairs
+from csametric.matching.photographs import (
+    MatchedPair,
+    MatchSettings,
+    all_pairs,
+    find_photographs,
+    match_many,
+    read_pairs,
+    why_no_geometry,
+)
 from csametric.progress import show_progress
 from csametric.reports.match_report import describe_pair, distinct_names, graph_edge, write_graph, write_pair
 
@@ -97,7 +105,10 @@ def _match_two(first: Path, second: Path, descriptor: Descriptor, settings: Matc
     """Match one pair, write and print the results."""
     (pair,) = match_many([(first, second)], descriptor, settings, None)
     write_pair(pair, stem, draw=True)
-    print(f"{describe_pair(pair)}\nwritten: {stem}.json and .png")
+    print(describe_pair(pair))
+    if why_no_geometry(pair):
+        print("options to try: --upright, --ratio 1, a larger --keypoints")
+    print(f"written: {stem}.json and .png")
     return [pair]
 
 
