@@ -9,7 +9,8 @@ import pytest
 from csametric import PCB
 from csametric.errors import UserError
 from csametric.recipes import RECIPES, find_recipe
-from csametric.runs.experiment import DescriptorExperiment, PCBSettings
+from csametric.runs.experiment import PATCH_LOSSES, DescriptorExperiment, PCBSettings
+from csametric.runs.kinds import resolve
 from csametric.runs.overrides import from_json, override, to_json
 
 
@@ -49,6 +50,7 @@ def test_overrides_are_typed():
         ("model.dropout=2", "model.dropout must be a probability in"),
         ("model.maps=0", "model.maps must be at least 1, got 0"),
         ("data.separation=nan", "data.separation must be finite"),
+        ("loss=hard", "loss must be one of hardnet, ral, sos, got hard"),
         ("data.level=harder", "data.level must be one of easy, hard, tough, got harder"),
     ],
 )
@@ -101,3 +103,8 @@ def test_defaults_of_the_settings_are_those_of_the_model_but_for_three():
 def test_a_recipe_is_named_after_its_function():
     for name, build in RECIPES.items():
         assert build.__name__ == build().recipe == name
+
+
+def test_every_loss_is_a_function():
+    for name in PATCH_LOSSES.values():
+        assert callable(resolve(name))

@@ -16,8 +16,10 @@ import torch
 from csametric.data.sampling import pair_batch
 from csametric.inference.patches import build_descriptor
 from csametric.recipes import find_recipe
+from csametric.runs.experiment import PATCH_LOSSES
+from csametric.runs.kinds import resolve
 from csametric.runs.precision import Precision
-from csametric.training.descriptor_task import LOSSES, batch_loss
+from csametric.training.descriptor_task import batch_loss
 from csametric.training.optimizer import descriptor_optimizer, linear_decay, scale_learning_rates
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "losses.json"
@@ -59,7 +61,11 @@ def losses(recipe: str) -> list[float]:
         torch.manual_seed(step)
         batch = pair_batch(patches(), step, batch_size=16, seed=0)
         loss = batch_loss(
-            DoublePrecision(model), batch, LOSSES[experiment.loss], torch.device("cpu"), Precision("fp32", "asked for")
+            DoublePrecision(model),
+            batch,
+            resolve(PATCH_LOSSES[experiment.loss]),
+            torch.device("cpu"),
+            Precision("fp32", "asked for"),
         )
         loss.backward()
         optimizer.step()

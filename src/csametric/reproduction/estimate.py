@@ -17,9 +17,9 @@ from csametric.inference.images import embed_images
 from csametric.inference.patches import build_descriptor, embedder
 from csametric.models.pcb import PCB
 from csametric.reproduction.plan import Run
-from csametric.runs.experiment import BrownExperiment, Experiment, ReidExperiment
-from csametric.runs.kinds import call
-from csametric.training.descriptor_task import LOSSES, batch_loss
+from csametric.runs.experiment import PATCH_LOSSES, BrownExperiment, Experiment, ReidExperiment
+from csametric.runs.kinds import call, resolve
+from csametric.training.descriptor_task import batch_loss
 from csametric.training.machine import Machine, join_processes
 from csametric.training.optimizer import descriptor_optimizer
 from csametric.training.reid_task import ReidTask
@@ -154,7 +154,7 @@ def measure_brown(experiment: BrownExperiment, machine: Machine) -> Pace:
     describe = embedder(model, machine.device, machine.precision)
 
     def step() -> None:
-        batch_loss(model, batch, LOSSES[experiment.loss], machine.device, machine.precision).backward()
+        batch_loss(model, batch, resolve(PATCH_LOSSES[experiment.loss]), machine.device, machine.precision).backward()
         optimizer.step()
         optimizer.zero_grad()
 

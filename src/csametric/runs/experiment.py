@@ -10,6 +10,11 @@ from csametric.data.brown import BrownSettings
 from csametric.data.photo_patches import PhotoSettings
 from csametric.errors import UserError
 
+PATCH_LOSSES = {  # by name, the function that `kinds.resolve` imports: settings are read without importing losses
+    "hardnet": "losses.hardnet:hardnet_loss",
+    "ral": "losses.ralnet:ral_loss",
+    "sos": "losses.sosnet:sos_loss",
+}
 ATTENTION_SETTINGS = ("maps", "groups", "alpha", "learn_alpha", "attention_norm")  # of PCBSettings, which peers do not have
 
 
@@ -90,9 +95,14 @@ class PatchExperiment(Experiment):
     """A local descriptor trained on pairs of patches."""
 
     batch_size: int = 512
-    loss: Literal["hardnet", "ral", "sos"] = "hardnet"
+    loss: str = "hardnet"  # a name of `PATCH_LOSSES`
     model: DescriptorSettings = field(default_factory=DescriptorSettings)
     optimizer: DescriptorOptimizer = field(default_factory=DescriptorOptimizer)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.loss not in PATCH_LOSSES:
+            raise UserError(f"loss must be one of {', '.join(PATCH_LOSSES)}, got {self.loss}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,18 +10,14 @@ from torch import Tensor, nn, optim
 from csametric.data.cache import Progress
 from csametric.data.sampling import PairBatch
 from csametric.inference.patches import Describe, build_descriptor, embedder, prepare_patches
-from csametric.losses.hardnet import hardnet_loss
-from csametric.losses.ralnet import ral_loss
-from csametric.losses.sosnet import sos_loss
-from csametric.runs.experiment import BrownExperiment, DescriptorExperiment
+from csametric.runs.experiment import PATCH_LOSSES, BrownExperiment, DescriptorExperiment
+from csametric.runs.kinds import resolve
 from csametric.runs.precision import Precision, autocast
 from csametric.training.attention_log import IMAGES, AttentionSnapshot, snapshot_attention
 from csametric.training.brown_source import open_brown_pairs
 from csametric.training.machine import Machine, gather_with_gradients
 from csametric.training.optimizer import descriptor_optimizer, linear_decay, scale_learning_rates
 from csametric.training.photo_source import open_photo_pairs
-
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"hardnet": hardnet_loss, "ral": ral_loss, "sos": sos_loss}
 
 
 class PairSource(Protocol):
@@ -94,7 +90,7 @@ class DescriptorTask:
         return self.source.batch(step, self.rank, self.world_size)
 
     def loss(self, network: nn.Module, batch: PairBatch, machine: Machine) -> Tensor:
-        return batch_loss(network, batch, LOSSES[self.experiment.loss], machine.device, machine.precision)
+        return batch_loss(network, batch, resolve(PATCH_LOSSES[self.experiment.loss]), machine.device, machine.precision)
 
     def describe_batch(self, batch: PairBatch) -> str:
         identities = ", ".join(str(identity) for identity in batch.identities[:4])
