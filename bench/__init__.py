@@ -1,1 +1,1 @@
-"""Benchmarks as code: `python -m bench.NAME` prints a table and writes bench/results/NAME.json."""
+"""Benchmarks: `python -m bench.NAME` prints a table and writes bench/results/NAME.json."""

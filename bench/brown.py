@@ -1,4 +1,4 @@
-"""A full-size subset of Brown / UBC PhotoTour, generated: reading into the cache, and sampling an epoch of 5,000,000 pairs."""
+"""Speed on a generated full-size subset of Brown / UBC PhotoTour: filling the cache, sampling 5,000,000 pairs."""
 
 import resource
 import tempfile
@@ -15,22 +15,22 @@ from csametric.data.loading import prefetch
 from csametric.data.sampling import index_points, point_batch
 
 PATCHES, BATCH, EPOCH = SUBSETS["liberty"], 1024, 5_000_000
-SHEETS_OF_THEIR_OWN = 16
+DISTINCT_SHEETS = 16  # noise images; the other sheets repeat them
 
 
 def write_subset(folder: Path) -> None:
-    """Noise on bitmap sheets, two to five patches a point."""
+    """Write bitmap sheets of noise, with two to five patches per point."""
     rng = np.random.default_rng(0)
     folder.mkdir()
-    noise = [rng.integers(0, 256, (SHEET_SIDE, SHEET_SIDE), dtype=np.uint8) for _ in range(SHEETS_OF_THEIR_OWN)]
+    noise = [rng.integers(0, 256, (SHEET_SIDE, SHEET_SIDE), dtype=np.uint8) for _ in range(DISTINCT_SHEETS)]
     for sheet in range(-(-PATCHES // SHEET_PATCHES)):
-        cv2.imwrite(str(folder / f"patches{sheet:04}.bmp"), noise[sheet % SHEETS_OF_THEIR_OWN])
+        cv2.imwrite(str(folder / f"patches{sheet:04}.bmp"), noise[sheet % DISTINCT_SHEETS])
     points = np.repeat(np.arange(PATCHES), rng.integers(2, 6, PATCHES))[:PATCHES]
     (folder / "info.txt").write_text("".join(f"{point} 0\n" for point in points))
 
 
 def own_memory() -> float:
-    """Of this process without pages of files, GiB."""
+    """Return the memory of this process without pages of files, GiB."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("RssAnon:")[1].split()[0]) / 2**20
 
@@ -50,12 +50,14 @@ def main() -> None:
         own = own_memory()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     rows = [
-        {"what": f"{PATCHES:,} patches into the cache", "seconds": reading, "rate": PATCHES / reading},
+        {"what": f"{PATCHES:,} patches read into the cache", "seconds": reading, "rate": PATCHES / reading},
         {"what": f"{steps * BATCH:,} pairs sampled", "seconds": sampling, "rate": steps * BATCH / sampling},
     ]
-    print_table("Brown", ["", "s", "a second"], [[row["what"], f"{row['seconds']:.1f}", f"{row['rate']:,.0f}"] for row in rows])
-    print(f"memory: {own:.2f} GiB of its own at the end; peak {peak:.2f} GiB with the pages of the cache")
-    print(f"written to {write_results('brown', [*rows, {'own_gib': own, 'peak_gib': peak}])}")
+    print_table(
+        "Brown", ["", "s", "per second"], [[row["what"], f"{row['seconds']:.1f}", f"{row['rate']:,.0f}"] for row in rows]
+    )
+    print(f"memory: {own:.2f} GiB at the end without the pages of the cache; peak {peak:.2f} GiB with them")
+    print(f"results: {write_results('brown', [*rows, {'own_gib': own, 'peak_gib': peak}])}")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Patches described a second at 32 x 32: ours, with CSA, beside kornia's HardNet in eager fp32, interleaved."""
+"""Patches of 32 x 32 described per second: HardNet and HardNet + CSA against kornia's HardNet in eager fp32, interleaved."""
 
 import argparse
 from collections.abc import Callable
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.measure import best_device, interleaved, ratio, write_results
+from bench.measure import best_device, interleaved, middle, ratio, write_results
 from csametric.cli.tables import print_table
 from csametric.inference.patches import Describe, build_descriptor, embedder
 from csametric.models.l2net import for_inference
@@ -37,31 +37,31 @@ def main() -> None:
     device = best_device()
     precision = choose_precision("auto", device)
     patches = np.random.default_rng(0).integers(0, 256, (arguments.patches, 32, 32)).astype(np.uint8)
-    other = HardNet(pretrained=False).eval().to(device)
+    kornia_model = HardNet(pretrained=False).eval().to(device)
     tensor = torch.from_numpy(patches)[:, None].float().to(device)
 
     @torch.inference_mode()
-    def by_kornia() -> None:
-        for some in tensor.split(512):
-            other(some)
+    def describe_with_kornia() -> None:
+        for batch in tensor.split(512):
+            kornia_model(batch)
 
     ours = {f"{recipe}, {precision.name}": _describe(recipe, device, precision) for recipe in ("hardnet", "hardnet_csa")}
     calls: dict[str, Callable[[], Any]] = {
-        KORNIA: by_kornia,
+        KORNIA: describe_with_kornia,
         **{name: partial(describe, patches) for name, describe in ours.items()},
     }
     seconds = interleaved(calls, arguments.rounds)
     rows = [
         {
             "what": name,
-            "rate": arguments.patches / sorted(seconds[name])[len(seconds[name]) // 2],
+            "rate": arguments.patches / middle(seconds[name]),
             "of": ratio(seconds, KORNIA, name),
         }
         for name in calls
     ]
     text = [[row["what"], f"{row['rate']:,.0f}", "{:.2f} ({:.2f} to {:.2f})".format(*row["of"])] for row in rows]
-    print_table("descriptors", ["", "patches a second", "times kornia's"], text)
-    print(f"written to {write_results('descriptors', rows)}")
+    print_table("descriptors", ["", "patches per second", "times kornia's"], text)
+    print(f"results: {write_results('descriptors', rows)}")
 
 
 if __name__ == "__main__":

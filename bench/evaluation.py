@@ -1,7 +1,7 @@
-"""Re-identification metrics against the usual loop over queries, end to end from features, and re-ranking.
+"""Re-identification metrics and re-ranking against public code, and the whole evaluation from features.
 
-The loop is what public code does: sort every row of the distance matrix, then filter and average one query after the
-other. The dense re-ranking is the original procedure: all distances, all ranks and all encodings as dense matrices.
+The usual loop, as in public code, sorts every row of the distance matrix, then filters and averages one query after the
+other. The dense re-ranking is the original procedure: all distances, ranks and encodings as dense matrices.
 """
 
 import argparse
@@ -20,26 +20,26 @@ from csametric import evaluate_distances, evaluate_reid, k_reciprocal_distances
 from csametric.cli.tables import print_table
 from csametric.evaluation.rerank import rerank_distances
 
-MARKET = (3368, 15913, 750, 6)  # queries, gallery, identities, cameras
-CUHK03 = (1400, 5332, 700, 2)
+MARKET = (3368, 15913, 750, 6)  # queries, gallery images, identities, cameras
+CUHK03 = (1400, 5332, 700, 2)  # the same
 
 
 def people(size: tuple[int, int, int, int], dimensions: int, noise: float) -> dict[str, NDArray]:
-    """Unit features around a centre for each identity, with labels in the proportions of a dataset."""
+    """Return unit features around one centre per identity, with labels in the proportions of a dataset."""
     queries, gallery, identities, cameras = size
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((identities, dimensions)).astype(np.float32)
-    found: dict[str, NDArray] = {}
+    problem: dict[str, NDArray] = {}
     for name, count in (("query", queries), ("gallery", gallery)):
         ids = rng.integers(0, identities, count)
         features = centres[ids] + noise * rng.standard_normal((count, dimensions)).astype(np.float32)
-        found[f"{name}_features"] = features / np.linalg.norm(features, axis=1, keepdims=True)
-        found[f"{name}_ids"], found[f"{name}_cameras"] = ids + 1, rng.integers(0, cameras, count)
-    return found
+        problem[f"{name}_features"] = features / np.linalg.norm(features, axis=1, keepdims=True)
+        problem[f"{name}_ids"], problem[f"{name}_cameras"] = ids + 1, rng.integers(0, cameras, count)
+    return problem
 
 
 def usual_loop(distances: NDArray, query_ids: NDArray, query_cameras: NDArray, ids: NDArray, cameras: NDArray) -> float:
-    """Mean average precision (step) as public code computes it."""
+    """Return the mean average precision (step) as public code computes it."""
     order = np.argsort(distances, axis=1)
     matches = (ids[order] == query_ids[:, None]).astype(np.int32)
     precisions = []
@@ -47,13 +47,13 @@ def usual_loop(distances: NDArray, query_ids: NDArray, query_cameras: NDArray, i
         keep = ~((ids[order[query]] == query_ids[query]) & (cameras[order[query]] == query_cameras[query]))
         hits = matches[query][keep]
         if hits.any():
-            found = hits.cumsum()
-            precisions.append(float((found / np.arange(1, len(hits) + 1) * hits).sum() / hits.sum()))
+            hits_so_far = hits.cumsum()
+            precisions.append(float((hits_so_far / np.arange(1, len(hits) + 1) * hits).sum() / hits.sum()))
     return float(np.mean(precisions))
 
 
 def dense_reranking(squared: NDArray, queries: int, k1: int = 20, k2: int = 6, weight: float = 0.3) -> NDArray:
-    """The original procedure on dense matrices."""
+    """Re-rank by the original procedure on dense matrices; distances from queries to gallery."""
     scaled = (squared / squared.max(0)).T.astype(np.float32)
     ranks = np.argsort(scaled, axis=1).astype(np.int32)
     size, half = len(scaled), round(k1 / 2)
@@ -63,17 +63,20 @@ def dense_reranking(squared: NDArray, queries: int, k1: int = 20, k2: int = 6, w
         forward = ranks[index, : k + 1]
         return forward[np.where(ranks[forward, : k + 1] == index)[0]]
 
+    # Encode each image by its reciprocal neighbours, and by theirs if most of those are shared.
     for index in range(size):
-        own = reciprocal(index, k1)
-        members = own
-        for candidate in own:
-            theirs = reciprocal(candidate, half)
-            if len(np.intersect1d(theirs, own)) > 2 / 3 * len(theirs):
-                members = np.append(members, theirs)
+        neighbours = reciprocal(index, k1)
+        members = neighbours
+        for candidate in neighbours:
+            candidate_neighbours = reciprocal(candidate, half)
+            if len(np.intersect1d(candidate_neighbours, neighbours)) > 2 / 3 * len(candidate_neighbours):
+                members = np.append(members, candidate_neighbours)
         members = np.unique(members)
         weights = np.exp(-scaled[index, members])
         encodings[index, members] = weights / weights.sum()
+    # Average the encodings of the nearest k2 images (local query expansion).
     encodings = np.stack([encodings[ranks[index, :k2]].mean(0) for index in range(size)])
+    # Jaccard distance between the encodings of each query and of all images.
     columns = [np.where(encodings[:, index] != 0)[0] for index in range(size)]
     jaccard = np.zeros((queries, size), np.float32)
     for index in range(queries):
@@ -117,7 +120,7 @@ def reranking_row(rounds: int) -> dict[str, Any]:
 
 
 def peak_of_reranking() -> None:
-    """Print the peak memory of re-ranking at Market-1501's size; a process of its own, so that the peak is its."""
+    """Print the peak memory of re-ranking at Market-1501's size; run in its own process, whose peak it then is."""
     queries, gallery, identities, cameras = MARKET
     problem = people((queries, gallery, identities, cameras), 1536, 1.0)
     started = time.perf_counter()
@@ -129,7 +132,7 @@ def peak_of_reranking() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peak", action="store_true", help="only the peak memory of re-ranking")
+    parser.add_argument("--peak", action="store_true", help="print only the peak memory of re-ranking")
     arguments = parser.parse_args()
     if arguments.peak:
         peak_of_reranking()
@@ -147,9 +150,9 @@ def main() -> None:
     started = time.perf_counter()
     evaluate_reid(**problem)  # type: ignore[arg-type]
     text.append(["evaluate_reid from 1,536 dimensions", f"{time.perf_counter() - started:.2f} s", ""])
-    print_table("re-identification metrics, 3,368 x 15,913 unless named", ["what", "ours", "usual / ours"], text)
+    print_table("re-identification metrics, 3,368 x 15,913 unless stated", ["what", "ours", "usual / ours"], text)
     subprocess.run([sys.executable, "-m", "bench.evaluation", "--peak"], check=True)
-    print(f"written to {write_results('evaluation', rows)}")
+    print(f"results: {write_results('evaluation', rows)}")
 
 
 if __name__ == "__main__":

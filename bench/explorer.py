@@ -1,9 +1,9 @@
-"""The attention explorer in headless Chromium: milliseconds of a hover, seconds from sending a picture to seeing it.
+"""Speed of the attention explorer in headless Chromium: milliseconds per hover, seconds until a chosen picture's maps appear.
 
-A PCB of ResNet-50 with CSA after three stages (maps of 96 x 32, 48 x 16 and 24 x 8, D = 32, G = 2) and random weights stands
-behind the server of `csametric serve`. `script` is what the page's own code takes for a new position; `frame` is all the main
-thread does for it: script, style, layout and paint. A picture is a JPEG of 512 x 512, timed from the file being chosen to the
-frame that shows its maps. Marks: 16 ms a hover, 2 s a picture.
+The server is that of `csametric serve`, with a PCB on ResNet-50 with CSA after three stages (maps of 96 x 32, 48 x 16 and
+24 x 8, D = 32, G = 2) and random weights. `script` is the time of the page's own code for a new position. `frame` is all that
+the main thread does for it: script, style, layout and paint. A picture is a JPEG of 512 x 512, timed from the choice of the
+file to the frame that shows its maps. Targets: 16 ms per hover, 2 s per picture.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from csametric.web.server import make_app
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 PHOTOGRAPH = data.astronaut()  # type: ignore[no-untyped-call]
-HOVER_MARK, PICTURE_MARK = 16.0, 2.0  # ms, s
+HOVER_TARGET, PICTURE_TARGET = 16.0, 2.0  # ms, s
 WATCH = """() => {
     globalThis.seen = { script: [], frame: [], picture: [] };
     const afterPaint = (done) => {
@@ -62,7 +62,7 @@ WATCH = """() => {
 
 @contextmanager
 def served(app: ASGIApp) -> Iterator[str]:
-    """The address of an application that is served by a thread."""
+    """Serve an application from a thread, and yield its address."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         server = uvicorn.Server(uvicorn.Config(app, log_level="warning", lifespan="off", ws="none"))
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
@@ -75,7 +75,7 @@ def served(app: ASGIApp) -> Iterator[str]:
 
 
 def random_model() -> ImageEmbedder:
-    """ResNet-50 at 384 x 128, ready: it has seen an image."""
+    """Return a PCB + CSA on ResNet-50 at 384 x 128 with random weights, warmed up with one image."""
     torch.manual_seed(0)
     experiment = find_recipe("pcb_csa")
     assert isinstance(experiment, ReidExperiment)
@@ -85,7 +85,7 @@ def random_model() -> ImageEmbedder:
 
 
 def hover(page: Page, moves: int) -> dict[str, list[float]]:
-    """Milliseconds of `moves` pointer moves over the whole image, a new position at each."""
+    """Move the pointer over the image `moves` times, and return the milliseconds of script and frame for each move."""
     box = page.locator(".explorer-image").bounding_box()
     assert box is not None
     rng = np.random.default_rng(0)
@@ -96,18 +96,18 @@ def hover(page: Page, moves: int) -> dict[str, list[float]]:
     return seen
 
 
-def send(page: Page, times: int) -> list[float]:
-    """Seconds from a chosen file to the frame that shows its maps."""
-    out = io.BytesIO()
-    Image.fromarray(PHOTOGRAPH).save(out, format="jpeg", quality=90)
+def choose_pictures(page: Page, times: int) -> list[float]:
+    """Choose a file `times` times, and return the seconds from each choice to the frame that shows its maps."""
+    file = io.BytesIO()
+    Image.fromarray(PHOTOGRAPH).save(file, format="jpeg", quality=90)
     for count in range(1, times + 1):
-        page.locator(".choose input").set_input_files({"name": "photo", "mimeType": "image/jpeg", "buffer": out.getvalue()})
+        page.locator(".choose input").set_input_files({"name": "photo", "mimeType": "image/jpeg", "buffer": file.getvalue()})
         while page.evaluate("seen.picture.length") < count:
             page.wait_for_timeout(20)
     return [milliseconds / 1000 for milliseconds in page.evaluate("seen.picture")]
 
 
-def row(name: str, values: Sequence[float], mark: float) -> list[str]:
+def table_row(name: str, values: Sequence[float], target: float) -> list[str]:
     middle, high, worst = np.percentile(values, (50, 95, 100))
     return [
         name,
@@ -115,8 +115,8 @@ def row(name: str, values: Sequence[float], mark: float) -> list[str]:
         f"{middle:.2f}",
         f"{high:.2f}",
         f"{worst:.2f}",
-        f"{mark:g}",
-        "yes" if worst < mark else "no",
+        f"{target:g}",
+        "yes" if worst < target else "no",
     ]
 
 
@@ -127,7 +127,7 @@ def main() -> None:
     arguments = parser.parse_args()
     path = next(filter(None, map(shutil.which, NAMES)), None)
     if path is None:
-        raise SystemExit("no Chromium on this machine: install Debian's package chromium")
+        raise SystemExit("Chromium is not installed; install Debian's package chromium")
     app = make_app(random_model().attend, "bench", PHOTOGRAPH)
     with served(app) as address, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
@@ -135,16 +135,16 @@ def main() -> None:
         page.goto(address)
         page.wait_for_selector(".explorer-panel")
         page.evaluate(WATCH)
-        seconds = send(page, arguments.pictures)
+        seconds = choose_pictures(page, arguments.pictures)
         milliseconds = hover(page, arguments.moves)
         browser.close()
     rows = [
-        row("hover, script, ms", milliseconds["script"], HOVER_MARK),
-        row("hover, frame, ms", milliseconds["frame"], HOVER_MARK),
-        row("picture, s", seconds, PICTURE_MARK),
+        table_row("hover, script, ms", milliseconds["script"], HOVER_TARGET),
+        table_row("hover, frame, ms", milliseconds["frame"], HOVER_TARGET),
+        table_row("picture, s", seconds, PICTURE_TARGET),
     ]
-    print_table("attention explorer", ["what", "times", "median", "95 %", "worst", "mark", "all below"], rows)
-    print(f"written to {write_results('explorer', [{**milliseconds, 'picture': seconds}])}")
+    print_table("attention explorer", ["what", "times", "median", "95 %", "worst", "target", "all below"], rows)
+    print(f"results: {write_results('explorer', [{**milliseconds, 'picture': seconds}])}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Time against the number of positions at 256 channels: CSA grows linearly, SA with the square.
+"""Time by number of positions at 256 channels: CSA grows linearly, SA with the square.
 
-One image, forward, N from 192 to 49,152 positions; SA up to 12,288, where its map alone takes 600 MB in fp32.
+One image, forward, 192 to 49,152 positions. SA stops at 12,288, where its map alone takes 600 MB in fp32.
 """
 
 import argparse
@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from bench.attention import inference_call
-from bench.measure import RESULTS, best_device, interleaved, write_results
+from bench.measure import RESULTS, best_device, interleaved, middle, write_results
 from csametric import CompressedSelfAttention, SelfAttention
 from csametric.cli.tables import print_table
 from csametric.training.memory import keep_freed_memory
@@ -22,7 +22,7 @@ MOST_FOR_SA = 12_288
 
 
 def measure(height: int, rounds: int) -> dict[str, Any]:
-    """Milliseconds of CSA in 1 and 2 groups, and of SA where its map fits."""
+    """Time CSA in 1 and 2 groups, and SA if its map fits; one row, in milliseconds."""
     torch.manual_seed(0)
     device, positions = best_device(), height * WIDTH
     x = torch.randn(1, CHANNELS, height, WIDTH, device=device)
@@ -32,11 +32,11 @@ def measure(height: int, rounds: int) -> dict[str, Any]:
     if positions <= MOST_FOR_SA:
         layers["SA"] = SelfAttention(CHANNELS, alpha=0.5)
     seconds = interleaved({name: inference_call(layer.to(device), x) for name, layer in layers.items()}, rounds)
-    return {"positions": positions} | {name: 1e3 * sorted(each)[len(each) // 2] for name, each in seconds.items()}
+    return {"positions": positions} | {name: 1e3 * middle(times) for name, times in seconds.items()}
 
 
 def draw(rows: list[dict[str, Any]], path: Path) -> None:
-    """Both axes logarithmic, so that a line of slope 1 is linear growth and one of slope 2 quadratic."""
+    """Draw the rows with both axes logarithmic: slope 1 is linear growth, slope 2 quadratic."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -44,8 +44,10 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 
     figure, axis = pyplot.subplots(figsize=(6, 4), layout="constrained")
     for name, colour in (("CSA, G = 1", "#1f4e9c"), ("CSA, G = 2", "#6a93d1"), ("SA", "#b3472f")):
-        known = [row for row in rows if name in row]
-        axis.plot([row["positions"] for row in known], [row[name] for row in known], "o-", color=colour, label=name)
+        rows_of_layer = [row for row in rows if name in row]
+        axis.plot(
+            [row["positions"] for row in rows_of_layer], [row[name] for row in rows_of_layer], "o-", color=colour, label=name
+        )
     axis.set(xscale="log", yscale="log", xlabel="positions", ylabel="ms, forward, one image of 256 channels")
     axis.legend(frameon=False)
     figure.savefig(path, dpi=120)
@@ -61,9 +63,9 @@ def main() -> None:
     columns = ["positions", "CSA, G = 1", "CSA, G = 2", "SA"]
     text = [[str(row["positions"]), *(f"{row[name]:.2f}" if name in row else "" for name in columns[1:])] for row in rows]
     print_table(f"ms, forward, one image, {best_device().type}", columns, text)
-    print(f"written to {write_results('growth', rows)}")
+    print(f"results: {write_results('growth', rows)}")
     draw(rows, RESULTS / "growth.png")
-    print(f"drawn in {RESULTS / 'growth.png'}")
+    print(f"picture: {RESULTS / 'growth.png'}")
 
 
 if __name__ == "__main__":

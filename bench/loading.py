@@ -1,4 +1,4 @@
-"""Images per second of the training loader alone: decoding, resizing and augmentation of crops as the datasets have them."""
+"""Images per second of the training loader alone: decoding, resizing and augmenting crops like those of the datasets."""
 
 import argparse
 import tempfile
@@ -20,7 +20,7 @@ AUGMENTATIONS = {"flip": Augmentation(), "flip, pad, erasing": Augmentation(pad=
 
 
 def write_crops(folder: Path) -> list[Record]:
-    """JPEG crops of 128 x 64, Market-1501's size, of smoothed noise."""
+    """Write JPEG crops of smoothed noise, 128 x 64 pixels, Market-1501's size."""
     rng = np.random.default_rng(0)
     records = []
     for number in range(CROPS):
@@ -52,7 +52,7 @@ def main() -> None:
                 rows.append({"size": f"{height}x{width}", "augmentation": name, "images_per_second": rate})
     text = [[row["size"], row["augmentation"], f"{row['images_per_second']:,.0f}"] for row in rows]
     print_table(f"the loader alone, {WORKERS} threads", ["size", "augmentation", "images/s"], text)
-    print(f"written to {write_results('loading', rows)}")
+    print(f"results: {write_results('loading', rows)}")
 
 
 if __name__ == "__main__":

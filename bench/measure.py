@@ -1,8 +1,8 @@
-"""Interleaved timing: every contender once a round, so that a busy machine slows them all alike."""
+"""Interleaved timing: every contender runs once per round, so that a busy machine slows all of them alike."""
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -16,39 +16,61 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def best_device() -> torch.device:
-    """A GPU where there is one."""
+    """Return the GPU if there is one, else the CPU."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def interleaved(contenders: Mapping[str, Callable[[], Any]], rounds: int = 15, warm_up: int = 2) -> dict[str, list[float]]:
-    """Seconds of every contender in every round, after a warm-up."""
+    """Time every contender once per round, in turn.
+
+    Args:
+        contenders: name -> function without arguments.
+        rounds: timed rounds.
+        warm_up: rounds before them that are not timed.
+
+    Returns:
+        name -> seconds of each round.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for round_ in range(warm_up + rounds):
+    for round_index in range(warm_up + rounds):
         for name, run in contenders.items():
             wait()
             started = time.perf_counter()
             run()
             wait()
-            if round_ >= warm_up:
+            if round_index >= warm_up:
                 seconds[name].append(time.perf_counter() - started)
     return seconds
 
 
+def middle(values: Sequence[float]) -> float:
+    """Return the middle one of the sorted values, the upper one of two.
+
+    >>> middle([3.0, 1.0, 2.0])
+    2.0
+    """
+    return sorted(values)[len(values) // 2]
+
+
 def wait() -> None:
-    """Until the GPU, if there is one, has done what it was given."""
+    """Wait until the GPU, if there is one, has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def ratio(seconds: Mapping[str, list[float]], slow: str, fast: str) -> tuple[float, float, float]:
-    """Median, lower and upper quartile of the paired ratios slow / fast."""
+    """Return the median, lower and upper quartile of the ratios slow / fast, paired by round.
+
+    >>> ratio({"a": [2.0, 4.0, 6.0], "b": [1.0, 1.0, 1.0]}, "a", "b")
+    (4.0, 2.0, 6.0)
+    """
     paired = [a / b for a, b in zip(seconds[slow], seconds[fast], strict=True)]
     lower, _, upper = quantiles(paired, n=4)
     return median(paired), lower, upper
 
 
 def write_results(name: str, rows: list[dict[str, Any]], folder: Path = RESULTS) -> Path:
-    """Write rows with the machine and the versions to FOLDER/NAME.json."""
+    """Write the rows, the machine and the versions to FOLDER/NAME.json, and return its path."""
     device = best_device()
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.json"

@@ -1,7 +1,7 @@
-"""The paper's Table 6: images per second of PCB, PCB + SA and PCB + CSA in 1, 2, 4, 8 groups, inference and training.
+"""Speed in the paper's Table 6: images per second of PCB, PCB + SA and PCB + CSA in 1 to 8 groups, inference and training.
 
 ResNet-50 at 384 x 128, alpha not 0, channels_last, all arms interleaved; fp32 and batch 8 on a CPU, bf16 and batch 64 on a GPU.
-Printed beside the paper's figures as ratios to PCB. `python -m bench.memory` counts the memory.
+The table shows ratios to PCB beside the paper's. `python -m bench.memory` measures the memory.
 """
 
 import argparse
@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.measure import RESULTS, best_device, interleaved, ratio, write_results
-from bench.memory import ARMS, paper_figures
+from bench.measure import RESULTS, best_device, interleaved, middle, ratio, write_results
+from bench.memory import ARMS
 from csametric import PCB
 from csametric.cli.tables import print_table
 from csametric.losses.parts import parts_loss
 from csametric.training.memory import keep_freed_memory
 
-PAPER = paper_figures("images/s")
+PAPER = (380.24, 224.30, 360.90, 350.36, 335.66, 314.80)  # images per second, Table 6
 IDS = 751
 
 
@@ -30,7 +30,7 @@ def lower_precision(device: torch.device) -> AbstractContextManager[Any]:
 
 
 def inference_call(model: PCB, images: Tensor) -> Callable[[], None]:
-    """A forward, supervision dropped as at inference."""
+    """Return a function that runs a forward in evaluation mode, without a graph."""
     model.eval()
 
     @torch.inference_mode()
@@ -42,7 +42,7 @@ def inference_call(model: PCB, images: Tensor) -> Callable[[], None]:
 
 
 def training_call(model: PCB, images: Tensor) -> Callable[[], None]:
-    """A forward, the loss of the parts, and a backward."""
+    """Return a function that runs a forward, the loss of the parts, and a backward."""
     model.train()
     ids = torch.arange(len(images), device=images.device) % IDS
 
@@ -60,10 +60,10 @@ CALLS = {"inference": inference_call, "training": training_call}
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--results", type=Path, default=RESULTS, help="the folder of the JSON")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--batch", type=int, default=0, help="images; 64 on a GPU, 8 on a CPU")
-    parser.add_argument("--only", choices=CALLS, help="inference or training")
+    parser.add_argument("--batch", type=int, default=0, help="images; by default 64 on a GPU, 8 on a CPU")
+    parser.add_argument("--only", choices=CALLS, help="measure only inference, or only training")
     arguments, device = parser.parse_args(), best_device()
     batch = arguments.batch or (64 if device.type == "cuda" else 8)
     keep_freed_memory()
@@ -72,13 +72,13 @@ def main() -> None:
     for what in [arguments.only] if arguments.only else CALLS:
         seconds = interleaved({name: make_call(what, name, images) for name in ARMS}, arguments.rounds)
         rows = []
-        for name, durations in seconds.items():
+        for (name, times), paper in zip(seconds.items(), PAPER, strict=True):
             median, lower, upper = ratio(seconds, "PCB", name)
-            rate = batch / median_high(durations)
-            rows.append([name, f"{rate:.1f}", f"{median:.3f} ({lower:.3f}-{upper:.3f})", f"{PAPER[name] / PAPER['PCB']:.2f}"])
-            results.append({"what": what, "arm": name, "batch": batch, "seconds": durations})
+            rate = batch / middle(times)
+            rows.append([name, f"{rate:.1f}", f"{median:.3f} ({lower:.3f}-{upper:.3f})", f"{paper / PAPER[0]:.2f}"])
+            results.append({"what": what, "arm": name, "batch": batch, "seconds": times})
         print_table(f"{what}, batch {batch}, {device.type}", ["model", "images/s", "of PCB", "paper, of PCB"], rows)
-    print(f"written to {write_results('model', results, arguments.results)}")
+    print(f"results: {write_results('model', results, arguments.results)}")
 
 
 def make_call(what: str, name: str, images: Tensor) -> Callable[[], None]:

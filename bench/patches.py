@@ -1,4 +1,4 @@
-"""Patches per second of the cache build, photographs decoded and keypoints found included."""
+"""Patches per second when the patch cache is built, including decoding and keypoint detection."""
 
 import tempfile
 from pathlib import Path
@@ -15,8 +15,8 @@ def main() -> None:
             summary = open_photo_patches(PhotoSettings(), Path(cache)).summary
         rows.append({"patches": summary.patches, "seconds": summary.seconds, "rate": summary.patches / summary.seconds})
     text = [[f"{row['patches']:,}", f"{row['seconds']:.1f}", f"{row['rate']:,.0f}"] for row in rows]
-    print_table("patch cache of the bundled photographs", ["patches", "seconds", "patches a second"], text)
-    print(f"written to {write_results('patches', rows)}")
+    print_table("patch cache of the bundled photographs", ["patches", "seconds", "patches per second"], text)
+    print(f"results: {write_results('patches', rows)}")
 
 
 if __name__ == "__main__":

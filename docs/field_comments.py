@@ -1,4 +1,4 @@
-"""A Griffe extension: the comment beside a dataclass field or a constant is its documentation.
+"""Griffe extension that documents a dataclass field or a constant by the comment beside it.
 
 `maps: int = 32  # D, base maps per group` appears in the reference with the text "D, base maps per group".
 """
@@ -12,14 +12,14 @@ from typing import Any
 
 from griffe import Attribute, Docstring, Extension, ObjectNode
 
-FOR_TOOLS = re.compile(r"noqa|type:|pragma")
+FOR_TOOLS = re.compile(r"noqa|type:|pragma")  # comments that start with these are not documentation
 
 
 class FieldComments(Extension):
-    """Documents an attribute that has no docstring by the comment at the end of its line."""
+    """Uses the comment at the end of its line for every attribute without a docstring."""
 
     def on_attribute_instance(self, *, node: ast.AST | ObjectNode, attr: Attribute, **_: Any) -> None:
-        """Griffe calls this for every attribute it reads."""
+        """Add the comment; Griffe calls this method for every attribute."""
         if attr.docstring or not is_plain_assignment(node):
             return
         comment = trailing_comment(attr.source)
@@ -28,14 +28,18 @@ class FieldComments(Extension):
 
 
 def is_plain_assignment(node: ast.AST | ObjectNode) -> bool:
-    """Whether the node assigns to one name, as a field or a constant does (`self.x = ...` does not)."""
+    """Whether the node assigns to a name, as a field or a constant does; `self.x = ...` does not."""
     if isinstance(node, ast.AnnAssign):
         return isinstance(node.target, ast.Name)
     return isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
 
 
 def trailing_comment(statement: str) -> str:
-    """The comment on the last line of a statement, without its mark; empty if there is none or it is for a tool."""
+    """Return the comment at the end of a statement, or "" without one; comments for tools such as noqa do not count.
+
+    >>> trailing_comment("maps: int = 32  # D, base maps")
+    'D, base maps'
+    """
     tokens = tokenize.generate_tokens(io.StringIO(textwrap.dedent(statement)).readline)
     comments = [token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT]
     if not comments or not statement.rstrip().endswith(comments[-1]) or FOR_TOOLS.match(comments[-1]):

@@ -1,12 +1,13 @@
-"""Pages of the site that are not files in docs/, and the links between all of them.
+"""MkDocs hook that adds the pages that are not files in docs/, and rewrites links for the site.
 
-MkDocs loads this module as a hook (mkdocs.yml). It adds:
+It adds:
 
-- the files in the repository's root that readers look for (README.md is the home page);
-- the API reference: the public names by topic, then a page for every module that the package holds when the site is built;
+- README.md as the home page, and the other documents of the repository's root;
+- the API reference: the public names by topic, then one page per module of the package;
 - a list of the design decisions.
 
-Links are written for a reader of the repository, relative to the file they stand in; here they are turned to the site's pages.
+Links in the documents are relative to the file that contains them, so that they work in the repository. The hook turns them
+into links between the site's pages.
 """
 
 import posixpath
@@ -22,11 +23,11 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 PACKAGE = "csametric"
 ROOT_PAGES = {"README.md": "index.md", "CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md"}
-LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")  # the target of a Markdown link to a file, without its #anchor
+LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)#\s]+)")  # the file that a Markdown link leads to, without its #anchor
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Adds the generated pages and fills the folders of the navigation."""
+    """Add the generated pages and expand the folders in the navigation."""
     pages = {page: (ROOT / source).read_text() for source, page in ROOT_PAGES.items()}
     pages["index.md"] = "---\nhide: [navigation]\n---\n" + pages["index.md"]  # the tabs are enough on the home page
     pages |= reference_pages()
@@ -38,14 +39,25 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """Turns the links between files of the repository into links between pages of the site."""
+    """Turn links between files of the repository into links between pages of the site."""
     if page.file.src_uri.startswith("reference/"):
         return markdown
     return LINK.sub(lambda link: site_link(link[1], page.file.src_uri), markdown)
 
 
 def site_link(link: str, page: str) -> str:
-    """The same link for the site, on a page named by its source, such as guides/layer.md; unchanged if it leads to no file."""
+    """Return a link of the repository as a link of the site.
+
+    Args:
+        link: the target, relative to the file that contains it.
+        page: the source of the site's page, such as "guides/layer.md".
+
+    Returns:
+        The target relative to the page, or `link` itself if the file does not exist.
+
+    >>> site_link("CONTRIBUTING.md", "index.md")
+    'contributing.md'
+    """
     sources = {uri: source for source, uri in ROOT_PAGES.items()}
     source = sources.get(page, f"docs/{page}")
     target = posixpath.normpath(posixpath.join(posixpath.dirname(source), link))
@@ -58,17 +70,18 @@ def site_link(link: str, page: str) -> str:
 
 
 def list_of_decisions(files: Files) -> str:
-    """A page with the titles of the design decisions, each a link."""
+    """Return a page that lists the design decisions, with a link to each."""
     decisions = sorted(file.src_uri for file in files if file.src_uri.startswith("decisions/"))
     lines = []
     for uri in decisions:
         title = (ROOT / "docs" / uri).read_text().splitlines()[0].removeprefix("# ")
         lines.append(f"- [{title}]({Path(uri).name})")
-    return "# Design decisions\n\nOne page for each: the context, what was decided, what else was tried.\n\n" + "\n".join(lines)
+    introduction = "One page per decision: the context, the decision, and what else was tried."
+    return "\n\n".join(["# Design decisions", introduction, "\n".join(lines)])
 
 
 def expand_folders(nav: list[Any], pages: list[str]) -> list[Any]:
-    """Replaces every entry that ends in a slash by the pages of that folder, folders in it becoming sections."""
+    """Replace every entry that ends in a slash by the pages of that folder; its subfolders become sections."""
     expanded: list[Any] = []
     for entry in nav:
         if isinstance(entry, str) and entry.endswith("/"):
@@ -86,7 +99,7 @@ def expand_folders(nav: list[Any], pages: list[str]) -> list[Any]:
 
 
 def section(folder: str, pages: list[str]) -> list[Any]:
-    """The navigation of a folder: its index, its pages, then a section for each folder in it."""
+    """Return the navigation of a folder: its index, its pages, then one section per subfolder."""
     names = [page.removeprefix(folder) for page in pages if page.startswith(folder)]
     entries: list[Any] = [folder + name for name in names if "/" not in name and name != "index.md"]
     if "index.md" in names:
@@ -96,7 +109,7 @@ def section(folder: str, pages: list[str]) -> list[Any]:
 
 
 def reference_pages() -> dict[str, str]:
-    """The pages of the API reference: page name -> Markdown."""
+    """Return the pages of the API reference as {page name: Markdown}."""
     package = griffe.load(PACKAGE, search_paths=[ROOT / "src"], docstring_parser="google", allow_inspection=False)
     assert isinstance(package, griffe.Module)
     pages = {"reference/index.md": public_names(package) + "\n## All modules\n\n" + table_of_modules(package)}
@@ -110,14 +123,14 @@ def reference_pages() -> dict[str, str]:
 
 
 def modules_in(package: griffe.Module) -> list[griffe.Module]:
-    """The modules right below a package, by name."""
+    """Return the direct submodules of a package, sorted by name."""
     members = package.members.values()
     modules = [member for member in members if isinstance(member, griffe.Module) and member.name != "__main__"]
     return sorted(modules, key=lambda module: module.name)
 
 
 def all_modules(package: griffe.Module) -> list[griffe.Module]:
-    """The modules below a package at any depth, subpackages included."""
+    """Return all modules below a package, subpackages included."""
     modules = []
     for module in modules_in(package):
         modules += [module, *all_modules(module)]
@@ -125,12 +138,12 @@ def all_modules(package: griffe.Module) -> list[griffe.Module]:
 
 
 def public_names(package: griffe.Module) -> str:
-    """The names of `csametric.__all__`, by the subpackage that holds them."""
+    """Return a page of the names in `csametric.__all__`, grouped by subpackage."""
     names_of_topic: dict[str, list[str]] = {}
     for name in package.exports or ():
         topic = package[str(name)].target_path.split(".")[1]
         names_of_topic.setdefault(topic, []).append(str(name))
-    text = f"# API reference\n\nThe public names, imported as `from {PACKAGE} import ...`; below them, every module.\n"
+    text = f"# API reference\n\nThe public names, imported by `from {PACKAGE} import ...`. All modules are listed below.\n"
     for topic, names in sorted(names_of_topic.items()):
         text += f"\n## {topic.capitalize()}\n\n{summary(package[topic])}\n\n"
         for name in sorted(names):
@@ -139,12 +152,12 @@ def public_names(package: griffe.Module) -> str:
 
 
 def table_of_modules(package: griffe.Module) -> str:
-    """The modules right below a package, each a link, with the first line of its docstring."""
+    """Return a table of the direct submodules: a link and the first paragraph of the docstring."""
     rows = [f"| [{module.name}][{module.path}] | {summary(module)} |" for module in modules_in(package)]
     return "\n".join(["| Module | Contents |", "|---|---|", *rows]) + "\n"
 
 
 def summary(module: griffe.Module) -> str:
-    """The first paragraph of a module's docstring."""
+    """Return the first paragraph of a module's docstring, on one line."""
     paragraph = module.docstring.value.split("\n\n")[0] if module.docstring else ""
     return " ".join(paragraph.split())
