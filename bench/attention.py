@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bench.measure import RESULTS, best_device, interleaved, middle, ratio, write_results
 from csametric import CompressedSelfAttention, SelfAttention
-from csametric.attention.catalogue import PEERS, peer
+from csametric.attention.catalogue import PEERS
 from csametric.cli.tables import print_table
 from csametric.training.memory import keep_freed_memory
 

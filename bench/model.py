@@ -8,7 +8,6 @@ import argparse
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from statistics import median_high
 from typing import Any
 
 import torch
