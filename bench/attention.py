@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from bench.measure import RESULTS, best_device, interleaved, middle, ratio, write_results
 from csametric import CompressedSelfAttention, SelfAttention
-from csametric.attention.catalogue import PEERS
+from csametric.attention.catalogue import PEERS, peer
 from csametric.cli.tables import print_table
 from csametric.training.memory import keep_freed_memory
 
@@ -36,7 +36,7 @@ def make_layers(channels: int, with_peers: bool) -> dict[str, nn.Module]:
         layers[LITERAL.format(groups)], layers[CSA.format(groups)] = literal, layer
     if with_peers:
         layers["SA"] = SelfAttention(channels, alpha=0.5)
-        layers.update({name: make(channels) for name, make in PEERS.items()})
+        layers.update({name: peer(name)(channels) for name in PEERS})
     return layers
 
 

@@ -20,7 +20,6 @@ ARMS: dict[str, dict[str, object]] = {
     "PCB + SA": {"attention": "sa"},
     **{f"PCB + CSA, G = {groups}": {"attention": "csa", "groups": groups} for groups in (1, 2, 4, 8)},
 }
-PAPER = (125.64, 304.33, 139.60, 142.27, 149.02, 158.02)  # MB per image, Table 6
 MEGABYTE = 1e6
 
 

@@ -14,13 +14,13 @@ import torch
 from torch import Tensor
 
 from bench.measure import RESULTS, best_device, interleaved, middle, ratio, write_results
-from bench.memory import ARMS
+from bench.memory import ARMS, paper_figures
 from csametric import PCB
 from csametric.cli.tables import print_table
 from csametric.losses.parts import parts_loss
 from csametric.training.memory import keep_freed_memory
 
-PAPER = (380.24, 224.30, 360.90, 350.36, 335.66, 314.80)  # images per second, Table 6
+PAPER = paper_figures("images/s")
 IDS = 751
 
 
@@ -71,10 +71,10 @@ def main() -> None:
     for what in [arguments.only] if arguments.only else CALLS:
         seconds = interleaved({name: make_call(what, name, images) for name in ARMS}, arguments.rounds)
         rows = []
-        for (name, times), paper in zip(seconds.items(), PAPER, strict=True):
+        for name, times in seconds.items():
             median, lower, upper = ratio(seconds, "PCB", name)
             rate = batch / middle(times)
-            rows.append([name, f"{rate:.1f}", f"{median:.3f} ({lower:.3f}-{upper:.3f})", f"{paper / PAPER[0]:.2f}"])
+            rows.append([name, f"{rate:.1f}", f"{median:.3f} ({lower:.3f}-{upper:.3f})", f"{PAPER[name] / PAPER['PCB']:.2f}"])
             results.append({"what": what, "arm": name, "batch": batch, "seconds": times})
         print_table(f"{what}, batch {batch}, {device.type}", ["model", "images/s", "of PCB", "paper, of PCB"], rows)
     print(f"results: {write_results('model', results, arguments.results)}")
