@@ -17,7 +17,7 @@ from csametric.reproduction.paper import TABLE6, Column, Row
 OPTIONS: dict[Budget, dict[str, list[str]]] = {
     "full": {"memory": [], "model": []},
     "quick": {"memory": [], "model": ["--rounds", "5"]},
-    "tiny": {"memory": [], "model": ["--rounds", "1", "--batch", "2"]},
+    "tiny": {"memory": [], "model": ["--rounds", "2", "--batch", "2"]},
 }
 
 
