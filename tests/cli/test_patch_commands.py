@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from csametric.data.hpatches import splits
+from csametric.files import lock_folder
 from csametric.inference.patches import build_descriptor
 from csametric.recipes import find_recipe
 from tests.data.brown_folder import write_subset
@@ -101,6 +102,14 @@ def test_hpatches_there_and_back(work, run, hpatches, called_here, monkeypatch):
     wrong = called_here("hpatches", "score", "described", "--tasks", "hpatches", "--split", "full", cwd=work)
     assert wrong.returncode == 2
     assert "of split full is not there" in wrong.stderr
+
+
+def test_descriptors_of_two_processes_never_mix(work, hpatches, called_here):
+    with lock_folder(work / "shared"):
+        refused = called_here("hpatches", "extract", "sift", "hpatches", "shared", cwd=work)
+    assert refused.returncode == 2
+    assert "another process is using shared" in refused.stderr
+    assert list((work / "shared").iterdir()) == []
 
 
 def test_two_photographs(tmp_path, called_here):

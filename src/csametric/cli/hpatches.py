@@ -8,6 +8,7 @@ import typer
 from csametric.cli.tables import print_table
 from csametric.data.hpatches import describe_sequence, find_sequences, read_descriptors, splits, write_descriptors
 from csametric.errors import UserError
+from csametric.files import lock_folder
 from csametric.matching.descriptors import find_descriptor
 from csametric.progress import show_progress
 from csametric.reports.hpatches_scores import PRINTED_SPLITS, hpatches_evaluation
@@ -37,8 +38,9 @@ def extract(
     """
     describe = find_descriptor(descriptor).of_patches
     names = find_sequences(root)
-    for name in show_progress(names, "describing", len(names), enabled=True):
-        write_descriptors(out / name, describe_sequence(root / name, describe))
+    with lock_folder(out):
+        for name in show_progress(names, "describing", len(names), enabled=True):
+            write_descriptors(out / name, describe_sequence(root / name, describe))
     print(f"{len(names):,} sequences: {out}")
 
 
