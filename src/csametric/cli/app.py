@@ -1,4 +1,4 @@
-"""The `csametric` command: its table of commands, and how errors reach the user."""
+"""The `csametric` command: its table of subcommands, and how errors are shown to the user."""
 
 import ast
 import errno
@@ -16,7 +16,7 @@ from typer.main import get_command
 from csametric.errors import FolderInUseError, NoDatasetError, UserError, explaining_full_disk
 from csametric.files import printable
 
-# Command -> the module in this folder, and the function or group in it. A module is imported when its command is called.
+# Command -> (module in this folder, function or group in it); the module is imported when the command is called.
 COMMANDS = {
     "demo": ("demo", "demo"),
     "train": ("runs", "train"),
@@ -35,24 +35,24 @@ COMMANDS = {
     "doctor": ("system", "doctor"),
 }
 DEBUG = "--debug"
-HINTS: dict[type[UserError], str] = {  # how the command's options help with an error of the library
+HINTS: dict[type[UserError], str] = {  # which options fix an error of the library
     FolderInUseError: "(--name of train, --out of demo)",
     NoDatasetError: "(--data KIND:PATH, for patches --data brown:ROOT)",
 }
-MENDABLE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}
+FIXABLE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}
 
 
 class LazyCommands(TyperGroup):
-    """The commands of `COMMANDS`. Listing them imports none; calling one imports its module."""
+    """The group of the commands in `COMMANDS`; a command's module is imported when it is called, not when it is listed."""
 
     _is_listing = False
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """The names, in the order of the help page."""
+        """The names of the commands, in the order of the help page."""
         return list(COMMANDS)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of a name; for the help page only its name and its summary."""
+        """The command of a name; for the help page, only its name and summary."""
         if cmd_name not in COMMANDS:
             return None
         if self._is_listing:
@@ -69,16 +69,21 @@ class LazyCommands(TyperGroup):
 
 
 def summary(name: str) -> str:
-    """The first line of a command's docstring, read from the source so that nothing is imported."""
+    """The first line of a command's docstring, read from the source so that nothing is imported.
+
+    Examples:
+        >>> summary("recipes")
+        'List the recipes with what they train.'
+    """
     module, function = COMMANDS[name]
     tree = ast.parse((Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8"))
     target = name if function == "app" else function
-    found = (node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == target)
-    return (ast.get_docstring(next(found)) or "").split("\n")[0]
+    definition = next(node for node in tree.body if isinstance(node, ast.FunctionDef) and node.name == target)
+    return (ast.get_docstring(definition) or "").split("\n")[0]
 
 
 def load_command(name: str) -> Any:
-    """Import a command."""
+    """Import the module of a command and return the command."""
     module, attribute = COMMANDS[name]
     command = getattr(import_module(f"csametric.cli.{module}"), attribute)
     if not isinstance(command, typer.Typer):
@@ -90,10 +95,15 @@ def load_command(name: str) -> Any:
     return loaded
 
 
+OVERVIEW = """Deep metric learning with compressed self-attention: train, evaluate and inspect image embeddings.
+
+Example: csametric train hardnet_csa --data photos:holiday
+"""
+
 app = typer.Typer(
     name="csametric",
     cls=LazyCommands,
-    help="Deep metric learning with compressed self-attention: train, evaluate, look.",
+    help=OVERVIEW,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -101,37 +111,41 @@ app = typer.Typer(
 
 
 @app.callback()
-def options(debug: bool = typer.Option(False, DEBUG, help="Show the traceback of an error.")) -> None:
-    """Deep metric learning with compressed self-attention: train, evaluate, look."""
+def options(debug: bool = typer.Option(False, DEBUG, help="Show the traceback of errors.")) -> None:
+    """Take the options that precede a subcommand."""
 
 
 def main() -> None:
-    """Run the command; a user's mistake exits with 2, ours with 1, each in one sentence unless --debug is given."""
+    """Run the command.
+
+    An error is printed as one sentence, with its traceback only after --debug. The exit status is 2 if the user can fix it, 1
+    otherwise.
+    """
     debug = DEBUG in sys.argv
-    warnings.filterwarnings("ignore", r"Image size \(")  # Pillow's, of a large picture, which is the user's own
+    warnings.filterwarnings("ignore", r"Image size \(")  # from Pillow, for large images, which users may have
     sys.argv = [argument for argument in sys.argv if argument != DEBUG]
     try:
-        with explaining_full_disk(Path.cwd(), "free some room and give the same command again"):
+        with explaining_full_disk(Path.cwd(), "free some space and run the same command again"):
             app()
     except UserError as error:
-        _explain(f"{error} {HINTS.get(type(error), '')}", debug)
+        _print_error(f"{error} {HINTS.get(type(error), '')}", debug)
         sys.exit(2)
     except OSError as error:
-        if error.errno not in MENDABLE or error.filename is None:
-            _explain(_failure(error), debug)
+        if error.errno not in FIXABLE or error.filename is None:
+            _print_error(_failure(error), debug)
             sys.exit(1)
-        _explain(f"{error.filename}: {error.strerror}; check the path and its permissions", debug)
+        _print_error(f"{error.filename}: {error.strerror}; check the path and its permissions", debug)
         sys.exit(2)
     except Exception as error:
-        _explain(_failure(error), debug)
+        _print_error(_failure(error), debug)
         sys.exit(1)
 
 
 def _failure(error: Exception) -> str:
-    return f"csametric failed: {type(error).__name__}: {error}; run it again with {DEBUG} and report it"
+    return f"csametric failed: {type(error).__name__}: {error}; run it again with {DEBUG} and report the error"
 
 
-def _explain(message: str, debug: bool) -> None:
+def _print_error(message: str, debug: bool) -> None:
     if debug:
         traceback.print_exc()
     print(f"csametric: {printable(' '.join(message.split()))}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""attend: what the attention of a run looks at."""
+"""attend: pictures of what the attention of a run looks at."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,12 +6,22 @@ from typing import Annotated
 import typer
 
 from csametric.cli.tables import print_table
-from csametric.data.decoding import UnreadableImageError, decode_colours
 from csametric.data.listing import list_images
 from csametric.errors import UserError
 from csametric.inference.load import load
-from csametric.reports import attention_report as drawing
+from csametric.reports.attention_report import (
+    SIX_POSITIONS,
+    Chosen,
+    attend_files,
+    attention_figure,
+    contact_sheet,
+    heaviest_layer,
+    save_figure,
+    statistics_table,
+    write_attention_page,
+)
 
+FORMATS = (".png", ".pdf", ".svg", ".html")
 SHEET_IMAGES = 24
 
 
@@ -20,67 +30,63 @@ def attend(
     images: Annotated[
         list[Path], typer.Argument(help="Image files, or one folder of them for a contact sheet.", metavar="IMAGE...")
     ],
-    out: Annotated[Path, typer.Option("--out", help="A .png or .pdf; or an .html to explore in the browser.")] = Path(
+    out: Annotated[Path, typer.Option("--out", help="A .png, .pdf or .svg; or an .html to explore in a browser.")] = Path(
         "attention.png"
     ),
     layer: Annotated[
-        str | None, typer.Option("--layer", help="'stage 1', 'stage 2', ...; by default the one with the largest alpha.")
+        str | None, typer.Option("--layer", help="'stage 1', 'stage 2', ...; by default the layer with the largest alpha.")
     ] = None,
-    group: Annotated[int, typer.Option("--group", help="Which group of channels, from 1 on.")] = 1,
+    group: Annotated[int, typer.Option("--group", help="Which group of channels to draw, from 1.")] = 1,
     at: Annotated[
         list[str] | None,
-        typer.Option("--at", help="A position as shares of height and width, e.g. 0.3,0.5; repeatable.", metavar="Y,X"),
+        typer.Option(
+            "--at", help="A position to draw, as fractions of height and width, e.g. 0.3,0.5; repeatable.", metavar="Y,X"
+        ),
     ] = None,
 ) -> None:
-    """Draw two base attention maps and six reconstructed ones of each image, as the paper's Figure 5 does.
+    """Draw two base attention maps and six reconstructed ones per image, as in the paper's Figure 5.
 
-    Over a reconstructed map stands its largest cosine to a base map; the table tells a healthy layer from a collapsed one.
+    The number above a reconstructed map is its largest cosine similarity to a base map. The printed table shows whether the
+    layers are healthy or have collapsed.
 
     Example: csametric attend runs/pcb_csa query/0001_c1s1_001051_00.jpg --at 0.2,0.5 --at 0.8,0.4
     """
-    if out.suffix not in (".png", ".pdf", ".svg", ".html"):
-        raise UserError(f"--out {out} is no .png, .pdf, .svg or .html; choose one")
-    if len(images) > 1 and (folder := next((path for path in images if path.is_dir()), None)):
-        raise UserError(f"{folder} is a folder; name it alone, or image files")
-    model = load(run)
+    if out.suffix not in FORMATS:
+        raise UserError(f"--out must end in .png, .pdf, .svg or .html, got {out}")
     is_folder = len(images) == 1 and images[0].is_dir()
+    if not is_folder and (folder := next((path for path in images if path.is_dir()), None)):
+        raise UserError(f"{folder} is a folder; name one folder alone, or only image files")
+    model = load(run)
     files = list_images(images[0], recursive=False).images[:SHEET_IMAGES] if is_folder else images
     if not files:
-        raise UserError(f"{images[0]} holds no images; name a folder that does")
-    attended, broken = [], []
-    for path in files:
-        try:
-            attended.append(model.attend(decode_colours(path)))
-        except UnreadableImageError as error:
-            if not is_folder:
-                raise
-            broken.append(path)
-            print(f"skipped: {error}")
-    files = [path for path in files if path not in broken]
+        raise UserError(f"{images[0]} contains no images; name another folder")
+    attended, problems = attend_files(model, files, skip_unreadable=is_folder)
+    for problem in problems.values():
+        print(f"skipped: {problem}")
     if not attended:
         raise UserError(f"none of the images in {images[0]} can be read; name another folder")
-    chosen = drawing.Chosen(
-        layer=layer or drawing.heaviest_layer(attended[0]),
+    chosen = Chosen(
+        layer=layer or heaviest_layer(attended[0]),
         group=group - 1,
-        positions=[_position(text) for text in at or ()] or drawing.SIX_POSITIONS,
+        positions=[_position(text) for text in at or ()] or SIX_POSITIONS,
     )
+    drawn = [path for path in files if path not in problems]
     if out.suffix == ".html":
-        drawing.write_attention_page(out, run.resolve().name, attended, chosen)
+        write_attention_page(out, run.resolve().name, attended, chosen)
     elif is_folder:
-        drawing.save_figure(drawing.contact_sheet(attended, [path.stem for path in files], chosen), out)
+        save_figure(contact_sheet(attended, [path.stem for path in drawn], chosen), out)
     else:
-        drawing.save_figure(drawing.attention_figure(attended, chosen), out)
-    table = drawing.statistics_table(attended)
-    print_table(f"{run}, images: {len(files)}; drawn: {chosen.layer}, group {group}", table.header, table.rows)
+        save_figure(attention_figure(attended, chosen), out)
+    table = statistics_table(attended)
+    print_table(f"{run}, images: {len(drawn)}; drawn: {chosen.layer}, group {group}", table.header, table.rows)
     print(f"written: {out}")
 
 
 def _position(text: str) -> tuple[float, float]:
-
     try:
         y, x = (float(part) for part in text.split(","))
     except ValueError:
-        raise UserError(f"--at {text} is no position; write shares of height and width, for example 0.3,0.5") from None
+        raise UserError(f"--at must be two fractions Y,X of height and width, got {text}; write for example 0.3,0.5") from None
     if not (0 <= y <= 1 and 0 <= x <= 1):
-        raise UserError(f"--at {text} lies outside the image; both shares lie in [0, 1]")
+        raise UserError(f"--at must lie in the image, both fractions in [0, 1], got {text}")
     return y, x

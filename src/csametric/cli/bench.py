@@ -21,21 +21,20 @@ def bench(
         ),
     ],
 ) -> None:
-    """Run a benchmark of the source checkout and print its table; options go to the benchmark.
+    """Run a benchmark of the source checkout and print its table.
 
-    `python -m bench.attention --help` in the checkout lists those of one.
+    Further options are passed to the benchmark; `python -m bench.attention --help` in the checkout lists them.
 
     Example: csametric bench attention --rounds 9 --types fp32,bf16
     """
     checkout = Path(csametric.__file__).parents[2]
     known = sorted(path.stem for path in (checkout / "bench").glob("[a-z]*.py") if path.stem != "measure")
     if not known:
-        raise UserError("the benchmarks are not installed with the package; clone the repository and run `make bench` there")
+        raise UserError("benchmarks are not installed with the package; clone the repository and run `make bench` there")
     if what not in known:
-        raise UserError(f"there is no benchmark {what!r}; use one of {', '.join(known)}")
-    raise SystemExit(
-        subprocess.run([sys.executable, "-m", f"bench.{what}", *context.args], cwd=checkout, check=False).returncode
-    )
+        raise UserError(f"unknown benchmark {what!r}; use one of {', '.join(known)}")
+    command = [sys.executable, "-m", f"bench.{what}", *context.args]
+    raise SystemExit(subprocess.run(command, cwd=checkout, check=False).returncode)
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

@@ -1,4 +1,4 @@
-"""demo: train with and without attention on real photographs, evaluate, show."""
+"""demo: train descriptors with and without attention on real photographs, and report them side by side."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -19,21 +19,22 @@ EXTRA_ARMS = {"sa": ("HardNet + SA", "hardnet_sa")}
 
 
 def demo(
-    extra: Annotated[
-        Literal["sa"] | None, typer.Option("--with", help="Train one arm more: sa, plain self-attention (slower).")
-    ] = None,
-    seed: Annotated[int, typer.Option("--seed", help="The seed of all arms.")] = 0,
+    extra: Annotated[Literal["sa"] | None, typer.Option("--with", help="Also train plain self-attention, sa (slower).")] = None,
+    seed: Annotated[int, typer.Option("--seed", help="The seed of all runs.")] = 0,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", help="Override a setting of every arm, e.g. steps=50; repeatable.", metavar="NAME=VALUE"),
+        typer.Option("--set", help="Override a setting of every run, e.g. steps=50; repeatable.", metavar="NAME=VALUE"),
     ] = None,
-    out: Annotated[Path, typer.Option("--out", help="Where the runs and report.html go.")] = DEMO,
+    out: Annotated[Path, typer.Option("--out", help="The folder for the runs and report.html.")] = DEMO,
 ) -> None:
-    """Train HardNet and HardNet + CSA on the bundled photographs, compare them with SIFT, write report.html.
+    """Train HardNet and HardNet + CSA on the bundled photographs, compare them with SIFT and write report.html.
 
     Example: csametric demo --with sa
     """
-    arms = dict([*ARMS.items(), *([EXTRA_ARMS[extra]] if extra else [])])
+    arms = dict(ARMS)
+    if extra:
+        label, recipe = EXTRA_ARMS[extra]
+        arms[label] = recipe
     runs = {}
     for label, recipe in arms.items():
         experiment = override(find_recipe(recipe), [f"seed={seed}", *(settings or [])])

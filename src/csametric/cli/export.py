@@ -1,4 +1,4 @@
-"""export: a run as a folder to hand on."""
+"""export: a run as a bundle, a folder to share."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,12 +11,12 @@ from csametric.inference.onnx import ExportError, MissingOnnxError
 
 def export(
     run: Annotated[Path, typer.Argument(help="A finished run, e.g. runs/pcb_csa.")],
-    bundle: Annotated[Path, typer.Option("--bundle", help="The folder to make.")],
-    no_onnx: Annotated[bool, typer.Option("--no-onnx", help="Leave model.onnx out.")] = False,
+    bundle: Annotated[Path, typer.Option("--bundle", help="The folder to create.")],
+    no_onnx: Annotated[bool, typer.Option("--no-onnx", help="Do not write model.onnx.")] = False,
 ) -> None:
-    """Make a bundle: weights (safetensors), an ONNX program, the experiment, and a model card with the measured figures.
+    """Export a run as a bundle to share: weights (safetensors), an ONNX model, the experiment, and a model card with scores.
 
-    `csametric.load(FOLDER)` loads it back; no path of this machine is in it.
+    `csametric.load(FOLDER)` loads it. A bundle contains no path of this machine.
 
     Example: csametric export runs/pcb_csa --bundle pcb_csa_market
     """

@@ -1,4 +1,4 @@
-"""hpatches: descriptors to the benchmark's layout and back, and its three tasks."""
+"""hpatches: write descriptors in the benchmark's layout, and score them by its three tasks."""
 
 from pathlib import Path
 from typing import Annotated
@@ -12,21 +12,26 @@ from csametric.matching.descriptors import find_descriptor
 from csametric.progress import show_progress
 from csametric.reports.hpatches_scores import PRINTED_SPLITS, hpatches_evaluation
 
-app = typer.Typer(help="HPatches: extract descriptors, score them.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()
 def hpatches() -> None:
-    """HPatches: extract descriptors, score them."""
+    """Extract and score descriptors on HPatches.
+
+    Example: csametric hpatches extract runs/hardnet_csa /data/hpatches-release descriptors/hardnet_csa
+    """
 
 
 @app.command()
 def extract(
-    descriptor: Annotated[str, typer.Argument(help="A run's folder; or sift, or rootsift.", metavar="RUN")],
-    root: Annotated[Path, typer.Argument(help="The patch release: a folder a sequence.")],
-    out: Annotated[Path, typer.Argument(help="Where the descriptors go: a folder a sequence, a .csv a kind.")],
+    descriptor: Annotated[str, typer.Argument(help="A run's folder, or sift, or rootsift.", metavar="RUN")],
+    root: Annotated[Path, typer.Argument(help="The patch release: one folder per sequence.")],
+    out: Annotated[
+        Path, typer.Argument(help="The folder for the descriptors: one folder per sequence, one .csv per kind of patch.")
+    ],
 ) -> None:
-    """Write the descriptors of all patches in the benchmark's layout, to be scored here or elsewhere.
+    """Write the descriptors of all patches in the benchmark's layout, to score them with this or another program.
 
     Example: csametric hpatches extract runs/hardnet_csa /data/hpatches-release descriptors/hardnet_csa
     """
@@ -40,20 +45,23 @@ def extract(
 @app.command()
 def score(
     descriptors: Annotated[
-        Path, typer.Argument(help="A folder a sequence with ref.csv, e1.csv ... t5.csv, made here or elsewhere.")
+        Path, typer.Argument(help="One folder per sequence with ref.csv, e1.csv ... t5.csv, written by any program.")
     ],
-    tasks: Annotated[Path, typer.Option("--tasks", help="The folder of the benchmark's task files (or the one around it).")],
+    tasks: Annotated[Path, typer.Option("--tasks", help="The folder of the benchmark's task files, or the folder above it.")],
     split: Annotated[str | None, typer.Option("--split", help="a, b, c, illum, view or full; by default a and full.")] = None,
 ) -> None:
-    """Score descriptors by verification, matching and retrieval.
+    """Score extracted descriptors by the benchmark's three tasks: verification, matching and retrieval.
 
     Example: csametric hpatches score descriptors/hardnet_csa --tasks /data/hpatches-benchmark/tasks
     """
     if split is not None and split not in splits():
-        raise UserError(f"there is no split {split}; use one of {', '.join(splits())}")
+        raise UserError(f"unknown split {split}; use one of {', '.join(splits())}")
     if not tasks.is_dir():
-        raise UserError(f"there is no folder {tasks}; name the one of the benchmark's task files, or any other to do without")
+        raise UserError(
+            f"folder {tasks} does not exist; name the folder of the benchmark's task files, or any folder to do without"
+        )
     names = find_sequences(descriptors)
-    read = {name: read_descriptors(descriptors / name) for name in show_progress(names, "reading", len(names), enabled=True)}
-    evaluation = hpatches_evaluation(descriptors.name, read, tasks, (split,) if split else PRINTED_SPLITS)
+    progress = show_progress(names, "reading", len(names), enabled=True)
+    sequences = {name: read_descriptors(descriptors / name) for name in progress}
+    evaluation = hpatches_evaluation(descriptors.name, sequences, tasks, (split,) if split else PRINTED_SPLITS)
     print_table(evaluation.title, evaluation.table.header, evaluation.table.rows)

@@ -39,7 +39,7 @@ def match(
     ] = False,
     affine: Annotated[bool, typer.Option("--affine", help="Estimate affine shapes (kornia).")] = False,
     ratio: Annotated[
-        float, typer.Option("--ratio", help="Keep matches whose nearest to second nearest distance is below; 1 keeps all.")
+        float, typer.Option("--ratio", help="The largest ratio of nearest to second nearest distance; 1 keeps all matches.")
     ] = 0.95,
     one_way: Annotated[bool, typer.Option("--one-way", help="Keep nearest neighbours that are not mutual.")] = False,
     model: Annotated[

@@ -1,4 +1,4 @@
-"""serve: the attention explorer in the browser."""
+"""serve: the attention explorer in a browser."""
 
 import errno
 import socket
@@ -17,27 +17,27 @@ from csametric.inference.load import load
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-MOST_CONNECTIONS = 32  # of which each may hold a file of 20 MiB
+MOST_CONNECTIONS = 32  # each may hold an uploaded file of 20 MiB in memory
 
 
 def serve(
     run: Annotated[Path, typer.Argument(help="A run's folder, e.g. runs/lite_pcb_csa.")],
-    image: Annotated[Path | None, typer.Option("--image", help="The picture the page begins with.")] = None,
-    host: Annotated[str, typer.Option("--host", help="The address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port; 0 takes a free one.")] = 8765,
-    open_browser: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
+    image: Annotated[Path | None, typer.Option("--image", help="The image that the page shows first.")] = None,
+    host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 8765,
+    open_browser: Annotated[bool, typer.Option("--open", help="Also open the page in a browser.")] = False,
 ) -> None:
-    """Show in a browser what each position of an image attends to; drop images on the page.
+    """Serve a page that shows what each position of an image attends to; other images can be dropped on the page.
 
     Example: csametric serve runs/lite_pcb_csa --image photo.jpg --open
     """
-    _need_server()
+    _check_packages()
     app = _application(run, image, host)
     with _listen(host, port) as listener:
-        address = f"http://{_in_address(host)}:{listener.getsockname()[1]}/"
+        address = f"http://{_host_in_url(host)}:{listener.getsockname()[1]}/"
         if not _is_loopback(host):
-            print(f"csametric: whoever reaches {host} can send pictures to this server and see the first one")
-        print(f"{run} is shown at {address} (Ctrl-C stops it)", flush=True)
+            print(f"csametric: anyone who can reach {host} can send images to this server and see the first image")
+        print(f"serving {run} at {address} (press Ctrl-C to stop)", flush=True)
         if open_browser:
             import webbrowser
 
@@ -45,19 +45,18 @@ def serve(
         _run(app, listener)
 
 
-def _need_server() -> None:
-
+def _check_packages() -> None:
     missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
     if missing:
         raise UserError(f"serve needs {' and '.join(missing)}; pip install 'csametric[web]'")
 
 
 def _application(run: Path, image: Path | None, host: str) -> "ASGIApp":
-    """With the model warm, so that the first picture is answered as soon as the others."""
+    """Build the web application around a run whose model is warmed up, so that the first image is answered without delay."""
     from csametric.web.server import make_app, read_picture
 
     if image is not None and not image.is_file():
-        raise UserError(f"there is no image {image}; correct the path")
+        raise UserError(f"image {image} does not exist; correct the path")
     first = None if image is None else read_picture(image.read_bytes())
     model = load(run)
     model.attend(np.zeros((64, 64, 3), np.uint8))
@@ -65,20 +64,20 @@ def _application(run: Path, image: Path | None, host: str) -> "ASGIApp":
 
 
 def _listen(host: str, port: int) -> socket.socket:
-
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         return socket.create_server((host, port), family=family)
     except socket.gaierror as error:
-        raise UserError(f"{host} is no address of a machine ({error.strerror}); correct --host") from error
+        raise UserError(f"host {host} cannot be resolved ({error.strerror}); correct --host") from error
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
-            raise UserError(f"port {port} of {host} is in use; give another, e.g. --port {port + 1}, or 0 for any") from error
-        raise UserError(f"cannot listen at {host}, port {port} ({error.strerror}); choose another --host or --port") from error
+            raise UserError(
+                f"port {port} of {host} is in use; use another, e.g. --port {port + 1}, or --port 0 for any free one"
+            ) from error
+        raise UserError(f"cannot listen on {host}, port {port} ({error.strerror}); use another --host or --port") from error
 
 
 def _run(app: "ASGIApp", listener: socket.socket) -> None:
-
     import uvicorn
 
     from csametric.web.protocol import HeaderTimeoutProtocol
@@ -98,15 +97,14 @@ def _run(app: "ASGIApp", listener: socket.socket) -> None:
 
 
 def _is_loopback(host: str) -> bool:
-
     try:
         return ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
 
 
-def _in_address(host: str) -> str:
-    """As it stands in the address of the page; for every address of the machine, one that works here."""
+def _host_in_url(host: str) -> str:
+    """A host as written in a URL; localhost for a server that listens on all addresses of the machine."""
     if host in ("0.0.0.0", "::"):
         return "localhost"
     return f"[{host}]" if ":" in host else host

@@ -1,4 +1,4 @@
-"""doctor: what this machine has, and which paths will run."""
+"""doctor: the versions, hardware and attention path of this machine."""
 
 import torch
 from accelerate import Accelerator
@@ -10,7 +10,7 @@ from csametric.runs.precision import choose_precision
 
 
 def doctor() -> None:
-    """Show the versions, the processor and which paths will run on this machine.
+    """Show the versions and hardware of this machine, and which implementation of the attention runs on it.
 
     Example: csametric doctor
     """

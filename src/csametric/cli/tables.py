@@ -1,4 +1,4 @@
-"""Tables in the terminal."""
+"""Printing tables to the terminal."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +10,7 @@ from csametric.visualization.page import Table as ScoreTable
 
 
 def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print rows under a header, the first column to the left, the others to the right."""
+    """Print rows under a header; the first column is aligned left, the others right."""
     table = Table(title=title, title_justify="left")
     for index, column in enumerate(header):
         table.add_column(column, justify="left" if index == 0 else "right")
@@ -20,6 +20,6 @@ def print_table(title: str, header: Sequence[str], rows: Sequence[Sequence[objec
 
 
 def print_scores(title: str, scores: ScoreTable, report: Path) -> None:
-    """Print the table of a report, what has to be known of its figures, and where the report is."""
+    """Print a table of scores with its caption, and where its report is."""
     print_table(title, scores.header, scores.rows)
     print(f"{scores.caption}\nopen {report}".lstrip())

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from csametric.attention.recording import Attended
 from csametric.attention.statistics import attention_statistics, cosines_to_base_maps
 from csametric.data.datasets import read_dataset
-from csametric.data.decoding import decode_colours
+from csametric.data.decoding import UnreadableImageError, decode_colours
 from csametric.errors import UserError
 from csametric.files import write_atomically, write_text
 from csametric.inference.attended import AttendedImage
 from csametric.inference.images import ImageEmbedder
 from csametric.inference.load import load
+from csametric.inference.patches import PatchEmbedder
 from csametric.runs.experiment import PatchExperiment, ReidExperiment
 from csametric.runs.folder import read_experiment
 from csametric.visualization import figures
@@ -64,6 +65,33 @@ def attention_figure(images: Sequence[AttendedImage], chosen: Chosen) -> Figure:
         grid,
         [np.array([each[:, y, x].max() for y, x in grid]) for each in cosines],
     )
+
+
+def attend_files(
+    model: ImageEmbedder | PatchEmbedder, paths: Sequence[Path], skip_unreadable: bool
+) -> tuple[list[AttendedImage], dict[Path, str]]:
+    """Record what a model attends to in image files.
+
+    Args:
+        model: with compressed self-attention.
+        paths: of the images.
+        skip_unreadable: whether to skip files that cannot be read, instead of raising.
+
+    Returns:
+        One entry per readable file, and the problem of each other file by its path.
+
+    Raises:
+        UserError: the model has no such attention, or a file cannot be read.
+    """
+    attended, problems = [], {}
+    for path in paths:
+        try:
+            attended.append(model.attend(decode_colours(path)))
+        except UnreadableImageError as error:
+            if not skip_unreadable:
+                raise
+            problems[path] = str(error)
+    return attended, problems
 
 
 def attends(run: Path) -> bool:
