@@ -29,11 +29,11 @@ def free_port():
 def test_a_port_in_use_is_explained(run):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 is in use; give another, e.g. --port {port + 1}"):
+        with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 is in use; use another, e.g. --port {port + 1}"):
             command.serve(run, port=port)
 
 
-@pytest.mark.parametrize(("host", "words"), [("no.such.invalid", "correct --host"), ("192.0.2.1", "cannot listen")])
+@pytest.mark.parametrize(("host", "words"), [("no.such.invalid", "correct --host"), ("192.0.2.1", "cannot listen on")])
 def test_a_wrong_host_is_explained(run, host, words):
     with pytest.raises(UserError, match=words):
         command.serve(run, host=host, port=0)
@@ -46,7 +46,7 @@ def test_a_run_without_the_attention_is_refused_before_listening(run, monkeypatc
         command.serve(run)
 
 
-@pytest.mark.parametrize(("content", "words"), [(None, "there is no image"), (b"text", "is not a BMP, JPEG")])
+@pytest.mark.parametrize(("content", "words"), [(None, "does not exist"), (b"text", "is not a BMP, JPEG")])
 def test_a_wrong_first_picture_is_explained(run, tmp_path, content, words):
     if content:
         (tmp_path / "first.png").write_bytes(content)
