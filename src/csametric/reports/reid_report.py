@@ -29,7 +29,8 @@ HEIGHT, WIDTH = 192, 64  # of an image in a ranked list, pixels
 EXPLANATION = (
     "In per cent, single query. Rank-k is the share of queries with a correct image among the first k. The two mAP are the two "
     "conventions of the field: step, as in torchreid and fast-reid, and trapezoid, as in the official Matlab code and in "
-    "papers of PCB's time; compare only figures of one convention. mINP measures how far down the list the last correct image is. "
+    "papers of PCB's time; compare only figures of one convention. mINP measures how far down the list the last correct "
+    "image is. "
 )
 
 
@@ -48,9 +49,9 @@ def conventions(scores: Mapping[str, Any]) -> str:
     """One sentence with the conventions by which scores were computed.
 
     Examples:
-        >>> scores = {"dataset": "Market-1501", "camera_filter": True, "rerank": False, "flip": True}
+        >>> scores = {"dataset": "Market-1501", "camera_filter": False, "rerank": False, "flip": False}
         >>> conventions(scores | {"queries_without_match": []})
-        'Market-1501, single query; ...; features averaged over the image and its mirror image.'
+        'Market-1501, single query; no camera filter, by choice or because all images are from one camera.'
     """
     parts = [f"{scores['dataset']}, single query"]
     if scores["camera_filter"]:
