@@ -1,4 +1,4 @@
-"""The command called in this process."""
+"""A fixture that calls the command in this process."""
 
 import sys
 from collections.abc import Callable
@@ -12,14 +12,14 @@ from csametric.cli import app
 
 @pytest.fixture
 def called_here(monkeypatch, capsys, cache) -> Callable[..., "CompletedProcess[str]"]:
-    """As `test_cli.csametric`, without a process of its own: the imports of one take longer than a mistake does."""
+    """A function that calls the command as `test_cli.csametric` does, but without the imports of a new process."""
     monkeypatch.setenv("CSAMETRIC_CACHE", str(cache))
     monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.setenv("NO_COLOR", "1")
 
-    def call(*words: str | Path, cwd: Path) -> "CompletedProcess[str]":
+    def call(*arguments: str | Path, cwd: Path) -> "CompletedProcess[str]":
         monkeypatch.chdir(cwd)
-        monkeypatch.setattr(sys, "argv", ["csametric", *map(str, words)])
+        monkeypatch.setattr(sys, "argv", ["csametric", *map(str, arguments)])
         with pytest.raises(SystemExit) as stopped:
             app.main()
         out, err = capsys.readouterr()

@@ -1,4 +1,4 @@
-"""The command as a user calls it: words, exit status, no traceback."""
+"""The command as a user calls it: what it prints, its exit status, no traceback."""
 
 import shutil
 import sys
@@ -7,14 +7,16 @@ from subprocess import CompletedProcess
 
 import pytest
 
+from csametric.cli.app import COMMANDS
 from tests import processes
 from tests.training import tiny
 
-SMALL = [word for setting in tiny.SETTINGS for word in ("--set", setting)]
+SMALL = [argument for setting in tiny.SETTINGS for argument in ("--set", setting)]
 
 
-def csametric(*words: str | Path, cwd: Path, cache: Path) -> "CompletedProcess[str]":
-    return processes.run("csametric", *words, cwd=cwd, env={"CSAMETRIC_CACHE": str(cache)})
+def csametric(*arguments: str | Path, cwd: Path, cache: Path) -> "CompletedProcess[str]":
+    """Run the command in a process of its own."""
+    return processes.run("csametric", *arguments, cwd=cwd, env={"CSAMETRIC_CACHE": str(cache)})
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def trained(tmp_path_factory, photo_folder, cache) -> tuple[Path, "CompletedProc
     return folder, done
 
 
-def test_train_on_own_photographs(trained):
+def test_train_on_a_folder_of_photographs(trained):
     folder, done = trained
     assert done.returncode == 0, done.stderr
     assert "open runs/mine/report.html" in done.stdout
@@ -34,18 +36,18 @@ def test_train_on_own_photographs(trained):
     assert "1 skipped (broken.jpg: is not a BMP, GIF, JPEG" in done.stdout
     assert "arithmetic: " in done.stdout
     report = (folder / "runs" / "mine" / "report.html").read_text()
-    for words in ("How good are the descriptors?", "What hardnet_csa looks at", "broken.jpg: is not a BMP, GIF", "precision"):
-        assert words in report
+    for text in ("How good are the descriptors?", "What hardnet_csa looks at", "broken.jpg: is not a BMP, GIF", "precision"):
+        assert text in report
     assert report.count("data:image/png") == 5
 
 
-def test_the_same_command_again_finds_the_run_done(trained, cache):
+def test_training_again_finds_the_run_finished(trained, cache):
     folder, _ = trained
     again = csametric("train", "hardnet_csa", "--data", "photos:photos", "--name", "mine", *SMALL, cwd=folder, cache=cache)
     assert again.returncode == 0, again.stderr
 
 
-def test_evaluate(trained, cache):
+def test_evaluate_on_a_folder_of_photographs(trained, cache):
     folder, _ = trained
     done = csametric("evaluate", "runs/mine", "--data", "photos:photos", cwd=folder, cache=cache)
     assert done.returncode == 0, done.stderr
@@ -53,9 +55,9 @@ def test_evaluate(trained, cache):
     assert done.stdout.count("SIFT") >= 2
 
 
-def test_demo_compares_two_arms(tmp_path, cache, photo_folder):
-    words = ["demo", *SMALL, "--set", "steps=2", "--set", f"data.folder={photo_folder}", "--out", "out"]
-    done = csametric(*words, cwd=tmp_path, cache=cache)
+def test_demo_compares_two_runs(tmp_path, cache, photo_folder):
+    settings = ["--set", "steps=2", "--set", f"data.folder={photo_folder}"]
+    done = csametric("demo", *SMALL, *settings, "--out", "out", cwd=tmp_path, cache=cache)
     assert done.returncode == 0, done.stderr
     for label in ("SIFT", "RootSIFT", "HardNet", "HardNet + CSA"):
         assert label in done.stdout
@@ -63,7 +65,7 @@ def test_demo_compares_two_arms(tmp_path, cache, photo_folder):
 
 
 @pytest.mark.parametrize(
-    ("words", "mend"),
+    ("arguments", "advice"),
     [
         (["train", "hardent"], "use one of hardnet"),
         (["train", "hardnet", "--set", "optimizer.rate=1"], "did you mean"),
@@ -74,15 +76,15 @@ def test_demo_compares_two_arms(tmp_path, cache, photo_folder):
         (["bench", "nothing"], "use one of attention"),
     ],
 )
-def test_mistakes_are_one_sentence_and_status_2(words, mend, tmp_path, called_here):
-    done = called_here(*words, cwd=tmp_path)
+def test_mistakes_are_one_sentence_with_exit_status_2(arguments, advice, tmp_path, called_here):
+    done = called_here(*arguments, cwd=tmp_path)
     assert done.returncode == 2
-    assert mend in done.stderr
+    assert advice in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
     assert "Traceback" not in done.stderr
 
 
-def test_a_run_with_other_settings_is_kept(trained, called_here):
+def test_a_run_with_other_settings_is_not_overwritten(trained, called_here):
     folder, _ = trained
     before = (folder / "runs" / "mine" / "experiment.json").read_text()
     done = called_here("train", "hardnet", "--data", "photos:photos", "--name", "mine", cwd=folder)
@@ -92,7 +94,7 @@ def test_a_run_with_other_settings_is_kept(trained, called_here):
     assert (folder / "runs" / "mine" / "experiment.json").read_text() == before
 
 
-def test_a_file_where_the_runs_should_go(tmp_path, photo_folder, called_here):
+def test_a_file_in_place_of_the_runs_folder_is_explained(tmp_path, photo_folder, called_here):
     (tmp_path / "runs").write_text("a file")
     done = called_here("train", "hardnet", "--data", f"photos:{photo_folder}", *SMALL, cwd=tmp_path)
     assert done.returncode == 2
@@ -105,7 +107,7 @@ def test_debug_shows_the_traceback(tmp_path, called_here):
     assert "Traceback" in done.stderr
 
 
-def test_our_own_failures_are_status_1(monkeypatch, capsys):
+def test_internal_errors_have_exit_status_1(monkeypatch, capsys):
     from csametric.cli import app
 
     monkeypatch.setattr(app, "app", lambda: 1 / 0)
@@ -116,17 +118,17 @@ def test_our_own_failures_are_status_1(monkeypatch, capsys):
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["demo", "train", "evaluate", "recipes", "bench", "doctor"])
+@pytest.mark.parametrize("command", ["", *COMMANDS, "data check", "hpatches extract", "hpatches score"])
 def test_every_command_has_help_with_an_example(command, tmp_path, called_here):
-    done = called_here(command, "--help", cwd=tmp_path)
+    done = called_here(*command.split(), "--help", cwd=tmp_path)
     assert done.returncode == 0
     assert "Example: csametric" in done.stdout
 
 
-def test_recipes_and_doctor(tmp_path, called_here):
+def test_recipes_and_doctor_print_tables(tmp_path, called_here):
     listed = called_here("recipes", cwd=tmp_path)
     assert listed.returncode == 0
     assert "hardnet_csa" in listed.stdout
-    told = called_here("doctor", cwd=tmp_path)
-    assert told.returncode == 0
-    assert "reordered" in told.stdout
+    described = called_here("doctor", cwd=tmp_path)
+    assert described.returncode == 0
+    assert "reordered" in described.stdout

@@ -1,4 +1,4 @@
-"""export and what follows: the bundle evaluated, converted weights handed on, mistakes in one sentence."""
+"""`csametric export`: bundles of trained and converted runs, mistakes in one sentence."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def test_a_bundle_can_be_evaluated(work, called_here):
     assert "--data KIND:PATH" in without.stderr
 
 
-def test_converted_weights_tell_that_nothing_was_measured(tmp_path, called_here):
+def test_the_card_of_converted_weights_says_that_nothing_was_measured(tmp_path, called_here):
     torch.manual_seed(0)
     experiment = BrownExperiment(recipe="brown_hardnet")
     save_weights(tmp_path / "run" / WEIGHTS, L2Net())
@@ -54,21 +54,21 @@ def test_converted_weights_tell_that_nothing_was_measured(tmp_path, called_here)
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["nowhere", "--bundle", "out"], "is not a run"),
         (["run", "--bundle", "market"], "holds files and is not a bundle"),
         (["run", "--bundle", "run"], "holds files and is not a bundle"),
     ],
 )
-def test_mistakes_are_one_sentence_and_status_two(work, called_here, words, message):
-    done = called_here("export", *words, cwd=work)
+def test_mistakes_are_one_sentence_with_exit_status_2(work, called_here, arguments, message):
+    done = called_here("export", *arguments, cwd=work)
     assert done.returncode == 2
     assert message in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_without_the_packages_of_onnx(work, called_here, monkeypatch):
+def test_missing_onnx_packages_are_explained(work, called_here, monkeypatch):
     monkeypatch.setattr("csametric.inference.onnx.find_spec", lambda name: None if name == "onnxscript" else object())
     done = called_here("export", "run", "--bundle", "other", cwd=work)
     assert done.returncode == 2
@@ -77,7 +77,7 @@ def test_without_the_packages_of_onnx(work, called_here, monkeypatch):
     assert not (work / "other").exists()
 
 
-def test_an_onnx_program_that_differs_is_status_one(work, called_here, monkeypatch):
+def test_an_onnx_model_that_differs_has_exit_status_1(work, called_here, monkeypatch):
     def differ(*_):
         raise ExportError("the features differ by 1.0")
 

@@ -1,7 +1,7 @@
-"""Every command and every piece of Python of the guides runs, in order, as it is printed.
+"""Every command and every piece of Python in the guides runs, in order, as printed.
 
-Only sizes are changed: what trains gets settings for seconds, the paper's tables the smallest budget, and pretrained weights,
-which would have to be fetched, are left out.
+Only sizes are changed: training is cut to seconds, the paper's tables get the smallest budget, and pretrained weights, which
+would have to be downloaded, are left out.
 """
 
 import re
@@ -26,39 +26,47 @@ GUIDES = Path(__file__).parents[2] / "docs" / "guides"
 TINY_BROWN = ["pairs_per_epoch=64", "epochs=1", "batch_size=16", "evaluate_every=2"]
 
 
-def pieces(guide: Path) -> list[tuple[str, str]]:
-    """The pieces of a guide in order: ("python", its text) or ("command", a line)."""
-    found, python = [], None
+def parts_of(guide: Path) -> list[tuple[str, str]]:
+    """The parts of a guide in order: ("python", its text) or ("command", a line)."""
+    parts, python = [], None
     for line in guide.read_text().splitlines():
         if line == "```python":
             python = []
         elif line == "```" and python is not None:
-            found.append(("python", "\n".join(python)))
+            parts.append(("python", "\n".join(python)))
             python = None
         elif python is not None:
             python.append(line)
         elif line.startswith("    ") and not line.startswith("     "):
-            found.append(("command", line.strip()))
-    return found
+            parts.append(("command", line.strip()))
+    return parts
 
 
-def small(words: list[str]) -> list[str]:
-    """The words of a command with sizes for a test."""
-    if words[0] == "train":
-        brown = any(word.startswith("brown:") for word in words)
-        settings = tiny_reid.SETTINGS if "pcb" in words[1] else TINY_BROWN if brown else tiny.SETTINGS
-        return [*words, *(word for setting in settings for word in ("--set", setting))]
-    if words[0] == "reproduce":
-        kept = [word for word in words if word not in ("--budget", "tiny", "quick", "full")]
+def small(arguments: list[str]) -> list[str]:
+    """The arguments of a command, with sizes for a test."""
+    if arguments[0] == "train":
+        settings = small_training(arguments)
+        return [*arguments, *(argument for setting in settings for argument in ("--set", setting))]
+    if arguments[0] == "reproduce":
+        kept = [argument for argument in arguments if argument not in ("--budget", "tiny", "quick", "full")]
         return [*kept, "--budget", "tiny"]
-    if words[0] == "bench":
+    if arguments[0] == "bench":
         return ["bench", "attention", "--rounds", "2", "--batch", "1", "--no-peers"]
-    return words
+    return arguments
 
 
-def serve(words: list[str], folder: Path) -> None:
-    """Start the server, get its page, stop it."""
-    command = [sys.executable, "-u", "-m", "csametric", *words, "--port", "0"]
+def small_training(arguments: list[str]) -> list[str]:
+    """The settings that cut a training to seconds."""
+    if "pcb" in arguments[1]:
+        return tiny_reid.SETTINGS
+    if any(argument.startswith("brown:") for argument in arguments):
+        return TINY_BROWN
+    return tiny.SETTINGS
+
+
+def serve(arguments: list[str], folder: Path) -> None:
+    """Start the server, fetch its page and stop it."""
+    command = [sys.executable, "-u", "-m", "csametric", *arguments, "--port", "0"]
     with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True) as server:
         try:
             assert server.stdout
@@ -73,7 +81,7 @@ def serve(words: list[str], folder: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """What the guides name: data, people, photos, desk1.png and desk2.png, sequences, pcb_p6.pth."""
+    """A folder with what the guides name: data, people, photos, desk1.png, desk2.png, sequences."""
     people.write_market(tmp_path / "data" / "Market-1501-v15.09.15")
     for seed, name in enumerate(("liberty", "notredame", "yosemite")):
         write_subset(tmp_path / "data" / "brown" / name, points=40, pairs=80, seed=seed)
@@ -94,7 +102,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 
 def write_torchreid_weights(path: Path) -> None:
-    """A PCB under torchreid's names."""
+    """Write the weights of a PCB under torchreid's names."""
     model = PCB("resnet50", num_ids=751, attention=None, deep_supervision=False, shared_embedding=True)
     names = {"backbone.network.": "", "embeddings.0.": "conv5.layers.", "classifiers.": "classifier."}
     state = {}
@@ -112,23 +120,23 @@ def test_everything_in_a_guide_runs(guide, folder, called_here, monkeypatch):
         write_torchreid_weights(folder / "pcb_p6.pth")
     monkeypatch.chdir(folder)
     names = {"patches": np.random.default_rng(0).integers(0, 256, (5, 32, 32), np.uint8)}
-    assert len(pieces(guide)) >= 7
-    for kind, text in pieces(guide):
+    assert len(parts_of(guide)) >= 7
+    for kind, text in parts_of(guide):
         if kind == "python":
             exec(compile(text.replace("pretrained=True", "pretrained=False"), guide.name, "exec"), names)
             continue
-        program, *words = shlex.split(text, comments=True)
-        if (program, words) == (".", [".venv/bin/activate"]):
+        program, *arguments = shlex.split(text, comments=True)
+        if (program, arguments) == (".", [".venv/bin/activate"]):
             continue
         assert program == "csametric", text
-        if words[0] == "serve":
-            serve(words, folder)
+        if arguments[0] == "serve":
+            serve(arguments, folder)
             continue
-        done = called_here(*small(words), cwd=folder)
+        done = called_here(*small(arguments), cwd=folder)
         assert done.returncode == 0, f"{text}\n{done.stdout[-2000:]}\n{done.stderr}"
 
 
-def test_the_readme_and_the_guides_name_files_that_are_there():
+def test_links_in_the_readme_and_the_guides_lead_to_files():
     root = GUIDES.parents[1]
     for page in (root / "README.md", root / "CONTRIBUTING.md", *root.glob("docs/**/*.md")):
         for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):

@@ -1,4 +1,4 @@
-"""A file named .png that holds PostScript is refused by every command that reads images, and nothing in it is run."""
+"""Every command that reads images refuses a PostScript file named .png, and does not run it."""
 
 import shutil
 
@@ -15,7 +15,7 @@ from tests.training import tiny, tiny_reid
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory, photo_folder, cache):
-    """Two runs, and of each kind of data one good set and one in which an image is PostScript."""
+    """Two runs, and for each kind of data a good folder and one in which an image is PostScript."""
     folder = tmp_path_factory.mktemp("hostile")
     people.write_market(folder / "market")
     train(tiny_reid.experiment("market1501", folder / "market", "epochs=1"), folder / "runs" / "people")
@@ -41,11 +41,11 @@ def work(tmp_path_factory, photo_folder, cache):
 
 @pytest.fixture(autouse=True)
 def ghostscript(monkeypatch):
-    """Ghostscript need not be installed for a program to be run: Pillow comes to this call first."""
+    """Fail the test where Pillow would start Ghostscript, whether that is installed or not."""
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_, **__: pytest.fail("PostScript was run"))
 
 
-SMALL = [word for setting in tiny_reid.SETTINGS for word in ("--set", setting)]
+SMALL = [argument for setting in tiny_reid.SETTINGS for argument in ("--set", setting)]
 REFUSED = [
     ["train", "pcb_csa", "--data", "market1501:bad", "--name", "bad", *SMALL],
     ["evaluate", "runs/people", "--data", "market1501:bad"],
@@ -69,16 +69,16 @@ SKIPPED = [
 ]
 
 
-@pytest.mark.parametrize("words", REFUSED, ids=" ".join)
-def test_it_is_refused(work, called_here, words):
-    done = called_here(*words, cwd=work)
+@pytest.mark.parametrize("arguments", REFUSED, ids=" ".join)
+def test_a_postscript_file_is_refused(work, called_here, arguments):
+    done = called_here(*arguments, cwd=work)
     assert done.returncode == 2
     assert "is not a BMP, " in done.stdout + done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-@pytest.mark.parametrize("words", SKIPPED, ids=" ".join)
-def test_among_others_it_is_skipped_and_named(work, called_here, words):
-    done = called_here(*words, cwd=work)
+@pytest.mark.parametrize("arguments", SKIPPED, ids=" ".join)
+def test_a_postscript_file_among_others_is_skipped_and_named(work, called_here, arguments):
+    done = called_here(*arguments, cwd=work)
     assert done.returncode == 0, done.stderr
     assert "is not a BMP, " in done.stdout

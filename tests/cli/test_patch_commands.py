@@ -1,4 +1,4 @@
-"""The commands about patches as a user calls them: Brown, HPatches, matching, converted weights."""
+"""Commands about patches: Brown, HPatches, matching, converted weights."""
 
 import json
 
@@ -9,6 +9,7 @@ import torch
 
 from csametric.data.hpatches import splits
 from csametric.files import lock_folder
+from csametric.inference.conversion import convert_hardnet
 from csametric.inference.patches import build_descriptor
 from csametric.recipes import find_recipe
 from tests.data.brown_folder import write_subset
@@ -27,8 +28,8 @@ def work(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def run(work):
-    """HardNet's checkpoint as its authors save it, made into a run."""
+def checkpoint(work):
+    """A file of weights in the layout of HardNet's authors."""
     torch.manual_seed(0)
     ours = build_descriptor(find_recipe("hardnet").model).state_dict()
     renamed = {}
@@ -36,32 +37,39 @@ def run(work):
         part, place, field = name.split(".")
         renamed[f"features.{int(place) + (9 if part == 'head' else 0)}.{field}"] = tensor
     torch.save({"state_dict": renamed, "epoch": 9}, work / "hardnet.pth")
+    return work / "hardnet.pth"
+
+
+@pytest.fixture(scope="module")
+def run(work, checkpoint):
+    """The run that the checkpoint is converted into."""
+    convert_hardnet(checkpoint, work / "converted")
     return work / "converted"
 
 
-def test_weights_from_elsewhere_become_a_run(work, run, called_here):
-    done = called_here("convert", "hardnet.pth", "converted", cwd=work)
+def test_a_hardnet_checkpoint_is_converted_into_a_run(tmp_path, checkpoint, called_here):
+    done = called_here("convert", checkpoint, "new", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    again = called_here("convert", "hardnet.pth", "converted", cwd=work)
+    again = called_here("convert", checkpoint, "new", cwd=tmp_path)
     assert again.returncode == 2
     assert "exists already" in again.stderr
 
 
-def test_a_killed_conversion_is_made_again(tmp_path, work, run, called_here, monkeypatch):
-    def killed(*_):
+def test_a_killed_conversion_can_be_repeated(tmp_path, checkpoint, called_here, monkeypatch):
+    def stop(*_):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("csametric.inference.conversion.to_json", killed)
-        called_here("convert", work / "hardnet.pth", "made", cwd=tmp_path)
+        patched.setattr("csametric.inference.conversion.to_json", stop)
+        called_here("convert", checkpoint, "new", cwd=tmp_path)
     assert list(tmp_path.iterdir()) == []
-    done = called_here("convert", work / "hardnet.pth", "made", cwd=tmp_path)
+    done = called_here("convert", checkpoint, "new", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
 
 
-def test_a_recipe_on_brown_is_its_brown_twin(work, called_here):
-    words = [word for setting in TINY for word in ("--set", setting)]
-    done = called_here("train", "hardnet_csa", "--data", "brown:brown", *words, cwd=work)
+def test_training_on_brown_uses_the_brown_twin_of_a_recipe(work, called_here):
+    settings = [argument for setting in TINY for argument in ("--set", setting)]
+    done = called_here("train", "hardnet_csa", "--data", "brown:brown", *settings, cwd=work)
     assert done.returncode == 0, done.stderr
     assert "liberty: 120 patches of 40 points (published: 450,092 patches); tested on notredame (80 pairs)" in done.stdout
     assert (work / "runs" / "brown_hardnet_csa" / "report.html").is_file()
@@ -71,7 +79,7 @@ def test_a_recipe_on_brown_is_its_brown_twin(work, called_here):
     assert "liberty" not in done.stdout
 
 
-def test_a_run_on_photographs_is_tested_on_all_of_brown(work, run, called_here):
+def test_a_converted_run_is_tested_on_brown(work, run, called_here):
     done = called_here("evaluate", "converted", "--data", "brown:brown", cwd=work)
     assert done.returncode == 0, done.stderr
     assert "notredame" in done.stdout
@@ -86,7 +94,7 @@ def hpatches(work):
     return work / "hpatches"
 
 
-def test_hpatches_there_and_back(work, run, hpatches, called_here, monkeypatch):
+def test_extracted_hpatches_descriptors_score_as_the_run_itself(work, run, hpatches, called_here, monkeypatch):
     monkeypatch.setattr("csametric.data.hpatches.verification_pairs.__defaults__", (500,))
     done = called_here("evaluate", "converted", "--data", "hpatches:hpatches", cwd=work)
     assert done.returncode == 0, done.stderr
@@ -95,13 +103,13 @@ def test_hpatches_there_and_back(work, run, hpatches, called_here, monkeypatch):
     assert extracted.returncode == 0, extracted.stderr
     scored = called_here("hpatches", "score", "described", "--tasks", "hpatches", cwd=work)
     assert scored.returncode == 0, scored.stderr
-    figures = [[line.split("│")[1:3] for line in each.stdout.splitlines() if "│" in line] for each in (done, scored)]
+    figures = [[line.split("│")[1:3] for line in call.stdout.splitlines() if "│" in line] for call in (done, scored)]
     assert figures[0] == figures[1]
     without = called_here("hpatches", "score", "described", "--tasks", "described", cwd=work)
     assert "task file missing" in without.stdout
     wrong = called_here("hpatches", "score", "described", "--tasks", "hpatches", "--split", "full", cwd=work)
     assert wrong.returncode == 2
-    assert "of split full is not there" in wrong.stderr
+    assert "of split full is missing" in wrong.stderr
 
 
 def test_descriptors_of_two_processes_never_mix(work, hpatches, called_here):
@@ -112,23 +120,23 @@ def test_descriptors_of_two_processes_never_mix(work, hpatches, called_here):
     assert list((work / "shared").iterdir()) == []
 
 
-def test_two_photographs(tmp_path, called_here):
+def test_two_photographs_are_matched(tmp_path, called_here):
     write_pair(tmp_path)
     done = called_here("match", "rootsift", "a.png", "b.png", "--colmap", "out/database.db", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "agree on one homography" in done.stdout
-    told = json.loads((tmp_path / "matches" / "a-b.json").read_text())
-    assert told["inliers"] > 100
+    written = json.loads((tmp_path / "matches" / "a-b.json").read_text())
+    assert written["inliers"] > 100
     assert cv2.imread(str(tmp_path / "matches" / "a-b.png")).shape[1] > 1000
     assert (tmp_path / "out" / "database.db").is_file()
 
 
-def test_a_folder_of_photographs_is_a_graph(tmp_path, called_here):
+def test_a_folder_of_photographs_gives_a_graph(tmp_path, called_here):
     write_pair(tmp_path)
     cv2.imwrite(str(tmp_path / "even.png"), np.full((100, 100), 90, np.uint8))
     done = called_here("match", "sift", ".", "--out", "graph", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "skipped: no keypoints found in even.png" in done.stdout
+    assert "skipped: even.png has no keypoints" in done.stdout
     (row,) = json.loads((tmp_path / "graph" / "graph.json").read_text())["pairs"]
     assert row["inliers"] > 100
     (tmp_path / "pairs.txt").write_text("a.png b.png\n")
@@ -137,7 +145,7 @@ def test_a_folder_of_photographs_is_a_graph(tmp_path, called_here):
     assert (tmp_path / "listed" / "a-b.png").is_file()
 
 
-def test_results_of_equal_stems_are_kept_apart(tmp_path, called_here):
+def test_photographs_of_equal_stems_have_separate_results(tmp_path, called_here):
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
         write_pair(tmp_path / folder)
@@ -155,26 +163,26 @@ def test_results_of_equal_stems_are_kept_apart(tmp_path, called_here):
 
 
 @pytest.mark.parametrize(
-    ("words", "mend"),
+    ("arguments", "advice"),
     [
         (["a.png", "b.png", "--out", "a.png"], "is a file; name a folder"),
-        (["a.png"], "need a second photograph to match with a.png"),
-        (["a.png", "none.png"], "photograph none.png does not exist"),
-        (["a.png", "even.png"], "no keypoints found in even.png"),
-        (["a.png", "b.png", "--ratio", "2"], "ratio must be in (0, 1], got 2.0"),
-        (["pairs.lst"], "list of pairs pairs.lst does not exist"),
+        (["a.png"], "need a second photograph"),
+        (["a.png", "none.png"], "there is no file none.png"),
+        (["a.png", "even.png"], "has no keypoints"),
+        (["a.png", "b.png", "--ratio", "2"], "is no share"),
+        (["pairs.lst"], "there is no file"),
     ],
 )
-def test_mistakes_in_matching(tmp_path, called_here, words, mend):
+def test_mistakes_in_matching_are_one_sentence(tmp_path, called_here, arguments, advice):
     write_pair(tmp_path)
     cv2.imwrite(str(tmp_path / "even.png"), np.full((100, 100), 90, np.uint8))
-    done = called_here("match", "sift", *words, cwd=tmp_path)
+    done = called_here("match", "sift", *arguments, cwd=tmp_path)
     assert done.returncode == 2
-    assert mend in done.stderr
+    assert advice in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
 
 
-def test_unlike_photographs_get_advice(tmp_path, called_here):
+def test_photographs_of_different_scenes_get_advice(tmp_path, called_here):
     write_pair(tmp_path)
     dot = np.full((100, 120), 90, np.uint8)
     cv2.circle(dot, (60, 50), 9, 255, -1)
@@ -185,7 +193,7 @@ def test_unlike_photographs_get_advice(tmp_path, called_here):
     assert "--upright" in done.stdout
 
 
-def test_photographs_with_known_geometry(tmp_path, run, work, called_here):
+def test_descriptors_are_evaluated_on_photographs_with_known_geometry(tmp_path, run, work, called_here):
     folder = write_homography_sequence(tmp_path / "sequences" / "v_scene")
     done = called_here("evaluate", work / "converted", "--data", "sequences:sequences", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

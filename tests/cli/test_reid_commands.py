@@ -1,4 +1,4 @@
-"""Re-identification from the command line: from a folder of labelled images to ranked lists, features and checks."""
+"""Re-identification from the command line: training, evaluation, features and checks of datasets."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from tests.cli.test_cli import csametric
 from tests.data import people
 from tests.training import tiny_reid
 
-SMALL = [word for setting in tiny_reid.SETTINGS for word in ("--set", setting)]
+SMALL = [argument for setting in tiny_reid.SETTINGS for argument in ("--set", setting)]
 
 
 @pytest.fixture(scope="module")
@@ -25,15 +25,15 @@ def trained(tmp_path_factory, cache) -> tuple[Path, subprocess.CompletedProcess[
     return folder, done
 
 
-def test_train_on_ones_own_folder(trained):
+def test_train_on_a_folder_of_people(trained):
     folder, done = trained
     assert done.returncode == 0, done.stderr
     assert "people: train 64 images of 8 identities; query 16 images of 8 identities" in done.stdout
-    for words in ("mAP (step)", "mAP (trapezoid)", "mINP", "open runs/mine/report.html", "single query"):
-        assert words in done.stdout
+    for text in ("mAP (step)", "mAP (trapezoid)", "mINP", "open runs/mine/report.html", "single query"):
+        assert text in done.stdout
     report = (folder / "runs" / "mine" / "report.html").read_text()
-    for words in ("How well are people found again?", "Ranked lists of pcb_csa", "two conventions", "Settings of pcb_csa"):
-        assert words in report
+    for text in ("How well are people found again?", "Ranked lists of pcb_csa", "two conventions", "Settings of pcb_csa"):
+        assert text in report
     assert report.count("data:image/png") == 5, "ranked lists, maps, two images to explore, curves"
 
 
@@ -51,23 +51,23 @@ def test_evaluate_on_another_dataset(trained, cache):
     assert (folder / "runs/mine/evaluation/people-rerank-flip.json").is_file()
 
 
-def test_another_dataset_of_the_same_name_keeps_its_own_file(trained, called_here):
+def test_two_datasets_of_the_same_name_have_a_file_each(trained, called_here):
     folder, _ = trained
     people.write_folders(folder / "other" / "people")
     for data in ("folder:people", "folder:other/people", "folder:people"):
         done = called_here("evaluate", "runs/mine", "--data", data, cwd=folder)
         assert done.returncode == 0, done.stderr
-    found = sorted((folder / "runs/mine/evaluation").glob("people*.json"))
-    written = [json.loads(path.read_text()) for path in found if "rerank" not in path.name]
-    assert [each["data"] for each in written] == ["folder:people", "folder:people"]
-    assert len({each["path_digest"] for each in written}) == 2
+    paths = sorted((folder / "runs/mine/evaluation").glob("people*.json"))
+    evaluations = [json.loads(path.read_text()) for path in paths if "rerank" not in path.name]
+    assert [evaluation["data"] for evaluation in evaluations] == ["folder:people", "folder:people"]
+    assert len({evaluation["path_digest"] for evaluation in evaluations}) == 2
 
 
-def test_two_processes_evaluate_alike(trained, cache):
+def test_two_processes_give_the_scores_of_one(trained, cache):
     folder, _ = trained
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
-    words = ["csametric", "evaluate", "runs/mine", "--data", "folder:people"]
-    done = subprocess.run([*launch, *words], cwd=folder, capture_output=True, text=True, timeout=300)
+    command = ["csametric", "evaluate", "runs/mine", "--data", "folder:people"]
+    done = subprocess.run([*launch, *command], cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     two = json.loads((folder / "runs/mine/evaluation/people.json").read_text())
     assert two.pop("data") == "folder:people"
@@ -76,7 +76,7 @@ def test_two_processes_evaluate_alike(trained, cache):
     assert two == one
 
 
-def test_embed_a_folder(trained, cache):
+def test_embed_writes_npy_and_parquet(trained, cache):
     folder, _ = trained
     done = csametric("embed", "runs/mine", "people/query", "--out", "out/x.npy", cwd=folder, cache=cache)
     assert done.returncode == 0, done.stderr
@@ -91,7 +91,7 @@ def test_embed_a_folder(trained, cache):
     np.testing.assert_array_equal(np.stack(table["features"].to_pylist()).astype(np.float32), features)
 
 
-def test_a_broken_image_is_skipped_and_named(trained, tmp_path, called_here):
+def test_a_damaged_image_is_skipped_and_named(trained, tmp_path, called_here):
     folder, _ = trained
     (tmp_path / "images").mkdir()
     people.person(1, 1, 1).save(tmp_path / "images" / "a.png")
@@ -102,7 +102,7 @@ def test_a_broken_image_is_skipped_and_named(trained, tmp_path, called_here):
     assert (tmp_path / "x.txt").read_text() == "a.png\n"
 
 
-def test_a_name_of_two_lines_keeps_the_rows_of_features_and_names_together(trained, tmp_path, called_here):
+def test_a_file_name_of_two_lines_is_one_line_beside_the_features(trained, tmp_path, called_here):
     folder, _ = trained
     (tmp_path / "images").mkdir()
     for number, name in enumerate(("a.png", "b\nc.png", "d.png")):
@@ -113,7 +113,7 @@ def test_a_name_of_two_lines_keeps_the_rows_of_features_and_names_together(train
     assert len(np.load(tmp_path / "x.npy")) == 3
 
 
-def test_names_that_matplotlib_would_read_as_mathematics(tmp_path, called_here):
+def test_identities_that_look_like_mathematics_are_drawn_literally(tmp_path, called_here):
     for number in range(4):
         (tmp_path / "people" / rf"$\frac{number}$").mkdir(parents=True)
         for image in range(2):
@@ -123,7 +123,7 @@ def test_names_that_matplotlib_would_read_as_mathematics(tmp_path, called_here):
     assert (tmp_path / "contact_sheet.png").stat().st_size > 10_000
 
 
-def test_scores_and_reports_hold_no_path_of_this_machine(trained, called_here):
+def test_scores_and_reports_contain_no_path_of_this_machine(trained, called_here):
     folder, _ = trained
     done = called_here("evaluate", "runs/mine", "--data", "folder:people", "--no-camera-filter", cwd=folder)
     assert done.returncode == 0, done.stderr
@@ -134,33 +134,34 @@ def test_scores_and_reports_hold_no_path_of_this_machine(trained, called_here):
         assert str(folder) not in path.read_text(), path
 
 
-def test_check_a_dataset(trained, called_here):
+def test_check_lists_problems_and_draws_a_contact_sheet(trained, called_here):
     folder, _ = trained
     (folder / "market" / "query" / "0009_c1s1_000088_00.png").write_bytes(b"no image")
     done = called_here("data", "check", "market1501:market", "--out", "sheet.png", cwd=folder)
     assert done.returncode == 0, done.stderr
-    for words in ("NOT AS PUBLISHED", "unreadable files: 1", "identical files in two splits: 0", "contact sheet: sheet.png"):
-        assert words in done.stdout
+    problems = ("unreadable files: 1", "identical files in two splits: 0")
+    for text in ("NOT AS PUBLISHED", *problems, "contact sheet: sheet.png"):
+        assert text in done.stdout
     assert (folder / "sheet.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize(
-    ("words", "message"),
+    ("arguments", "message"),
     [
         (["train", "pcb"], "no dataset given; name a kind (market1501"),
         (["train", "pcb", "--data", "market1501:nowhere"], "does not exist"),
         (["train", "pcb", "--data", "nowhere"], "expected a dataset as KIND:PATH, got 'nowhere'"),
         (["train", "pcb", "--data", "photos:people"], "unknown dataset kind 'photos'"),
         (["evaluate", "runs/mine", "--data", "folder:nowhere"], "does not exist"),
-        (["embed", "runs/mine", "people", "--out", "x.csv"], "--out must end in .npy or .parquet, got x.csv"),
+        (["embed", "runs/mine", "people", "--out", "x.csv"], "must end in .npy or .parquet"),
         (["embed", "runs/mine", "nowhere", "--out", "x.npy"], "folder nowhere does not exist"),
         (["embed", "runs/mine", "runs/mine/state", "--out", "x.npy"], "contains no images"),
         (["data", "check", "market1501:people"], "does not exist"),
     ],
 )
-def test_mistakes_are_one_sentence_and_status_two(trained, words, message, called_here):
+def test_mistakes_are_one_sentence_with_exit_status_2(trained, arguments, message, called_here):
     folder, _ = trained
-    done = called_here(*words, cwd=folder)
+    done = called_here(*arguments, cwd=folder)
     assert done.returncode == 2
     assert message in done.stderr
     assert done.stderr.startswith("csametric: ")

@@ -1,4 +1,4 @@
-"""`csametric serve` explains what is wrong before it listens, and serves until it is interrupted."""
+"""`csametric serve`: what stops it is explained before it listens; it serves until it is told to stop."""
 
 import http.client
 import os
@@ -27,30 +27,30 @@ def free_port():
 
 
 def test_a_port_in_use_is_explained(run):
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-        with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 is in use; give another, e.g. --port {port + 1}"):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"port {port} of 127.0.0.1 is in use; use another, e.g. --port {port + 1}"):
             command.serve(run, port=port)
 
 
-@pytest.mark.parametrize(("host", "message"), [("no.such.invalid", "correct --host"), ("192.0.2.1", "cannot listen")])
-def test_an_invalid_host_is_explained(run, host, message):
-    with pytest.raises(UserError, match=message):
+@pytest.mark.parametrize(("host", "words"), [("no.such.invalid", "correct --host"), ("192.0.2.1", "cannot listen on")])
+def test_a_wrong_host_is_explained(run, host, words):
+    with pytest.raises(UserError, match=words):
         command.serve(run, host=host, port=0)
 
 
-def test_a_run_without_csa_is_refused_before_listening(run, monkeypatch):
+def test_a_run_without_the_attention_is_refused_before_listening(run, monkeypatch):
     monkeypatch.setattr(command, "load", lambda folder: embedder(attention=None))
     monkeypatch.setattr(command, "_listen", lambda *where: pytest.fail("listened"))
     with pytest.raises(UserError, match="no compressed self-attention"):
         command.serve(run)
 
 
-@pytest.mark.parametrize(("content", "message"), [(None, "there is no image"), (b"text", "is not a BMP, JPEG")])
-def test_an_invalid_first_picture_is_explained(run, tmp_path, content, message):
+@pytest.mark.parametrize(("content", "words"), [(None, "does not exist"), (b"text", "is not a BMP, JPEG")])
+def test_a_wrong_first_picture_is_explained(run, tmp_path, content, words):
     if content:
         (tmp_path / "first.png").write_bytes(content)
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=words):
         command.serve(run, image=tmp_path / "first.png")
 
 
@@ -61,19 +61,19 @@ def test_a_missing_extra_is_explained(run, monkeypatch):
 
 
 @pytest.mark.parametrize(("host", "loopback"), [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False)])
-def test_loopback_addresses_are_recognised(host, loopback):
+def test_the_loopback_is_known(host, loopback):
     assert command._is_loopback(host) == loopback
 
 
-def test_the_server_runs_until_interrupted(run, tmp_path, capsys):
-    port, pages = free_port(), []
+def test_it_serves_until_it_is_interrupted(run, tmp_path, capsys):
+    port, seen = free_port(), []
 
-    def request_page():
+    def ask():
         for _ in range(100):
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
             try:
                 connection.request("GET", "/")
-                pages.append(connection.getresponse().read().decode())
+                seen.append(connection.getresponse().read().decode())
                 break
             except ConnectionRefusedError:
                 time.sleep(0.05)
@@ -82,21 +82,21 @@ def test_the_server_runs_until_interrupted(run, tmp_path, capsys):
         os.kill(os.getpid(), signal.SIGINT)
 
     (tmp_path / "first.png").write_bytes(file_of(np.ascontiguousarray(picture())))
-    thread = threading.Thread(target=request_page)
+    thread = threading.Thread(target=ask)
     thread.start()
     command.serve(run, image=tmp_path / "first.png", host="127.0.0.1", port=port)
     thread.join()
-    assert "What tiny attends to" in pages[0]
+    assert "What tiny attends to" in seen[0]
     assert f"http://127.0.0.1:{port}/" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nHost: localhost\r\n"])
-def test_connections_with_incomplete_headers_are_closed(run, monkeypatch, sent):
-    """Silent clients could otherwise occupy every connection; a client with complete headers is served meanwhile."""
+def test_headers_that_never_end_are_given_up(run, monkeypatch, sent):
+    """Silent clients would otherwise hold every connection; a client with whole headers is answered meanwhile."""
     monkeypatch.setattr("csametric.web.protocol.SECONDS_FOR_HEADERS", 0.3)
-    port, results = free_port(), []
+    port, closed = free_port(), []
 
-    def connect():
+    def ask():
         for _ in range(100):
             try:
                 silent = socket.create_connection(("127.0.0.1", port), timeout=10)
@@ -106,16 +106,16 @@ def test_connections_with_incomplete_headers_are_closed(run, monkeypatch, sent):
         silent.sendall(sent)
         patient = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         patient.request("GET", "/")
-        results.append(patient.getresponse().status)
+        closed.append(patient.getresponse().status)
         started = time.monotonic()
-        results.append(silent.recv(1))
-        results.append(time.monotonic() - started < 5)
+        closed.append(silent.recv(1))
+        closed.append(time.monotonic() - started < 5)
         patient.close()
         silent.close()
         os.kill(os.getpid(), signal.SIGINT)
 
-    thread = threading.Thread(target=connect)
+    thread = threading.Thread(target=ask)
     thread.start()
     command.serve(run, host="127.0.0.1", port=port)
     thread.join()
-    assert results == [200, b"", True]
+    assert closed == [200, b"", True]

@@ -17,7 +17,7 @@ from csametric.inference.load import load
 from csametric.progress import data_progress
 from csametric.reports.dataset_report import inspection_table, problems_by_kind, write_contact_sheet
 
-app = typer.Typer(help="Inspect datasets.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 PRINTED_PROBLEMS = 10  # of each kind
 
 

@@ -13,7 +13,7 @@ from csametric.matching.descriptors import find_descriptor
 from csametric.progress import show_progress
 from csametric.reports.hpatches_scores import PRINTED_SPLITS, hpatches_evaluation
 
-app = typer.Typer(help="Extract and score descriptors on HPatches.", no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True)
 
 
 @app.callback()

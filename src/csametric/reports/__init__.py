@@ -1,1 +1,1 @@
-"""The report of each kind of run, the evaluation of finished runs, and the tables that commands print."""
+"""Reports of each kind of run, evaluations of finished runs, and the tables that commands print."""

@@ -1,4 +1,4 @@
-"""The paper's Figure 5 from attended images, and the statistics that test what it says."""
+"""The paper's Figure 5 from attended images, and statistics that test what the paper says about it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -27,43 +27,50 @@ from csametric.visualization import figures
 from csametric.visualization.explorer import LayerView, encode_view
 from csametric.visualization.page import Section, Table, render
 
-BASE_SHOWN = 2
-EXPLORED, EXPLORED_ALONE = 2, 8  # images of a report, and of a page of their own
+BASE_SHOWN = 2  # base maps per image
+EXPLORED, EXPLORED_ALONE = 2, 8  # images to explore in a report, and in a page of their own
 STATISTICS_MEAN = (
-    "Entropy is that of the base maps over that of a uniform map, 1: a layer whose base maps are all uniform only adds a mean. "
-    "Overlap is the mean cosine of two base maps, 1: all alike. Used maps is how many base maps the weights spread over. The "
-    "largest cosine tells how near a reconstructed map is to a base map; 1 everywhere would mean that the maps are redundant, "
-    "as the paper says, or that all base maps are alike. Means over the images shown."
+    "Entropy is the entropy of the base maps relative to that of a uniform map; at 1, all base maps are uniform and the layer "
+    "only adds a mean. Overlap is the mean cosine similarity of two base maps; at 1, all are alike. Used maps is how many base "
+    "maps the weights spread over. The largest cosine says how close a reconstructed map is to a base map; 1 everywhere would "
+    "mean that the maps are redundant, as the paper says, or that all base maps are alike. Means over the images shown."
 )
-SIX_POSITIONS = ((0.1, 0.5), (0.28, 0.3), (0.4, 0.7), (0.55, 0.35), (0.7, 0.65), (0.9, 0.4))  # shares of height and width
+SIX_POSITIONS = ((0.1, 0.5), (0.28, 0.3), (0.4, 0.7), (0.55, 0.35), (0.7, 0.65), (0.9, 0.4))  # fractions of height and width
 
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """Which maps a figure shows: a layer by name, a group from 0, positions as fractions (y, x) of height and width."""
+    """Which maps a figure shows."""
 
-    layer: str
-    group: int = 0
-    positions: Sequence[tuple[float, float]] = SIX_POSITIONS
+    layer: str  # its place, for example "stage 2"
+    group: int = 0  # of channels, from 0
+    positions: Sequence[tuple[float, float]] = SIX_POSITIONS  # (y, x), fractions of height and width
 
 
 def attention_figure(images: Sequence[AttendedImage], chosen: Chosen) -> Figure:
-    """Draw one row per image: the two base maps nearest to most positions' maps, then the maps of the positions.
+    """Draw one row per image: the two base maps that are nearest to the most maps, then the maps of some positions.
 
-    Over each of those stands its largest cosine to any base map.
+    The number above the map of a position is its largest cosine similarity to any base map.
+
+    Args:
+        images: at least one, all of one model.
+        chosen: which maps to draw.
 
     Raises:
-        UserError: an unknown layer or group.
+        UserError: the model has no such layer or group.
     """
     layers = [_layer(image, chosen) for image in images]
     grid = _grid(chosen.positions, layers[0].maps.base.shape[-2:])
     cosines = [cosines_to_base_maps(layer.maps)[0, chosen.group].numpy() for layer in layers]
     return figures.attention(
         [image.image for image in images],
-        [layer.maps.base[0, chosen.group].numpy()[_nearest(each)] for layer, each in zip(layers, cosines, strict=True)],
+        [
+            layer.maps.base[0, chosen.group].numpy()[_nearest(layer_cosines)]
+            for layer, layer_cosines in zip(layers, cosines, strict=True)
+        ],
         [np.stack([layer.maps.at(y=y, x=x)[0, chosen.group].numpy() for y, x in grid]) for layer in layers],
         grid,
-        [np.array([each[:, y, x].max() for y, x in grid]) for each in cosines],
+        [np.array([layer_cosines[:, y, x].max() for y, x in grid]) for layer_cosines in cosines],
     )
 
 
@@ -95,30 +102,35 @@ def attend_files(
 
 
 def attends(run: Path) -> bool:
-    """Return whether a run's network has compressed self-attention."""
+    """Whether a run's network has compressed self-attention."""
     experiment = read_experiment(run)
     assert isinstance(experiment, PatchExperiment | ReidExperiment)
     return experiment.model.attention == "csa"
 
 
 def attended_queries(run: Path, count: int = 4) -> list[AttendedImage]:
-    """Attend evenly spaced queries of the dataset that a run was trained on."""
+    """Record the attention on evenly spread queries of the dataset that a run was trained on.
+
+    Args:
+        run: a re-identification run.
+        count: at most so many queries.
+    """
     model = load(run)
     assert isinstance(model, ImageEmbedder)
     queries = read_dataset(model.experiment.data.kind, model.experiment.data.path).query
-    shown = np.linspace(0, len(queries) - 1, min(count, len(queries))).astype(int)
-    return [model.attend(decode_colours(queries[number].path)) for number in shown]
+    indices = np.linspace(0, len(queries) - 1, min(count, len(queries))).astype(int)
+    return [model.attend(decode_colours(queries[index].path)) for index in indices]
 
 
 def figure_5(run: Path, count: int = 4) -> tuple[Figure, str]:
-    """Draw the paper's Figure 5 for a run, on queries of its dataset; returns the figure and its caption."""
+    """The paper's Figure 5, drawn from a run on queries of the dataset it was trained on, and its caption."""
     images = attended_queries(run, count)
     chosen = Chosen(layer=heaviest_layer(images[0]))
     cosines = torch.cat([cosines_to_base_maps(_layer(image, chosen).maps).amax(2).flatten() for image in images])
     caption = (
-        f"Figure 5: queries, the two base maps of {chosen.layer} (group 1) that most positions' maps are nearest to, and the "
-        "reconstructed maps of six positions; over each its largest cosine to a base map. Over all positions of these images "
-        f"that cosine is {cosines.median():.3f} in the median, {cosines.quantile(0.05):.3f} at the fifth percentile."
+        f"Figure 5: queries, the two base maps of {chosen.layer} (group 1) that are nearest to the most maps, and the "
+        "reconstructed maps of six positions; the number above a map is its largest cosine similarity to a base map. Over all "
+        f"positions of these images its median is {cosines.median():.3f}, its 5th percentile {cosines.quantile(0.05):.3f}."
     )
     return attention_figure(images, chosen), caption
 
@@ -126,11 +138,18 @@ def figure_5(run: Path, count: int = 4) -> tuple[Figure, str]:
 def attention_section(
     label: str, images: Sequence[AttendedImage], chosen: Chosen | None = None, explored: int = EXPLORED
 ) -> Section:
-    """The section of a report about attention: statistics of the layers, Figure 5, and the explorer."""
+    """A section of a report about a run's attention: statistics of its layers, maps as in Figure 5, and an explorer.
+
+    Args:
+        label: of the run.
+        images: attended by it, at least one.
+        chosen: which maps to draw; by default those of the layer with the largest alpha.
+        explored: how many of the images can be explored.
+    """
     chosen = chosen or Chosen(layer=heaviest_layer(images[0]))
     caption = (
-        f"{chosen.layer}, group {chosen.group + 1}: two base maps, then the maps of {len(chosen.positions)} positions, over "
-        "each its largest cosine to a base map"
+        f"{chosen.layer}, group {chosen.group + 1}: two base maps, then the maps of {len(chosen.positions)} positions; the "
+        "number above a map is its largest cosine similarity to a base map"
     )
     return Section(
         title=f"What {label} looks at",
@@ -142,32 +161,37 @@ def attention_section(
 
 
 def write_attention_page(path: Path, label: str, images: Sequence[AttendedImage], chosen: Chosen) -> None:
-    """Write the attention section as a page of its own."""
+    """Write the section of `attention_section` as a page of its own, with more images to explore."""
     section = attention_section(label, images, chosen, EXPLORED_ALONE)
-    first = f", the first {EXPLORED_ALONE} to explore" if len(images) > EXPLORED_ALONE else ""
-    write_text(path, render(section.title, f"Images: {len(images)}{first}", [replace(section, title="Maps")]))
+    limit = f", the first {EXPLORED_ALONE} to explore" if len(images) > EXPLORED_ALONE else ""
+    write_text(path, render(section.title, f"Images: {len(images)}{limit}", [replace(section, title="Maps")]))
 
 
 def grey_to_colours(patch_HW: NDArray) -> NDArray:
-    """Convert a grey patch to the RGB image that `attend` takes."""
+    """A grey patch (H, W) as an RGB image (H, W, 3), which is what `attend` takes.
+
+    Examples:
+        >>> grey_to_colours(np.zeros((32, 32), np.uint8)).shape
+        (32, 32, 3)
+    """
     return np.repeat(np.asarray(patch_HW)[..., None], 3, axis=2)
 
 
 def heaviest_layer(image: AttendedImage) -> str:
-    """The name of the layer with the largest absolute alpha."""
+    """The place of the layer with the largest absolute alpha."""
     return max(image.layers, key=lambda place: abs(image.layers[place].alpha))
 
 
 def save_figure(figure: Figure, path: Path) -> None:
-    """Save a figure in the format of the file's suffix; the same figure gives the same bytes."""
+    """Write a figure in the format of the path's suffix; the same figure gives the same bytes."""
     kind = path.suffix[1:]
     with matplotlib.rc_context({"svg.hashsalt": "csametric", "svg.fonttype": "path"}):
-        dated = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-        write_atomically(path, lambda out: figure.savefig(out, format=kind, dpi=figures.DOTS_PER_INCH, metadata=dated))
+        no_date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+        write_atomically(path, lambda out: figure.savefig(out, format=kind, dpi=figures.DOTS_PER_INCH, metadata=no_date))
 
 
 def contact_sheet(images: Sequence[AttendedImage], names: Sequence[str], chosen: Chosen) -> Figure:
-    """Draw small images whose colours show which base map has the largest weight at each position."""
+    """Draw small images, each with a map whose colours say which base map has the largest weight at each position."""
     panels, captions = [], []
     for image, name in zip(images, names, strict=True):
         heaviest = _layer(image, chosen).maps.weights[0, chosen.group].argmax(0).numpy()
@@ -176,13 +200,18 @@ def contact_sheet(images: Sequence[AttendedImage], names: Sequence[str], chosen:
     return figures.contact_sheet(panels, captions)
 
 
-def shorten(name: str, most: int = 14) -> str:
-    """Shorten a long name to its end, which distinguishes files, after an ellipsis."""
-    return name if len(name) <= most else f"...{name[3 - most :]}"
+def shorten(name: str, limit: int = 14) -> str:
+    """The end of a long name, where file names differ, after an ellipsis.
+
+    Examples:
+        >>> shorten("0001_c1s1_001051_00")
+        '...1_001051_00'
+    """
+    return name if len(name) <= limit else f"...{name[3 - limit :]}"
 
 
 def statistics_table(images: Sequence[AttendedImage]) -> Table:
-    """One row per layer: statistics that show whether it is healthy or collapsed, and how near maps are to base maps."""
+    """One row per layer: whether it is healthy or collapsed, and how close reconstructed maps are to base maps."""
     rows = []
     for place in images[0].layers:
         layers = [image.layers[place] for image in images]
@@ -205,27 +234,27 @@ def statistics_table(images: Sequence[AttendedImage]) -> Table:
 
 def _layer(image: AttendedImage, chosen: Chosen) -> Attended:
     if chosen.layer not in image.layers:
-        raise UserError(f"unknown layer {chosen.layer!r}; the layers with attention are {', '.join(image.layers)}")
+        raise UserError(f"no compressed self-attention after {chosen.layer}; use one of {', '.join(image.layers)}")
     layer = image.layers[chosen.layer]
     groups = layer.maps.base.shape[1]
     if not 0 <= chosen.group < groups:
-        raise UserError(f"group must be in 1..{groups}, got {chosen.group + 1}")
+        raise UserError(f"group must be in 1 to {groups}, got {chosen.group + 1}")
     return layer
 
 
 def _grid(positions: Sequence[tuple[float, float]], size: Sequence[int]) -> NDArray:
-    """Convert fractions of height and width to y, x on a grid, (R, 2)."""
+    """Positions as fractions of height and width to positions y, x on a grid of maps, (R, 2)."""
     return np.minimum((np.array(positions) * np.array(size)).astype(int), np.array(size) - 1)
 
 
 def _nearest(cosines_DHW: NDArray) -> list[int]:
-    """Indices of the base maps that most positions' maps are nearest to, most frequent first."""
+    """The indices of the base maps that are nearest to the maps of the most positions, in descending order."""
     votes = np.bincount(cosines_DHW.argmax(0).ravel(), minlength=len(cosines_DHW))
-    return [int(number) for number in np.argsort(-votes, kind="stable")[:BASE_SHOWN]]
+    return [int(index) for index in np.argsort(-votes, kind="stable")[:BASE_SHOWN]]
 
 
 def view_of(attended: AttendedImage) -> dict[str, Any]:
-    """An image and its attention for the explorer, ready for JSON; see `encode_view`."""
+    """What the explorer shows about an image and its attention, ready for JSON; see `encode_view`."""
     layers = [
         LayerView(name=name, alpha=layer.alpha, base=layer.maps.base[0].numpy(), weights=layer.maps.weights[0].numpy())
         for name, layer in attended.layers.items()

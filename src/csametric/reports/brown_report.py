@@ -1,4 +1,4 @@
-"""Table and report of runs on Brown / UBC PhotoTour."""
+"""The table and report of runs on Brown / UBC PhotoTour."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -19,24 +19,41 @@ from csametric.visualization.page import Section, Table, render
 
 ATTENDED_PATCHES = 4
 EXPLANATION = (
-    "False positive rate at 95 % recall on the labelled pairs of the subsets that were not trained on, in per cent (lower is "
-    "better; Brown and Lowe 2007). One seed."
+    "False positive rate at 95 % recall on the labelled pairs of the subsets that were not used for training, in per cent "
+    "(lower is better; Brown and Lowe 2007). One seed."
 )
 
 
 def brown_table(scores: Mapping[str, Mapping[str, float]]) -> Table:
-    """One row per subset and their mean, one column per run; `scores` has FPR95 in [0, 1] by run and subset."""
-    subsets = list(dict.fromkeys(subset for run_scores in scores.values() for subset in run_scores))
-    rows = [[subset, *(_percent(run_scores.get(subset)) for run_scores in scores.values())] for subset in subsets]
-    rows.append(["mean", *(_percent(sum(run_scores.values()) / len(run_scores)) for run_scores in scores.values())])
+    """One column per run, one row per subset, and the means.
+
+    Args:
+        scores: FPR95 in [0, 1], by the label of the run and by subset.
+
+    Examples:
+        >>> brown_table({"HardNet": {"liberty": 0.02, "notredame": 0.01}}).rows
+        [['liberty', '2.00'], ['notredame', '1.00'], ['mean', '1.50']]
+    """
+    subsets = list(dict.fromkeys(subset for rates in scores.values() for subset in rates))
+    rows = [[subset, *(_percent(rates.get(subset)) for rates in scores.values())] for subset in subsets]
+    rows.append(["mean", *(_percent(sum(rates.values()) / len(rates)) for rates in scores.values())])
     return Table(header=["FPR95, %", *scores], rows=rows)
 
 
 def report_brown(title: str, runs: Mapping[str, Path], path: Path) -> Table:
-    """Write the report and return its table of scores."""
+    """Write the report of runs as one HTML page.
+
+    Args:
+        title: of the page.
+        runs: finished run folders, by their label on the page.
+        path: of the page.
+
+    Returns:
+        The table of scores.
+    """
     table = brown_table({label: read_scores(folder)["fpr95"] for label, folder in runs.items()})
     curves = figures.curves({label: read_metrics(folder) for label, folder in runs.items()}, "pairs of a test subset")
-    caption = "Training loss, and FPR95 on a sample of the first test subset as training goes on"
+    caption = "Training loss, and FPR95 on a sample of the first test subset during training"
     sections = [
         Section(title="How good are the descriptors?", text=EXPLANATION, table=table),
         *(_attention_section(label, folder) for label, folder in runs.items() if attends(folder)),
@@ -48,14 +65,14 @@ def report_brown(title: str, runs: Mapping[str, Path], path: Path) -> Table:
 
 
 def _attention_section(label: str, folder: Path) -> Section:
-    """The section about attention, on patches of the subset that the run was trained on."""
+    """What a run attends to in patches of the subset it was trained on."""
     model = load(folder)
     assert isinstance(model, PatchEmbedder)
     assert isinstance(model.experiment, BrownExperiment)
     settings = model.experiment.data
     patches = read_brown(brown_root(settings) / settings.train, settings.resampling).patches
-    chosen = np.linspace(0, len(patches) - 1, ATTENDED_PATCHES).astype(int)
-    return attention_section(label, [model.attend(grey_to_colours(patches[number])) for number in chosen])
+    indices = np.linspace(0, len(patches) - 1, ATTENDED_PATCHES).astype(int)
+    return attention_section(label, [model.attend(grey_to_colours(patches[index])) for index in indices])
 
 
 def _percent(value: float | None) -> str:

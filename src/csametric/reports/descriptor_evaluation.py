@@ -1,4 +1,4 @@
-"""Evaluation of local descriptors on every kind of data."""
+"""Evaluation of local descriptors on each kind of data."""
 
 from collections.abc import Callable, Collection
 from dataclasses import replace
@@ -19,31 +19,46 @@ from csametric.reports.hpatches_scores import evaluate_release
 from csametric.reports.photo_report import baseline_scores, photo_settings, score_table
 from csametric.runs.experiment import BrownExperiment
 
-PATHS = {"photos": "FOLDER", "brown": "ROOT", "hpatches": "ROOT", "sequences": "FOLDER", "pairs": "FILE"}
+PATHS = {  # how the path of each kind of data is named in messages
+    "photos": "FOLDER",
+    "brown": "ROOT",
+    "hpatches": "ROOT",
+    "sequences": "FOLDER",
+    "pairs": "FILE",
+}
 
 
 def evaluate_descriptor(run: Path, model: PatchEmbedder, data: str | None) -> Evaluation:
-    """Score a descriptor on "KIND:PATH", by default on the data it was trained with.
+    """Score a descriptor, on some kinds of data beside SIFT and RootSIFT.
+
+    Args:
+        run: its folder, for labels.
+        model: the loaded run.
+        data: KIND:PATH, where KIND is a key of `EVALUATIONS`; None for the data it was trained with.
 
     Raises:
-        UserError: an unknown kind, or data that cannot be used.
+        UserError: the kind is unknown, or the data cannot be used.
     """
     kind, path = _trained_on(model) if data is None else folder_of(data, EVALUATIONS)
     return EVALUATIONS[kind](run, model, path)
 
 
 def _trained_on(model: PatchEmbedder) -> tuple[str, str]:
-    experiment = model.experiment
-    return (
-        ("brown", experiment.data.root) if isinstance(experiment, BrownExperiment) else ("photos", photo_settings(model).folder)
-    )
+    """The kind and path of the data that a descriptor was trained with."""
+    if isinstance(model.experiment, BrownExperiment):
+        return "brown", model.experiment.data.root
+    return "photos", photo_settings(model).folder
 
 
 def folder_of(data: str, kinds: Collection[str]) -> tuple[str, str]:
     """Split "KIND:PATH" into the kind and the absolute path.
 
     Raises:
-        UserError: an unknown kind, or a missing path.
+        UserError: the kind is not one of `kinds`, or the path is missing.
+
+    Examples:
+        >>> folder_of("brown:/data/brown", ["photos", "brown"])
+        ('brown', '/data/brown')
     """
     kind, _, path = data.partition(":")
     if kind not in kinds or not path:
@@ -56,10 +71,9 @@ def _on_photos(run: Path, model: PatchEmbedder, folder: str) -> Evaluation:
     with data_progress(True, "cutting patches", "photographs") as progress:
         patches = open_photo_patches(photos, progress=progress)
     check_held_out(patches)
-    table = score_table(
-        {**baseline_scores(patches), run.resolve().name: score_descriptor(model.describe, patches, motorcycle_patches())}
-    )
-    return Evaluation(title=f"{run} on {photos.folder}", table=table, note=str(patches.summary))
+    scores = baseline_scores(patches)
+    scores[run.resolve().name] = score_descriptor(model.describe, patches, motorcycle_patches())
+    return Evaluation(title=f"{run} on {photos.folder}", table=score_table(scores), note=str(patches.summary))
 
 
 def _on_brown(run: Path, model: PatchEmbedder, root: str) -> Evaluation:

@@ -1,4 +1,4 @@
-"""The result of an evaluation, for the command that prints it."""
+"""The result of an evaluation, as printed by a command."""
 
 from dataclasses import dataclass
 
@@ -7,8 +7,8 @@ from csametric.visualization.page import Table
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A table of scores with its title, and a note on the data."""
+    """A table of scores with its title."""
 
     title: str
     table: Table
-    note: str = ""
+    note: str = ""  # on the data

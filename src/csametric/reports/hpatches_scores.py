@@ -1,4 +1,4 @@
-"""Scores of a descriptor on the three tasks of HPatches."""
+"""Evaluation of descriptors by the three tasks of HPatches: verification, matching and retrieval."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,16 @@ PRINTED_SPLITS = ("a", "full")
 
 
 def describe_release(root: Path, names: Sequence[str], describe: Describe) -> dict[str, dict[str, NDArray]]:
-    """Describe the patches of sequences, with a progress bar; returns descriptors by sequence and kind."""
+    """Describe all patches of some sequences, with a progress bar.
+
+    Args:
+        root: the folder of the HPatches release.
+        names: of the sequences.
+        describe: a function from patches to descriptors.
+
+    Returns:
+        Descriptors by the name of the sequence and the kind of patch.
+    """
     return {
         name: data.describe_sequence(root / name, describe)
         for name in show_progress(names, "describing", len(names), enabled=True)
@@ -28,78 +37,113 @@ def describe_release(root: Path, names: Sequence[str], describe: Describe) -> di
 def score_split(
     sequences: Sequence[Mapping[str, NDArray]], names: Sequence[str], split: str, tasks: Path, pairs: int = data.PAIRS
 ) -> HPatchesScores:
-    """Score all tasks of a split. Without task files, retrieval is None and verification pairs are drawn.
+    """Score all tasks of a split.
 
     Args:
-        pairs: the number of pairs to draw; the benchmark has a million.
+        sequences: descriptors by kind of patch, one entry per sequence of the split.
+        names: of the sequences.
+        split: of the benchmark.
+        tasks: the folder of its task files; without them, retrieval is None and pairs for verification are drawn.
+        pairs: how many pairs to draw; the benchmark has a million.
+
+    Raises:
+        UserError: a task file does not fit the sequences.
     """
     counts = [len(sequence["ref"]) for sequence in sequences]
 
-    def read(kinds: tuple[str, ...]) -> list[NDArray]:
-        paths = [path for name in kinds if (path := data.find_task_file(tasks, name, split))]
-        tables = {path: data.read_task(path, names) for path in paths} if len(paths) == len(kinds) else {}
-        for path, rows in tables.items():
+    def read(file_names: tuple[str, ...]) -> list[NDArray]:
+        """The task files; none of them if one is missing."""
+        paths = [path for name in file_names if (path := data.find_task_file(tasks, name, split))]
+        if len(paths) < len(file_names):
+            return []
+        tables = [data.read_task(path, names) for path in paths]
+        for path, rows in zip(paths, tables, strict=True):
             data.check_task(path, rows, counts)
-        return list(tables.values())
+        return tables
 
     verification = read(data.VERIFICATION_FILES) or list(data.verification_pairs(counts, pairs))
-    rows = read(data.RETRIEVAL_FILES)
+    retrieval = read(data.RETRIEVAL_FILES)
     return HPatchesScores(
         verification=evaluate_verification(sequences, *verification),
         matching=evaluate_matching(sequences),
-        retrieval=evaluate_retrieval(sequences, rows[0], rows[1]) if rows else None,
+        retrieval=evaluate_retrieval(sequences, retrieval[0], retrieval[1]) if retrieval else None,
     )
 
 
 def evaluate_release(label: str, describe: Describe, root: Path) -> Evaluation:
-    """Describe all patches of the release and score splits a and full."""
+    """Describe all patches of the HPatches release in `root`, and score the splits a and full."""
     return hpatches_evaluation(label, describe_release(root, data.find_sequences(root), describe), root, PRINTED_SPLITS)
 
 
 def hpatches_evaluation(
     label: str, sequences: Mapping[str, Mapping[str, NDArray]], tasks: Path, splits: Sequence[str]
 ) -> Evaluation:
-    """Score the three tasks on every split whose sequences are all present.
+    """Score the three tasks on each split that is complete.
+
+    Args:
+        label: of the descriptor.
+        sequences: descriptors by the name of the sequence and the kind of patch.
+        tasks: the folder of the benchmark's task files.
+        splits: to score; splits of which sequences are missing are left out.
 
     Raises:
-        UserError: every split lacks sequences, or descriptors differ in dimension between sequences.
+        UserError: no split is complete, or the sequences differ in the dimension of their descriptors.
     """
-    widths = {name: sequence["ref"].shape[1] for name, sequence in sequences.items()}
-    first = next(iter(widths.values()))
-    odd = next((name for name in widths if widths[name] != first), None)
-    if odd:
-        raise UserError(f"{odd} has {widths[odd]} columns, but other sequences have {first}; extract the descriptors again")
-    whole = {split: names for split in splits if set(names := data.splits()[split]) <= sequences.keys()}
-    if not whole:
+    # all sequences must have one dimension
+    dimensions = {name: sequence["ref"].shape[1] for name, sequence in sequences.items()}
+    expected = next(iter(dimensions.values()))
+    for name, dimension in dimensions.items():
+        if dimension != expected:
+            raise UserError(
+                f"sequence {name} has descriptors of {dimension} dimensions, others have {expected}; write all of them again"
+            )
+
+    # score the splits that are complete
+    complete = {split: names for split in splits if set(names := data.splits()[split]) <= sequences.keys()}
+    if not complete:
         missing = next(name for name in data.splits()[splits[0]] if name not in sequences)
-        raise UserError(
-            f"the sequence {missing} of split {splits[0]} is not there; extract all of them, or name another --split"
-        )
-    scores = {split: score_split([sequences[name] for name in names], names, split, tasks) for split, names in whole.items()}
+        raise UserError(f"sequence {missing} of split {splits[0]} is missing; extract all sequences, or use another split")
+    scores = {split: score_split([sequences[name] for name in names], names, split, tasks) for split, names in complete.items()}
     header = ["per cent", *(f"split {split}" for split in scores)]
     return Evaluation(title=f"HPatches, {label}", table=Table(header=header, rows=score_rows(list(scores.values()))))
 
 
 def score_rows(scores: list[HPatchesScores]) -> list[list[str]]:
-    """One row per score, one column per split."""
-
-    def percent(value: float | None) -> str:
-        return MISSING if value is None else f"{100 * value:.2f}"
-
+    """One row per score, one column per split: the mean of each task, then all scores by level."""
     rows = [
-        ["verification (imbalanced AP, mean)", *(percent(split.verification_mean) for split in scores)],
-        ["matching (mAP)", *(percent(split.matching_mean) for split in scores)],
-        ["retrieval (mAP, mean over pools)", *(percent(split.retrieval_mean) for split in scores)],
+        ["verification (imbalanced AP, mean)", *(_percent(split.verification_mean) for split in scores)],
+        ["matching (mAP)", *(_percent(split.matching_mean) for split in scores)],
+        ["retrieval (mAP, mean over pools)", *(_percent(split.retrieval_mean) for split in scores)],
     ]
     for level in ("easy", "hard", "tough"):
-        for sort in ("within", "across"):
-            for field, words in (("average_precision", "imbalanced AP"), ("roc_area", "balanced ROC area")):
-                values = [getattr(each.verification[level][sort], field) if each.verification else None for each in scores]
-                rows.append([f"verification, {level}, {sort} sequences, {words}", *map(percent, values)])
-        rows.append([f"matching, {level}", *(percent(each.matching[level] if each.matching else None) for each in scores)])
         rows += [
-            [f"retrieval, {level}, pool of {pool:,}"]
-            + [percent(each.retrieval[level][pool] if each.retrieval else None) for each in scores]
-            for pool in next((each.retrieval[level] for each in scores if each.retrieval), {})
+            *_verification_rows(scores, level),
+            [
+                f"matching, {level}",
+                *(_percent(split.matching[level] if split.matching else None) for split in scores),
+            ],
+            *_retrieval_rows(scores, level),
         ]
     return rows
+
+
+def _verification_rows(scores: list[HPatchesScores], level: str) -> list[list[str]]:
+    rows = []
+    for origin in ("within", "across"):
+        for field, title in (("average_precision", "imbalanced AP"), ("roc_area", "balanced ROC area")):
+            values = [getattr(split.verification[level][origin], field) if split.verification else None for split in scores]
+            rows.append([f"verification, {level}, {origin} sequences, {title}", *map(_percent, values)])
+    return rows
+
+
+def _retrieval_rows(scores: list[HPatchesScores], level: str) -> list[list[str]]:
+    pools = next((split.retrieval[level] for split in scores if split.retrieval), {})
+    rows = []
+    for pool in pools:
+        values = [split.retrieval[level][pool] if split.retrieval else None for split in scores]
+        rows.append([f"retrieval, {level}, pool of {pool:,}", *map(_percent, values)])
+    return rows
+
+
+def _percent(value: float | None) -> str:
+    return MISSING if value is None else f"{100 * value:.2f}"

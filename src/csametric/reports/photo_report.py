@@ -1,7 +1,8 @@
-"""Table and report of descriptors trained on photographs."""
+"""The table and report of descriptors that were trained on photographs."""
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -23,51 +24,57 @@ from csametric.visualization.page import Section, Table, render
 LEVEL_SCORES = {"fpr95": "FPR95, %", "accuracy": "NN accuracy, %", "average_precision": "matching AP, %"}
 ATTENDED_PATCHES = 6
 EXPLANATION = (
-    "Held-out photographs: each keypoint's upright patch against a view of it at three levels. Among all pairs within a "
-    "photograph, FPR95 is the share of strangers accepted where 95 % of the true pairs are (lower is better); NN accuracy is "
-    "the share of patches whose nearest neighbour is their own, AP the average precision of those matches (higher is better); "
-    "means over photographs. Stereo: mutual nearest neighbours between two real photographs, judged by the true disparity. "
-    "SIFT and RootSIFT see the same patches. One seed: differences of a few tenths are noise."
+    "Held-out photographs: each keypoint's upright patch is compared with views of all keypoints, at three levels of "
+    "difficulty. FPR95 is the false positive rate at 95 % recall over all pairs within a photograph (lower is better). NN "
+    "accuracy is the share of patches whose nearest neighbour is a view of the same keypoint, AP the average precision of "
+    "those matches (higher is better). Means over photographs. Stereo: mutual nearest neighbours between two real photographs, "
+    "checked against the true disparity. SIFT and RootSIFT see the same patches. One seed: differences of a few tenths are "
+    "noise."
 )
 
 
 def baseline_scores(patches: PhotoPatches) -> dict[str, DescriptorScores]:
-    """Scores of SIFT and RootSIFT on the patches that the networks get."""
+    """The scores of SIFT and RootSIFT on the patches that the networks see."""
     return {
         "SIFT": score_descriptor(sift_descriptors, patches, motorcycle_patches()),
-        "RootSIFT": score_descriptor(lambda cut: sift_descriptors(cut, root=True), patches, motorcycle_patches()),
+        "RootSIFT": score_descriptor(partial(sift_descriptors, root=True), patches, motorcycle_patches()),
     }
 
 
 def run_scores(folder: Path) -> DescriptorScores:
-    """The scores that a finished run wrote."""
+    """The scores of a finished run, from its folder."""
     return scores_from_dict(read_scores(folder))
 
 
 def score_table(scores: Mapping[str, DescriptorScores]) -> Table:
-    """One row per score, one column per descriptor."""
+    """One column per descriptor, one row per score."""
     levels = next(iter(scores.values())).levels
     rows = [
-        [f"{level}: {name}", *(f"{100 * getattr(descriptor.levels[level], field):.2f}" for descriptor in scores.values())]
+        [f"{level}: {name}", *(f"{100 * getattr(score.levels[level], field):.2f}" for score in scores.values())]
         for level in levels
         for field, name in LEVEL_SCORES.items()
     ]
-    rows.append(["stereo: within 3 px, %", *(f"{100 * descriptor.stereo.precision:.1f}" for descriptor in scores.values())])
-    rows.append(["stereo: correct matches", *(f"{descriptor.stereo.correct:,}" for descriptor in scores.values())])
+    rows.append(["stereo: within 3 px, %", *(f"{100 * score.stereo.precision:.1f}" for score in scores.values())])
+    rows.append(["stereo: correct matches", *(f"{score.stereo.correct:,}" for score in scores.values())])
     return Table(header=["", *scores], rows=rows)
 
 
 def report_runs(title: str, runs: Mapping[str, Path], path: Path) -> Table:
-    """Write the report and return its table of scores."""
+    """Write the report of runs as one HTML page.
+
+    Args:
+        title: of the page.
+        runs: finished run folders, by their label on the page; all of them trained on the same photographs.
+        path: of the page.
+
+    Returns:
+        The table of scores, of SIFT and RootSIFT too.
+    """
     return score_table(write_report(title, runs, path))
 
 
 def write_report(title: str, runs: Mapping[str, Path], path: Path) -> dict[str, DescriptorScores]:
-    """Write a self-contained HTML page about finished runs on the same data; returns the scores of its table.
-
-    Args:
-        runs: run folders by their label on the page.
-    """
+    """Do as `report_runs`, but return the scores in place of their table."""
     models = {label: _load_descriptor(folder) for label, folder in runs.items()}
     patches = open_photo_patches(photo_settings(next(iter(models.values()))))
     for folder in runs.values():
@@ -86,7 +93,7 @@ def write_report(title: str, runs: Mapping[str, Path], path: Path) -> dict[str, 
 
 
 def photo_settings(model: PatchEmbedder) -> PhotoSettings:
-    """The photographs that a descriptor was trained on; the bundled ones if it was trained on another kind of data."""
+    """The photographs that a descriptor was trained on; the bundled ones if it was trained on Brown."""
     experiment = model.experiment
     return experiment.data if isinstance(experiment, DescriptorExperiment) else PhotoSettings()
 
@@ -107,13 +114,13 @@ def _table_section(scores: Mapping[str, DescriptorScores]) -> Section:
 
 def _curve_section(runs: Mapping[str, Path]) -> Section:
     metrics = {label: read_metrics(folder) for label, folder in runs.items()}
-    caption = "Training loss, and FPR95 on held-out photographs as training goes on"
+    caption = "Training loss, and FPR95 on held-out photographs during training"
     return Section(title="Training", pictures=[(figures.data_uri(figures.curves(metrics)), caption)])
 
 
 def _attention_section(label: str, model: PatchEmbedder, patches: PhotoPatches) -> Section:
-    chosen = np.linspace(0, len(patches.held_out) - 1, ATTENDED_PATCHES + 2).astype(int)[1:-1]
-    return attention_section(label, [model.attend(grey_to_colours(patch)) for patch in patches.held_out[chosen, 0]])
+    indices = np.linspace(0, len(patches.held_out) - 1, ATTENDED_PATCHES + 2).astype(int)[1:-1]
+    return attention_section(label, [model.attend(grey_to_colours(patch)) for patch in patches.held_out[indices, 0]])
 
 
 def _match_section(models: Mapping[str, PatchEmbedder]) -> Section:
@@ -126,8 +133,8 @@ def _match_section(models: Mapping[str, PatchEmbedder]) -> Section:
             pair.left, pair.right, stereo.left_centres[left], stereo.right_centres[right], matching.is_correct
         )
         caption = (
-            f"{label}: {matching.correct:,} of {len(left):,} mutual nearest neighbours are within 3 px of the true "
-            "place; an even sample is drawn"
+            f"{label}: {matching.correct:,} of {len(left):,} mutual nearest neighbours lie within 3 px of the true "
+            "position; an even sample of them is drawn"
         )
         pictures.append((figures.data_uri(figure), caption))
     return Section(title="Matches between two real photographs", pictures=pictures)

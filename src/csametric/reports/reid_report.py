@@ -1,4 +1,4 @@
-"""Table, ranked lists and report of re-identification runs."""
+"""Tables, ranked lists and the report of re-identification runs."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,49 +25,77 @@ ROWS = {
     "map_trapezoid": "mAP (trapezoid)",
     "minp": "mINP",
 }
-HEIGHT, WIDTH = 192, 64
+HEIGHT, WIDTH = 192, 64  # of an image in a ranked list, pixels
 EXPLANATION = (
-    "In per cent, single query. Rank-k is the share of queries with a right image among the first k. The two mAP are the two "
-    "conventions of the field: step, as torchreid and fast-reid compute it, and trapezoid, as the official Matlab code and "
-    "the tables of PCB's time; compare like with like. mINP asks how deep the last right image lies. "
+    "In per cent, single query. Rank-k is the share of queries with a correct image among the first k. The two mAP are the two "
+    "conventions of the field: step, as in torchreid and fast-reid, and trapezoid, as in the official Matlab code and in "
+    "papers of PCB's time; compare only figures of one convention. mINP measures how far down the list the last correct "
+    "image is. "
 )
 
 
 def reid_table(scores: Mapping[str, Mapping[str, Any]]) -> Table:
-    """One row per metric, one column per run."""
-    rows = [[words, *(f"{100 * run[name]:.2f}" for run in scores.values())] for name, words in ROWS.items()]
+    """One column per run, one row per metric.
+
+    Args:
+        scores: as returned by `score_dataset` or `read_scores`, by the label of the run.
+    """
+    rows = [[heading, *(f"{100 * run[name]:.2f}" for run in scores.values())] for name, heading in ROWS.items()]
     rows.append(["queries with a match", *(f"{run['queries']:,}" for run in scores.values())])
     return Table(header=["", *scores], rows=rows)
 
 
 def conventions(scores: Mapping[str, Any]) -> str:
-    """A sentence on the conventions that scores were computed in."""
+    """One sentence with the conventions by which scores were computed.
+
+    Examples:
+        >>> scores = {"dataset": "Market-1501", "camera_filter": False, "rerank": False, "flip": False}
+        >>> conventions(scores | {"queries_without_match": []})
+        'Market-1501, single query; no camera filter, by choice or because all images are from one camera.'
+    """
+    parts = [f"{scores['dataset']}, single query"]
+    if scores["camera_filter"]:
+        parts.append("gallery images of the query's identity and camera left out")
+    else:
+        parts.append("no camera filter, by choice or because all images are from one camera")
+    if scores["rerank"]:
+        parts.append("re-ranked (k1 = 20, k2 = 6, lambda = 0.3)")
+    if scores["flip"]:
+        parts.append("features averaged over the image and its mirror image")
     missing = len(scores["queries_without_match"])
-    parts = [
-        f"{scores['dataset']}, single query",
-        "same-camera images of the query's identity left out"
-        if scores["camera_filter"]
-        else "no camera filter, asked for or because all images have one camera",
-        *(["re-ranked (k1 = 20, k2 = 6, lambda = 0.3)"] if scores["rerank"] else []),
-        *(["features averaged over the mirror image"] if scores["flip"] else []),
-        *([f"{missing} queries without a match left out"] if missing else []),
-    ]
+    if missing:
+        parts.append(f"{missing} queries without a match left out")
     return "; ".join(parts) + "."
 
 
 def ranked_picture(scores: Mapping[str, Any], data: ReidData) -> Figure:
-    """Draw the ranked lists of an evaluation, with images read from its dataset."""
+    """Draw the ranked lists of a run.
+
+    Args:
+        scores: as returned by `score_dataset` or `read_scores`.
+        data: the dataset that the listed files are read from.
+    """
     root = dataset_root(data.kind, data.path)
 
     def image(path: str) -> Any:
         return read_image(root / path, HEIGHT, WIDTH)
 
-    lists = [(image(each["query"]), [image(path) for path in each["gallery"]], each["right"]) for each in scores["ranked"]]
-    return figures.ranked_lists(lists)
+    return figures.ranked_lists(
+        [(image(ranked["query"]), [image(path) for path in ranked["gallery"]], ranked["right"]) for ranked in scores["ranked"]]
+    )
 
 
 def report_reid(title: str, runs: Mapping[str, Path], path: Path) -> Table:
-    """Write the report and return its table of scores."""
+    """Write the report of runs as one HTML page.
+
+    Args:
+        title: of the page.
+        runs: finished run folders, by their label on the page.
+        path: of the page.
+
+    Returns:
+        The table of scores, with their conventions as its caption.
+    """
     scores = {label: read_scores(folder) for label, folder in runs.items()}
     first = next(iter(scores.values()))
     table = replace(reid_table(scores), caption=conventions(first))
@@ -88,11 +116,11 @@ def _ranked_section(label: str, scores: Mapping[str, Any], run: Path) -> Section
     experiment = read_experiment(run)
     assert isinstance(experiment, ReidExperiment)
     picture = figures.data_uri(ranked_picture(scores, experiment.data))
-    caption = f"{label}: evenly spread queries and their nearest gallery images; green: the same person, orange: another"
+    caption = f"{label}: evenly spread queries and their nearest gallery images; green: the same person, orange: another person"
     return Section(title=f"Ranked lists of {label}", pictures=[(picture, caption)])
 
 
 def reid_scores(folder: Path) -> Table:
-    """The scores of a finished run, with a caption on the conventions that they were computed in."""
+    """The scores of a finished run, with their conventions as the caption."""
     scores = read_scores(folder)
     return replace(reid_table({"per cent": scores}), caption=conventions(scores))

@@ -9,10 +9,10 @@ from csametric.visualization.page import Table
 
 
 def report_run(experiment: Experiment, folder: Path) -> Table:
-    """Write the report of a finished run and return its table of scores."""
+    """Write the report of a finished run to report.html in its folder, and return its table of scores."""
     return call(experiment, "report", f"Run {folder.name}", {experiment.recipe: folder}, folder / "report.html")
 
 
 def scores_table(folder: Path) -> Table:
-    """The scores of a finished run, with a caption on the conventions that they were computed in."""
+    """The scores of a finished run, with a caption that says how they were computed."""
     return call(read_experiment(folder), "tabulate", folder)

@@ -9,7 +9,11 @@ from csametric.visualization.page import Section, Table
 
 
 def settings_sections(runs: Mapping[str, Path]) -> Sequence[Section]:
-    """The settings of all runs, and the machine of the first one."""
+    """Sections with the settings of each run, and with the machine of the first run.
+
+    Args:
+        runs: at least one run folder, by its label on the page.
+    """
     settings = {label: asdict(read_experiment(folder).without_paths()) for label, folder in runs.items()}
     sections = [_values_section(f"Settings of {label}", values) for label, values in settings.items()]
     return [*sections, _values_section("Machine", read_environment(next(iter(runs.values()))), "what")]
@@ -21,4 +25,6 @@ def _values_section(title: str, values: Mapping[str, object], name: str = "setti
 
 
 def _text(value: object) -> str:
-    return ", ".join(f"{k} {v}" for k, v in value.items()) if isinstance(value, dict) else str(value)
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {entry}" for key, entry in value.items())
+    return str(value)
