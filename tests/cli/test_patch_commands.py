@@ -136,7 +136,7 @@ def test_a_folder_of_photographs_gives_a_graph(tmp_path, called_here):
     cv2.imwrite(str(tmp_path / "even.png"), np.full((100, 100), 90, np.uint8))
     done = called_here("match", "sift", ".", "--out", "graph", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert "skipped: even.png has no keypoints" in done.stdout
+    assert "skipped: no keypoints found in even.png" in done.stdout
     (row,) = json.loads((tmp_path / "graph" / "graph.json").read_text())["pairs"]
     assert row["inliers"] > 100
     (tmp_path / "pairs.txt").write_text("a.png b.png\n")
@@ -167,10 +167,10 @@ def test_photographs_of_equal_stems_have_separate_results(tmp_path, called_here)
     [
         (["a.png", "b.png", "--out", "a.png"], "is a file; name a folder"),
         (["a.png"], "need a second photograph"),
-        (["a.png", "none.png"], "there is no file none.png"),
-        (["a.png", "even.png"], "has no keypoints"),
-        (["a.png", "b.png", "--ratio", "2"], "is no share"),
-        (["pairs.lst"], "there is no file"),
+        (["a.png", "none.png"], "photograph none.png does not exist"),
+        (["a.png", "even.png"], "no keypoints found in even.png"),
+        (["a.png", "b.png", "--ratio", "2"], "ratio must be in (0, 1], got 2.0"),
+        (["pairs.lst"], "list of pairs pairs.lst does not exist"),
     ],
 )
 def test_mistakes_in_matching_are_one_sentence(tmp_path, called_here, arguments, advice):
