@@ -108,6 +108,21 @@ def test_low_precision_is_as_exact_as_plain_operators(dtype):
         assert distance(found[what], expected[what]) <= allowed, what
 
 
+def test_logit_gradients_of_features_far_from_zero_are_as_exact_as_plain_operators():
+    """Their gradient is a small difference of large sums, so both must be taken from the same rounded dU."""
+    errors = {"fused": 0.0, "plain": 0.0}
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        arguments = on_device(problem(channels=64, height=16, width=12, maps=16, groups=1), torch.float16)
+        arguments["x_NCHW"] = (arguments["x_NCHW"] + 3).relu()
+        gradient = torch.randn_like(arguments["x_NCHW"])
+        expected = results(reference.compressed_self_attention, on_device(arguments, torch.float64), gradient)
+        for name, path in (("fused", fused), ("plain", reordered)):
+            found = results(path.compressed_self_attention, arguments, gradient)
+            errors[name] += distance(found["logit_weight"], expected["logit_weight"])
+    assert errors["fused"] <= errors["plain"]
+
+
 @pytest.mark.parametrize("scale", [1e4, -1e4])
 def test_logits_of_ten_thousand(scale):
     arguments = on_device(problem(channels=16, height=5, width=13, maps=8, groups=1), torch.float32)
@@ -235,6 +250,17 @@ def test_the_layer_runs_compiled_and_tells_its_path(memory_format, monkeypatch):
     torch.testing.assert_close(compiled(x), out)
     (expected,) = torch.autograd.grad(plain(x).square().sum(), x)
     torch.testing.assert_close(torch.autograd.grad(compiled(x).square().sum(), x)[0], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_question_whether_a_device_will_do_compiles(monkeypatch):
+    """Dynamo would warn of the cache, which is an error here, and then trace Triton's search for a driver."""
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+
+    @torch.compile(fullgraph=True, backend="eager")
+    def letters(x: Tensor) -> Tensor:
+        return x + len(fused._obstacle_on_device(torch.device("cuda", 0)))
+
+    assert letters(torch.zeros(())) == len("the fused kernels need compute capability 8.0 or later")
 
 
 def test_autocast_keeps_the_type():

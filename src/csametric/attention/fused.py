@@ -48,8 +48,13 @@ def why_not(x_NCHW: Tensor, maps: int) -> str:
     return ""
 
 
-@cache
+@torch.compiler.assume_constant_result  # so that torch.compile asks once and does not trace Triton's search for a driver
 def _obstacle_on_device(device: torch.device) -> str:
+    return _obstacle_of_driver(device)
+
+
+@cache
+def _obstacle_of_driver(device: torch.device) -> str:
     if torch.version.hip:
         return "the fused kernels need an NVIDIA GPU"
     if torch.cuda.get_device_capability(device) < OLDEST:
@@ -236,9 +241,12 @@ def _backward(
         # [c, D] what follows without a feature map: alpha E, dU and delta, the sum over channels of dU * U
         means_GcK, output_grad_GcK = join_images(means), join_images(gathered.sum(1).view_as(means))
         small = elementary_gradients(output_grad_GcK, means_GcK, value_weight.float(), _float(value_bias), alpha.float())
-        delta_G1K = (small.means * means_GcK).sum(1, keepdim=True)
+        # delta is of dU as the kernel reads it, rounded: it must cancel the mean of dB = dU^T X under each base map
+        mean_grad_GcK = small.means.to(x_NCHW.dtype)
+        delta_G1K = (mean_grad_GcK.float() * means_GcK).sum(1, keepdim=True)
         elementary, mean_gradient, delta = (
-            split_images(matrix, sizes.images).contiguous() for matrix in (small.elementary, small.means, delta_G1K)
+            split_images(matrix, sizes.images).contiguous()
+            for matrix in (small.elementary.to(x_NCHW.dtype), mean_grad_GcK, delta_G1K)
         )
 
         # [c, P] dX = dO + dU B + Wm^T dM; [D, c] dM X^T and [D] the sum of dM, per split
@@ -246,7 +254,7 @@ def _backward(
         base_gradient = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps, sizes.channels)
         bias_gradient = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps)
         kernels.input_gradient[_grid(sizes, blocks)](
-            x_NCHW, gradient_NCHW, base, bias, elementary.to(x_NCHW.dtype), log_totals, mean_gradient.to(x_NCHW.dtype), delta,
+            x_NCHW, gradient_NCHW, base, bias, elementary, log_totals, mean_gradient, delta,
             input_gradient, base_gradient, bias_gradient,
             *x_NCHW.stride(), *gradient_NCHW.stride(), *input_gradient.stride(),
             *counts, blocks.splits, blocks.tiles_a_split,
