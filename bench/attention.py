@@ -2,7 +2,8 @@
 
 "literal" is `attention.reference`: two convolutions, two softmaxes, (V B^T) W; it never forms a dense N x N map. A pass is the
 time to read or write the feature map once, at the copy bandwidth measured in the same rounds. The defaults are fp32, batch 8 on
-a CPU and batch 64 on a GPU; `--types fp32,bf16` adds bf16.
+a CPU and batch 64 on a GPU; `--types fp32,bf16` adds bf16. On a GPU every layer is replayed from a CUDA graph, ten times per
+measurement; `--eager` times calls from Python instead.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.measure import RESULTS, best_device, interleaved, middle, ratio, write_results
+from bench.measure import RESULTS, best_device, graphed, interleaved, middle, ratio, write_results
 from csametric import CompressedSelfAttention, SelfAttention
 from csametric.attention.catalogue import PEERS, peer
 from csametric.cli.tables import print_table
@@ -24,6 +25,7 @@ GROUPS = (1, 2, 8)
 FORMATS = {"NCHW": torch.contiguous_format, "channels_last": torch.channels_last}
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 COPY, LITERAL, CSA = "copy", "literal, G = {}", "CSA, G = {}"
+CALLS_ON_A_GPU = 10  # per measurement: one call takes down to 20 microseconds
 
 
 def make_layers(channels: int, with_peers: bool) -> dict[str, nn.Module]:
@@ -76,7 +78,10 @@ def measure(
     target = torch.empty_like(x)
     layers = make_layers(shape[0], not arguments.no_peers)
     calls = {key: CALLS[what](layer.to(device=device, dtype=dtype), x) for key, layer in layers.items()}
-    seconds = interleaved({COPY: lambda: target.copy_(x), **calls}, arguments.rounds)
+    contenders = {COPY: lambda: target.copy_(x), **calls}
+    if x.is_cuda and not arguments.eager:
+        contenders = {key: graphed(call) for key, call in contenders.items()}
+    seconds = interleaved(contenders, arguments.rounds, calls=CALLS_ON_A_GPU if x.is_cuda else 1)
     case = {"shape": "x".join(map(str, shape)), "what": what, "type": dtype_name, "format": memory_format}
     return [case | {"layer": key} | compare(seconds, key) for key in calls]
 
@@ -140,6 +145,8 @@ def main() -> None:
     parser.add_argument("--types", default="fp32", help="fp32, bf16 or fp16; several separated by commas")
     parser.add_argument("--formats", default="NCHW", help="NCHW or channels_last; several separated by commas")
     parser.add_argument("--no-peers", action="store_true", help="measure only CSA and its literal form")
+    parser.add_argument("--eager", action="store_true", help="on a GPU: time calls from Python, not replays of CUDA graphs")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file and the picture")
     arguments = parser.parse_args()
     keep_freed_memory()  # as training does
     all_rows = []
@@ -150,8 +157,8 @@ def main() -> None:
                     rows = measure(shape, what, dtype_name, memory_format, arguments)
                     show(rows)
                     all_rows += rows
-    picture = RESULTS / "attention.png"
-    print(f"results: {write_results('attention', all_rows)}")
+    picture = arguments.results / "attention.png"
+    print(f"results: {write_results('attention', all_rows, arguments.results)}")
     first = all_rows[0]
     draw([row for row in all_rows if row["type"] == first["type"] and row["format"] == first["format"]], picture)
     print(f"picture: {picture}")

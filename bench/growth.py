@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from bench.attention import inference_call
-from bench.measure import RESULTS, best_device, interleaved, middle, write_results
+from bench.attention import CALLS_ON_A_GPU, inference_call
+from bench.measure import RESULTS, best_device, graphed, interleaved, middle, write_results
 from csametric import CompressedSelfAttention, SelfAttention
 from csametric.cli.tables import print_table
 from csametric.training.memory import keep_freed_memory
@@ -31,7 +31,10 @@ def measure(height: int, rounds: int) -> dict[str, Any]:
     }
     if positions <= MOST_FOR_SA:
         layers["SA"] = SelfAttention(CHANNELS, alpha=0.5)
-    seconds = interleaved({name: inference_call(layer.to(device), x) for name, layer in layers.items()}, rounds)
+    calls = {name: inference_call(layer.to(device), x) for name, layer in layers.items()}
+    if x.is_cuda:
+        calls = {name: graphed(call) for name, call in calls.items()}
+    seconds = interleaved(calls, rounds, calls=CALLS_ON_A_GPU if x.is_cuda else 1)
     return {"positions": positions} | {name: 1e3 * middle(times) for name, times in seconds.items()}
 
 
@@ -57,15 +60,16 @@ def draw(rows: list[dict[str, Any]], path: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file and the picture")
     arguments = parser.parse_args()
     keep_freed_memory()
     rows = [measure(height, arguments.rounds) for height in HEIGHTS]
     columns = ["positions", "CSA, G = 1", "CSA, G = 2", "SA"]
     text = [[str(row["positions"]), *(f"{row[name]:.2f}" if name in row else "" for name in columns[1:])] for row in rows]
     print_table(f"ms, forward, one image, {best_device().type}", columns, text)
-    print(f"results: {write_results('growth', rows)}")
-    draw(rows, RESULTS / "growth.png")
-    print(f"picture: {RESULTS / 'growth.png'}")
+    print(f"results: {write_results('growth', rows, arguments.results)}")
+    draw(rows, arguments.results / "growth.png")
+    print(f"picture: {arguments.results / 'growth.png'}")
 
 
 if __name__ == "__main__":

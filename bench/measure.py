@@ -20,27 +20,48 @@ def best_device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
-def interleaved(contenders: Mapping[str, Callable[[], Any]], rounds: int = 15, warm_up: int = 2) -> dict[str, list[float]]:
+def interleaved(
+    contenders: Mapping[str, Callable[[], Any]], rounds: int = 15, warm_up: int = 2, calls: int = 1
+) -> dict[str, list[float]]:
     """Time every contender once per round, in turn.
 
     Args:
         contenders: name -> function without arguments.
         rounds: timed rounds.
         warm_up: rounds before them that are not timed.
+        calls: calls in a row in each round; a GPU is waited for after the last one, so that short calls keep it busy.
 
     Returns:
-        name -> seconds of each round.
+        name -> seconds per call in each round.
     """
     seconds: dict[str, list[float]] = {name: [] for name in contenders}
     for round_index in range(warm_up + rounds):
         for name, run in contenders.items():
             wait()
             started = time.perf_counter()
-            run()
+            for _ in range(calls):
+                run()
             wait()
             if round_index >= warm_up:
-                seconds[name].append(time.perf_counter() - started)
+                seconds[name].append((time.perf_counter() - started) / calls)
     return seconds
+
+
+def graphed(call: Callable[[], Any]) -> Callable[[], Any]:
+    """Return a function that replays the call from a CUDA graph: the GPU's time alone, without Python's.
+
+    The call runs a few times first, on a stream of its own, so that kernels are compiled and workspaces allocated.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            call()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        call()
+    return graph.replay
 
 
 def middle(values: Sequence[float]) -> float:

@@ -48,7 +48,8 @@ def why_not(x_NCHW: Tensor, maps: int) -> str:
     return ""
 
 
-@torch.compiler.assume_constant_result  # so that torch.compile asks once and does not trace Triton's search for a driver
+# torch.compile asks once, and does not trace Triton's search for a driver
+@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _obstacle_on_device(device: torch.device) -> str:
     return _obstacle_of_driver(device)
 

@@ -1,5 +1,6 @@
 """Image batches, and a prefetcher that computes the next batches in background threads."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from csametric.data.records import Record
 from csametric.data.transforms import Augmentation, augment, read_image
 
-WORKERS = 2
+WORKERS = max(2, min(8, os.cpu_count() or 1))  # threads that decode; more than 8 only wait for one another
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
