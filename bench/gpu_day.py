@@ -19,6 +19,7 @@ from typing import Any
 from bench.measure import RESULTS
 
 ROOT = Path(__file__).parents[1]
+MODULE = (sys.executable, "-m")
 ARMS = ("lite_pcb", "lite_pcb_supervised", "lite_pcb_sa", "lite_pcb_csa")
 COMPILE_COLD = """
 import torch
@@ -32,22 +33,50 @@ print("compiled and differentiated")
 """
 
 
-def kernel_commands(results: Path, rehearse: bool) -> dict[str, list[str]]:
-    """Name -> command, in the order of risk: what would be wrong first, then what would be slow."""
-    bench = [sys.executable, "-m"]
-    out = ["--results", str(results)]
-    small = ["--rounds", "2"] if rehearse else []
+def check_commands(results: Path, rehearse: bool) -> dict[str, list[str]]:
+    """Name -> command of what may be wrong. They run side by side, because compiling kernels takes most of their time.
+
+    Two of them only fill Triton's cache, so that the benchmarks that follow find their kernels compiled.
+    """
     place = ("cpu", "aot_eager") if rehearse else ("cuda", "inductor")
-    chosen = ["-k", "empty_batch or autocast"] if rehearse else []
-    return {
-        "tests": [*bench, "pytest", "-q", "tests/attention/test_fused.py", *chosen],
-        "accuracy": [*bench, "bench.kernels", "--profile", *out],
+    commands = {
+        "tests": [*MODULE, "pytest", "-q", "tests/attention/test_fused.py"]
+        + (["-k", "empty_batch or autocast"] if rehearse else ["-n", "6"]),
+        "accuracy": [*MODULE, "bench.kernels", "--profile", "--results", str(results)],
         "compile": [sys.executable, "-W", "error:Dynamo", "-c", f"DEVICE, BACKEND = {place}\n{COMPILE_COLD}"],
-        "memory": [*bench, "bench.memory", *out, *(["--batch", "2"] if rehearse else [])],
-        "model": [*bench, "bench.model", *out, *small, *(["--batch", "1", "--only", "inference"] if rehearse else [])],
-        "attention": [*bench, "bench.attention", *out, *small]
-        + (["--batch", "1", "--no-peers"] if rehearse else ["--types", "bf16,fp32", "--formats", "NCHW,channels_last"]),
-        "growth": [*bench, "bench.growth", *out, *small],
+    }
+    if not rehearse:
+        for name in ("attention", "model"):
+            folder = str(results / "warm_up")
+            commands[f"warm_up_{name}"] = [*benchmark_commands(results, rehearse)[name], "--rounds", "2", "--results", folder]
+    return commands
+
+
+def benchmark_commands(results: Path, rehearse: bool) -> dict[str, list[str]]:
+    """Name -> command of what may be slow. They run one after the other."""
+    out = ["--results", str(results)]
+    if rehearse:
+        return {
+            "memory": [*MODULE, "bench.memory", *out, "--batch", "2"],
+            "model": [*MODULE, "bench.model", *out, "--rounds", "2", "--batch", "1", "--only", "inference"],
+            "attention": [*MODULE, "bench.attention", *out, "--rounds", "2", "--batch", "1", "--no-peers"],
+            "growth": [*MODULE, "bench.growth", *out, "--rounds", "2"],
+        }
+    return {
+        "memory": [*MODULE, "bench.memory", *out],
+        "model": [*MODULE, "bench.model", *out],
+        "attention": [
+            *MODULE,
+            "bench.attention",
+            *out,
+            "--types",
+            "bf16,fp32",
+            "--formats",
+            "channels_last,NCHW",
+            "--rounds",
+            "9",
+        ],
+        "growth": [*MODULE, "bench.growth", *out],
     }
 
 
@@ -57,46 +86,41 @@ def training_command(recipe: str, data: str, epochs: int, rehearse: bool) -> lis
     if rehearse:
         settings |= {"epochs": 1, "batch_size": 8, "data.height": 64, "data.width": 32, "model.pretrained": "none"}
     overrides = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
-    return [sys.executable, "-m", "csametric", "train", recipe, "--data", data, *overrides]
+    return [*MODULE, "csametric", "train", recipe, "--data", data, *overrides]
 
 
-def run_in_turn(commands: dict[str, list[str]], results: Path, deadline: float) -> list[dict[str, Any]]:
-    """Run the commands one after the other until the deadline; each writes its log."""
-    rows = []
-    for name, command in commands.items():
-        row = {"name": name, **wait_for(start(command, results / f"{name}.log", ROOT), deadline)}
-        print(f"{name}: exit {row['exit']}, {row['seconds']:.0f} s, log {results / f'{name}.log'}", flush=True)
-        rows.append(row)
-    return rows
+class Command:
+    """A command that runs in a folder and adds its output to a log."""
+
+    def __init__(self, name: str, words: Sequence[str], results: Path, folder: Path) -> None:
+        self.name, self.log, self.started = name, results / f"{name}.log", time.monotonic()
+        paths = os.pathsep.join(filter(None, [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH")]))
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                words, stdout=log, stderr=subprocess.STDOUT, cwd=folder, env=os.environ | {"PYTHONPATH": paths}
+            )
+
+    def wait(self, deadline: float) -> dict[str, Any]:
+        """Wait until the command ends, or terminate it at the deadline; print and return its exit code and seconds."""
+        try:
+            self.process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            self.process.terminate()
+            self.process.wait()
+        row = {"name": self.name, "exit": self.process.returncode, "seconds": time.monotonic() - self.started}
+        print(f"{self.name}: exit {row['exit']}, {row['seconds']:.0f} s, log {self.log}", flush=True)
+        return row
 
 
-def run_side_by_side(commands: dict[str, list[str]], results: Path, deadline: float) -> list[dict[str, Any]]:
-    """Run the commands at once, in the results' folder, until the deadline."""
-    processes = {name: start(command, results / f"{name}.log", results) for name, command in commands.items()}
-    rows = [{"name": name, **wait_for(process, deadline)} for name, process in processes.items()]
-    for row in rows:
-        print(f"{row['name']}: exit {row['exit']}, {row['seconds']:.0f} s, log {results / row['name']}.log", flush=True)
-    return rows
+def run_in_turn(commands: dict[str, list[str]], results: Path, folder: Path, deadline: float) -> list[dict[str, Any]]:
+    """Run the commands one after the other until the deadline."""
+    return [Command(name, words, results, folder).wait(deadline) for name, words in commands.items()]
 
 
-def start(command: Sequence[str], log: Path, folder: Path) -> subprocess.Popen[bytes]:
-    """Start a command whose output goes to the end of a log."""
-    paths = os.pathsep.join(filter(None, [str(ROOT / "src"), str(ROOT), os.environ.get("PYTHONPATH")]))
-    with log.open("ab") as output:
-        return subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, cwd=folder, env=os.environ | {"PYTHONPATH": paths}
-        )
-
-
-def wait_for(process: subprocess.Popen[bytes], deadline: float) -> dict[str, Any]:
-    """Wait until a command ends, or terminate it at the deadline; its exit code and seconds."""
-    started = time.monotonic()
-    try:
-        process.wait(max(0.0, deadline - time.monotonic()))
-    except subprocess.TimeoutExpired:
-        process.terminate()
-        process.wait()
-    return {"exit": process.returncode, "seconds": time.monotonic() - started}
+def run_side_by_side(commands: dict[str, list[str]], results: Path, folder: Path, deadline: float) -> list[dict[str, Any]]:
+    """Run the commands at once until the deadline."""
+    started = [Command(name, words, results, folder) for name, words in commands.items()]
+    return [command.wait(deadline) for command in started]
 
 
 def main() -> None:
@@ -114,10 +138,11 @@ def main() -> None:
     results.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + 60 * arguments.minutes
     if arguments.part == "kernels":
-        rows = run_in_turn(kernel_commands(results, arguments.rehearse), results, deadline)
+        rows = run_side_by_side(check_commands(results, arguments.rehearse), results, ROOT, deadline)
+        rows += run_in_turn(benchmark_commands(results, arguments.rehearse), results, ROOT, deadline)
     else:
         commands = {arm: training_command(arm, arguments.data, arguments.epochs, arguments.rehearse) for arm in ARMS}
-        rows = run_side_by_side(commands, results, deadline)
+        rows = run_side_by_side(commands, results, results, deadline)
     (results / f"{arguments.part}.json").write_text(json.dumps(rows, indent=1))
     sys.exit(any(row["exit"] for row in rows))
 

@@ -6,6 +6,9 @@ step at 1024 x 24 x 8. Without a GPU it runs under Triton's interpreter (TRITON_
 """
 
 import argparse
+import multiprocessing
+from concurrent.futures import ProcessPoolExecutor
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +26,7 @@ MAPS = (8, 16, 33, 64, 128)
 ARITHMETIC = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32, "tf32": torch.float32}
 NAMES = ("output", "input", "logits", "value", "alpha")
 MOST = 2.0  # times the error of the plain operators
+PROCESSES = 6  # on a GPU, because compiling the kernels takes most of the time
 
 
 def problem(maps: int, on_gpu: bool) -> tuple[Tensor, CSAWeights, Tensor]:
@@ -101,7 +105,12 @@ def main() -> None:
     arguments = parser.parse_args()
     on_gpu = torch.cuda.is_available()
     maps, arithmetics = (MAPS, ARITHMETIC) if on_gpu else (MAPS[:2], ("fp16", "fp32"))
-    rows = [measure(count, name, layout) for name in arithmetics for count in maps for layout in FORMATS]
+    cases = list(product(maps, arithmetics, FORMATS))
+    if on_gpu:
+        with ProcessPoolExecutor(PROCESSES, multiprocessing.get_context("spawn")) as pool:
+            rows = list(pool.map(measure, *zip(*cases, strict=True)))
+    else:
+        rows = [measure(*case) for case in cases]
     show(rows)
     if arguments.profile and on_gpu:
         times = profile()

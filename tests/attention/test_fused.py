@@ -87,7 +87,9 @@ def test_many_positions(positions, maps):
     gradient = torch.randn_like(arguments["x_NCHW"])
     expected = results(reference.compressed_self_attention, arguments, gradient)
     found = results(fused.compressed_self_attention, on_device(arguments, torch.float32), gradient)
-    assert all(distance(found[what], expected[what]) < 1e-5 for what in expected)
+    for what in expected:  # at one position every map has the same mean, so the logits get no gradient
+        near_zero = expected[what].norm() < 1e-9 and found[what].norm() < 1e-4
+        assert near_zero or distance(found[what], expected[what]) < 1e-5, what
 
 
 @pytest.mark.parametrize("dtype", LOW, ids=str)
@@ -254,7 +256,7 @@ def test_the_layer_runs_compiled_and_tells_its_path(memory_format, monkeypatch):
 
 def test_the_question_whether_a_device_will_do_compiles(monkeypatch):
     """Dynamo would warn of the cache, which is an error here, and then trace Triton's search for a driver."""
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda *_: (7, 5))
 
     @torch.compile(fullgraph=True, backend="eager")
     def letters(x: Tensor) -> Tensor:
