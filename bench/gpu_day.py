@@ -3,7 +3,7 @@
 `python -m bench.gpu_day kernels` runs the tests of the fused kernels, their accuracy, torch.compile from a cold start, and the
 benchmarks. `python -m bench.gpu_day training --data cuhk03-detected:PATH` trains PCB, PCB + supervision, PCB + SA and PCB + CSA
 side by side until the time is up; the same command goes on from the last checkpoint. Everything goes to one folder: a log per
-command and `gpu_day.json` with exit codes and seconds. `--rehearse` runs every command at a small size, on a CPU too.
+command and `gpu_day_PART.json` with exit codes and seconds. `--rehearse` runs every command at a small size, on a CPU too.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def check_commands(results: Path, rehearse: bool) -> dict[str, list[str]]:
     place = ("cpu", "aot_eager") if rehearse else ("cuda", "inductor")
     commands = {
         "tests": [*MODULE, "pytest", "-q", "tests/attention/test_fused.py"]
-        + (["-k", "empty_batch or autocast"] if rehearse else ["-n", "6"]),
+        + (["-k", "empty_batch or autocast"] if rehearse else ["-n", "6", "-p", "no:benchmark"]),
         "accuracy": [*MODULE, "bench.kernels", "--profile", "--results", str(results)],
         "compile": [sys.executable, "-W", "error:Dynamo", "-c", f"DEVICE, BACKEND = {place}\n{COMPILE_COLD}"],
     }
@@ -143,7 +143,7 @@ def main() -> None:
     else:
         commands = {arm: training_command(arm, arguments.data, arguments.epochs, arguments.rehearse) for arm in ARMS}
         rows = run_side_by_side(commands, results, results, deadline)
-    (results / f"{arguments.part}.json").write_text(json.dumps(rows, indent=1))
+    (results / f"gpu_day_{arguments.part}.json").write_text(json.dumps(rows, indent=1))
     sys.exit(any(row["exit"] for row in rows))
 
 

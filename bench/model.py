@@ -1,7 +1,8 @@
 """Speed in the paper's Table 6: images per second of PCB, PCB + SA and PCB + CSA in 1 to 8 groups, inference and training.
 
 ResNet-50 at 384 x 128, alpha not 0, channels_last, all arms interleaved; fp32 and batch 8 on a CPU, bf16 and batch 64 on a GPU.
-The table shows ratios to PCB beside the paper's. `python -m bench.memory` measures the memory.
+On a GPU every step is replayed from a CUDA graph, so that the time is the GPU's and not Python's; `--eager` launches it from
+Python. The table shows ratios to PCB beside the paper's. `python -m bench.memory` measures the memory.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.measure import RESULTS, best_device, interleaved, middle, ratio, write_results
+from bench.measure import RESULTS, best_device, graphed, interleaved, middle, ratio, write_results
 from bench.memory import ARMS, paper_figures
 from csametric import PCB
 from csametric.cli.tables import print_table
@@ -62,6 +63,7 @@ def main() -> None:
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--batch", type=int, default=0, help="images; by default 64 on a GPU, 8 on a CPU")
+    parser.add_argument("--eager", action="store_true", help="on a GPU: launch every step from Python")
     parser.add_argument("--only", choices=CALLS, help="measure only inference, or only training")
     arguments, device = parser.parse_args(), best_device()
     batch = arguments.batch or (64 if device.type == "cuda" else 8)
@@ -69,7 +71,10 @@ def main() -> None:
     images = torch.randn(batch, 3, 384, 128, device=device).to(memory_format=torch.channels_last)
     results = []
     for what in [arguments.only] if arguments.only else CALLS:
-        seconds = interleaved({name: make_call(what, name, images) for name in ARMS}, arguments.rounds)
+        calls = {name: make_call(what, name, images) for name in ARMS}
+        if images.is_cuda and not arguments.eager:
+            calls = {name: graphed(call) for name, call in calls.items()}
+        seconds = interleaved(calls, arguments.rounds)
         rows = []
         for name, times in seconds.items():
             median, lower, upper = ratio(seconds, "PCB", name)

@@ -14,7 +14,7 @@ from triton.compiler import ASTSource
 
 from csametric.attention import fused, kernels
 
-KERNELS = ("gather", "elementary_outputs", "scatter", "gather_gradient", "input_gradient")
+KERNELS = ("gather", "join", "scatter", "gather_gradient", "input_gradient")
 TARGETS = (89, 90)
 CASES = (  # type, C, groups, maps, memory format
     ("bfloat16", 1024, 1, 32, torch.contiguous_format),
@@ -65,7 +65,7 @@ def compile_launch(kernel: Any, arguments: tuple[Any, ...], options: dict[str, A
     }
     constant_places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     source = ASTSource(kernel, signature, constant_places, attributes)
-    tuning = {name: options[name] for name in ("num_warps", "num_stages", "enable_fp_fusion")}
+    tuning = {name: options[name] for name in ("num_warps", "num_stages", "enable_fp_fusion") if name in options}
     return triton.compile(source, target=GPUTarget("cuda", target, 32), options=tuning)
 
 

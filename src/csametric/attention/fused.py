@@ -1,11 +1,13 @@
 """The exact reordering in fused kernels, registered with PyTorch: for eager, autocast, `torch.compile` and CUDA graphs.
 
-The backward keeps X, U (N, G, c, D) and the logarithm of each map's softmax denominator, and recomputes the maps.
+The backward keeps X, U (G, c, K) and the logarithm of each map's softmax denominator, and recomputes the maps.
 Sums over splits of the positions run in a fixed order, without atomics: two runs agree to the bit.
 
-Legend: N images, G groups of c channels, P = H*W positions, D maps per group, S splits of the positions; K = N*G.
+Legend: N images, G groups of c channels, P = H*W positions, D maps per group, S splits of the positions, K = N*D columns.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -14,7 +16,7 @@ import triton
 from torch import Tensor
 
 from csametric.attention import kernels
-from csametric.attention.gradients import elementary_gradients, join_images, split_images
+from csametric.attention.gradients import elementary_gradients, elementary_outputs, group_matrices
 from csametric.attention.reference import CSAWeights, without_autocast
 
 MOST_MAPS = 128  # per group
@@ -83,6 +85,10 @@ class _Sizes(NamedTuple):
     def pairs(self) -> int:
         return self.images * self.groups
 
+    @property
+    def columns(self) -> int:
+        return self.images * self.maps  # K
+
 
 class _Blocks(NamedTuple):
     maps: int  # BLOCK_D, all maps of a group
@@ -145,6 +151,18 @@ def _float(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else bias.float()
 
 
+@contextmanager
+def _tensor_cores_for(dtype: torch.dtype) -> Iterator[None]:
+    """Let products of fp32 matrices run in TF32 if they belong to an input of lower precision: TF32 has at least its digits."""
+    before = torch.backends.cuda.matmul.fp32_precision
+    if dtype != torch.float32:
+        torch.backends.cuda.matmul.fp32_precision = "tf32"
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.fp32_precision = before
+
+
 def _is_flat(*tensors: Tensor) -> bool:
     return all(x.stride(2) == x.shape[3] * x.stride(3) for x in tensors)
 
@@ -163,7 +181,7 @@ def _forward(
     value_bias: Tensor | None,
     groups: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """O; U (N, G, c, D) and the logarithm of each softmax's denominator (N, G, D), both fp32."""
+    """O; U (G, c, K) and the logarithm of each softmax's denominator (N, G, D), both fp32."""
     if not x_NCHW.numel():
         return _empty_results(x_NCHW, _sizes(x_NCHW, logit_weight, groups))
     with torch.cuda.device_of(x_NCHW):
@@ -172,9 +190,7 @@ def _forward(
         out, means, log_totals = _empty_results(x_NCHW, sizes)
         gathered = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.channels, sizes.maps)
         highest, total = (_partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps) for _ in range(2))
-        elementary = torch.empty(means.shape, dtype=x_NCHW.dtype, device=x_NCHW.device)
         base, bias = _as_read(logit_weight, logit_bias)
-        value, added = _as_read(value_weight, value_bias)
         flat, width = _is_flat(x_NCHW, out), x_NCHW.shape[3]
         counts = (groups, sizes.channels, sizes.maps)
         # [c, D] sums of X under each map's exponentials, per split of the positions
@@ -184,22 +200,37 @@ def _forward(
             BLOCK_C=blocks.channels, **_options(x_NCHW, blocks, logit_bias, flat),
         )  # fmt: skip
         # [c, D] the splits joined to U, then alpha E = alpha (Wg U + bg)
-        kernels.elementary_outputs[(triton.cdiv(sizes.channels, blocks.step) * sizes.pairs,)](
-            gathered, highest, total, value, added, alpha, elementary, means, log_totals,
-            *counts, blocks.splits, BLOCK_R=blocks.step, **_options(x_NCHW, blocks, value_bias),
-        )  # fmt: skip
+        _join(sizes, blocks, gathered, means, (highest, total, log_totals))
+        with _tensor_cores_for(x_NCHW.dtype):
+            outputs = elementary_outputs(means, group_matrices(value_weight.float(), groups), _float(value_bias))
+        elementary = torch.mul(outputs, alpha, out=torch.empty_like(outputs, dtype=x_NCHW.dtype))
         # [c, P] O = X + alpha E W
         kernels.scatter[(triton.cdiv(sizes.positions, blocks.positions) * sizes.pairs,)](
             x_NCHW, base, bias, elementary, out,
-            *x_NCHW.stride(), *out.stride(), width, *counts, sizes.positions,
+            *x_NCHW.stride(), *out.stride(), width, *counts, sizes.columns, sizes.positions,
             **_options(x_NCHW, blocks, logit_bias, flat),
         )  # fmt: skip
         return out, means, log_totals
 
 
+def _join(
+    sizes: _Sizes, blocks: _Blocks, gathered: Tensor, joined: Tensor, softmax: tuple[Tensor, Tensor, Tensor] | None = None
+) -> None:
+    """Add up the splits of a gather, to (G, c, K).
+
+    `softmax`: the maximum and denominator of every split, and where to write the logarithms of the common denominators.
+    """
+    highest, total, log_totals = softmax or (gathered, gathered, gathered)  # a kernel needs pointers
+    kernels.join[(triton.cdiv(sizes.channels, blocks.step) * sizes.pairs,)](
+        gathered, highest, total, joined, log_totals,
+        sizes.groups, sizes.channels, sizes.maps, sizes.columns, blocks.splits,
+        IS_SOFTMAX=softmax is not None, BLOCK_D=blocks.maps, BLOCK_K=blocks.step, enable_fp_fusion=True,
+    )  # fmt: skip
+
+
 def _empty_results(x_NCHW: Tensor, sizes: _Sizes) -> tuple[Tensor, Tensor, Tensor]:
-    pairs = (sizes.images, sizes.groups)
-    return torch.empty_like(x_NCHW), _partial(x_NCHW, *pairs, sizes.channels, sizes.maps), _partial(x_NCHW, *pairs, sizes.maps)
+    means = _partial(x_NCHW, sizes.groups, sizes.channels, sizes.columns)
+    return torch.empty_like(x_NCHW), means, _partial(x_NCHW, sizes.images, sizes.groups, sizes.maps)
 
 
 @_forward.register_fake
@@ -230,25 +261,23 @@ def _backward(
         input_gradient = torch.empty_like(x_NCHW)
         flat, width = _is_flat(x_NCHW, gradient_NCHW, input_gradient), x_NCHW.shape[3]
         base, bias = _as_read(logit_weight, logit_bias)
-        counts = (width, groups, sizes.channels, sizes.maps, sizes.positions)
+        counts = (width, groups, sizes.channels, sizes.maps)
         gathered = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.channels, sizes.maps)
         # [c, D] dO W^T, per split of the positions
         kernels.gather_gradient[_grid(sizes, blocks)](
             x_NCHW, gradient_NCHW, base, bias, gathered, *x_NCHW.stride(), *gradient_NCHW.stride(),
-            *counts, blocks.splits, blocks.tiles_a_split,
+            *counts, sizes.positions, blocks.splits, blocks.tiles_a_split,
             BLOCK_C=blocks.channels, **_options(x_NCHW, blocks, logit_bias, flat),
         )  # fmt: skip
+        output_grad = torch.empty_like(means)
+        _join(sizes, blocks, gathered, output_grad)
 
         # [c, D] what follows without a feature map: alpha E, dU and delta, the sum over channels of dU * U
-        means_GcK, output_grad_GcK = join_images(means), join_images(gathered.sum(1).view_as(means))
-        small = elementary_gradients(output_grad_GcK, means_GcK, value_weight.float(), _float(value_bias), alpha.float())
+        with _tensor_cores_for(x_NCHW.dtype):
+            small = elementary_gradients(output_grad, means, value_weight.float(), _float(value_bias), alpha.float())
         # delta is of dU as the kernel reads it, rounded: it must cancel the mean of dB = dU^T X under each base map
-        mean_grad_GcK = small.means.to(x_NCHW.dtype)
-        delta_G1K = (mean_grad_GcK.float() * means_GcK).sum(1, keepdim=True)
-        elementary, mean_gradient, delta = (
-            split_images(matrix, sizes.images).contiguous()
-            for matrix in (small.elementary.to(x_NCHW.dtype), mean_grad_GcK, delta_G1K)
-        )
+        elementary, mean_gradient = small.elementary.to(x_NCHW.dtype), small.means.to(x_NCHW.dtype)
+        delta = (mean_gradient.float() * means).sum(1)
 
         # [c, P] dX = dO + dU B + Wm^T dM; [D, c] dM X^T and [D] the sum of dM, per split
         blocks = _blocks(sizes, x_NCHW, ACCUMULATED_BESIDE_GRADIENTS)
@@ -258,7 +287,7 @@ def _backward(
             x_NCHW, gradient_NCHW, base, bias, elementary, log_totals, mean_gradient, delta,
             input_gradient, base_gradient, bias_gradient,
             *x_NCHW.stride(), *gradient_NCHW.stride(), *input_gradient.stride(),
-            *counts, blocks.splits, blocks.tiles_a_split,
+            *counts, sizes.columns, sizes.positions, blocks.splits, blocks.tiles_a_split,
             BLOCK_C=blocks.channels, **_options(x_NCHW, blocks, logit_bias, flat),
         )  # fmt: skip
 

@@ -1,14 +1,14 @@
 """Triton programs of the exact reordering: two passes over the feature map forward, and two backward.
 
-Forward: `gather` forms the logits tile by tile and accumulates U = X B^T with an online softmax, `elementary_outputs` turns
-it into alpha E = alpha (Wg U + bg), `scatter` forms the logits again and writes O = X + alpha E W. Backward: `gather_gradient`
-accumulates dO W^T, `input_gradient` writes dX and sums the gradient of the base vectors.
+Forward: `gather` forms the logits tile by tile and accumulates U = X B^T with an online softmax, `join` adds up its splits,
+and `scatter` forms the logits again and writes O = X + alpha E W. Backward: `gather_gradient` accumulates dO W^T, `join` adds
+up its splits, and `input_gradient` writes dX and sums the gradient of the base vectors. The products of size c x D between
+the two passes, such as E = Wg U + bg, are PyTorch's.
 
-Legend: N images, G groups of c channels, P positions, D maps per group, S splits of the positions; K = N*G.
+Legend: N images, G groups of c channels, P positions, D maps per group, S splits of the positions, K = N*D columns.
 BLOCK_D: all maps of a group. BLOCK_C: the channels whose sums one program accumulates. BLOCK_K: the channels read at a time
-for the logits. BLOCK_R: the rows of the value matrix per program. BLOCK_P: positions per tile. FLAT: one stride leads from
-each position to the next.
-elementary: alpha E (K, c, D). mean_gradient: dU (K, c, D). delta: the sum over channels of dU * U (K, D), which the softmax's
+for the logits, or joined by one program. BLOCK_P: positions per tile. FLAT: one stride leads from each position to the next.
+elementary: alpha E (G, c, K). mean_gradient: dU (G, c, K). delta: the sum over channels of dU * U (G, K), which the softmax's
 backward subtracts.
 """
 
@@ -53,10 +53,10 @@ def _store_tile(out, channels, stride_c, offsets, inside, c, values):
 
 
 @triton.jit
-def _matrix(m, rows, columns, most_rows, most_columns):
-    """A block of a contiguous matrix, 0 outside."""
+def _matrix(m, rows, columns, most_rows, most_columns, stride):
+    """A block of a matrix whose rows lie `stride` apart, 0 outside."""
     mask = (rows < most_rows)[:, None] & (columns < most_columns)[None, :]
-    return tl.load(m + rows[:, None] * most_columns + columns[None, :], mask=mask, other=0.0)
+    return tl.load(m + rows.to(tl.int64)[:, None] * stride + columns[None, :], mask=mask, other=0.0)
 
 
 @triton.jit
@@ -70,7 +70,7 @@ def _logits(
     logits = tl.zeros((BLOCK_D, BLOCK_P), tl.float32)
     for start in range(0, c, BLOCK_K):
         channels = start + tl.arange(0, BLOCK_K)
-        weight = _matrix(base, maps, channels, D, c)
+        weight = _matrix(base, maps, channels, D, c, c)
         logits = _dot(weight, _tile(x, channels, stride_c, offsets, inside, c), logits, PRECISION, UPCAST)
     if HAS_BIAS:
         logits += tl.load(bias + maps, mask=maps < D, other=0.0).to(tl.float32)[:, None]
@@ -92,7 +92,7 @@ def gather(
     HAS_BIAS: tl.constexpr, FLAT: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
     BLOCK_P: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Writes, for each split, the highest logit of each map, the sum of exponentials, and X times them (K, S, c, D)."""
+    """Writes, for each split, the highest logit of each map, the sum of exponentials, and X times them (N*G, S, c, D)."""
     split, block, image_group = _place(S, tl.cdiv(c, BLOCK_C))
     group = image_group % G
     # pointers to this image and group
@@ -132,57 +132,49 @@ def gather(
 
 
 @triton.jit
-def elementary_outputs(
-    gathered, highest, total, value, value_bias, alpha, elementary, means, log_totals,
-    G, c, D, S,
-    HAS_BIAS: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_K: tl.constexpr,
-    PRECISION: tl.constexpr, UPCAST: tl.constexpr,
+def join(
+    gathered, highest, total, joined, log_totals,
+    G, c, D, K, S,
+    IS_SOFTMAX: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
-    """Joins the splits to U and the logarithm of the softmax's denominator, and writes alpha E = alpha (Wg U + bg)."""
-    block, _, image_group = _place(tl.cdiv(c, BLOCK_R), 1)
-    group = image_group % G
-    value += (group * c).to(tl.int64) * c
-    maps, rows = tl.arange(0, BLOCK_D), block * BLOCK_R + tl.arange(0, BLOCK_R)
+    """Adds up the splits of a gather and writes the sums (G, c, K), every image's maps side by side.
+
+    IS_SOFTMAX: each split has its own maximum and denominator; this also writes the logarithm of their common denominator.
+    """
+    block, _, image_group = _place(tl.cdiv(c, BLOCK_K), 1)
+    image, group = image_group // G, image_group % G
+    maps, channels = tl.arange(0, BLOCK_D), block * BLOCK_K + tl.arange(0, BLOCK_K)
     known = maps < D
-    # [D] the maximum over all splits
-    best = tl.full((BLOCK_D,), float("-inf"), tl.float32)
-    for split in range(S):
-        best = tl.maximum(best, tl.load(highest + (image_group * S + split) * D + maps, mask=known, other=0.0))
-    # [D] the denominator over all splits, each rescaled to the common maximum
-    summed = tl.zeros((BLOCK_D,), tl.float32)
-    for split in range(S):
-        place = (image_group * S + split) * D + maps
-        rescale = tl.exp(tl.load(highest + place, mask=known, other=0.0) - best)
-        summed += rescale * tl.load(total + place, mask=known, other=1.0)
-    if block == 0:
-        tl.store(log_totals + image_group * D + maps, best + tl.log(summed), mask=known)
-    # [r, D] Wg U, channel step by channel step; U is the sum of the rescaled splits over the denominator
-    product = tl.zeros((BLOCK_R, BLOCK_D), tl.float32)
-    for start in range(0, c, BLOCK_K):
-        channels = start + tl.arange(0, BLOCK_K)
-        mean = tl.zeros((BLOCK_K, BLOCK_D), tl.float32)
+    if IS_SOFTMAX:
+        # [D] the maximum over all splits
+        best = tl.full((BLOCK_D,), float("-inf"), tl.float32)
         for split in range(S):
-            place = image_group * S + split
-            rescale = tl.exp(tl.load(highest + place * D + maps, mask=known, other=0.0) - best) / summed
-            mean += _matrix(gathered + place.to(tl.int64) * c * D, channels, maps, c, D) * rescale[None, :]
+            best = tl.maximum(best, tl.load(highest + (image_group * S + split) * D + maps, mask=known, other=0.0))
+        # [D] the denominator over all splits, each rescaled to the common maximum
+        summed = tl.zeros((BLOCK_D,), tl.float32)
+        for split in range(S):
+            place = (image_group * S + split) * D + maps
+            rescale = tl.exp(tl.load(highest + place, mask=known, other=0.0) - best)
+            summed += rescale * tl.load(total + place, mask=known, other=1.0)
         if block == 0:
-            mask = (channels < c)[:, None] & known[None, :]
-            tl.store(means + image_group.to(tl.int64) * c * D + channels[:, None] * D + maps[None, :], mean, mask=mask)
-        weight = _matrix(value, rows, channels, c, c)
-        product = _dot(weight, mean.to(weight.dtype), product, PRECISION, UPCAST)
-    # alpha (Wg U + bg), rounded once
-    if HAS_BIAS:
-        product += tl.load(value_bias + group * c + rows, mask=rows < c, other=0.0).to(tl.float32)[:, None]
-    product *= tl.load(alpha).to(tl.float32)
-    mask = (rows < c)[:, None] & known[None, :]
-    place = elementary + image_group.to(tl.int64) * c * D + rows[:, None] * D + maps[None, :]
-    tl.store(place, product.to(elementary.dtype.element_ty), mask=mask)
+            tl.store(log_totals + image_group * D + maps, best + tl.log(summed), mask=known)
+    # [c, D] the sum over all splits, for a softmax each rescaled and divided by the denominator
+    sums = tl.zeros((BLOCK_K, BLOCK_D), tl.float32)
+    for split in range(S):
+        place = image_group * S + split
+        part = _matrix(gathered + place.to(tl.int64) * c * D, channels, maps, c, D, D)
+        if IS_SOFTMAX:
+            part *= (tl.exp(tl.load(highest + place * D + maps, mask=known, other=0.0) - best) / summed)[None, :]
+        sums += part
+    mask = (channels < c)[:, None] & known[None, :]
+    rows = (group * c + channels).to(tl.int64) * K
+    tl.store(joined + rows[:, None] + (image * D + maps)[None, :], sums, mask=mask)
 
 
 @triton.jit
 def scatter(
     x, base, bias, elementary, out,
-    stride_n, stride_c, stride_h, stride_w, out_n, out_c, out_h, out_w, width, G, c, D, P,
+    stride_n, stride_c, stride_h, stride_w, out_n, out_c, out_h, out_w, width, G, c, D, K, P,
     HAS_BIAS: tl.constexpr, FLAT: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
@@ -193,7 +185,7 @@ def scatter(
     # pointers to this image and group, in input and output
     x += image * stride_n + first_channel * stride_c
     out += image * out_n + first_channel * out_c
-    elementary += image_group.to(tl.int64) * c * D
+    elementary += first_channel * K + image * D
     maps, positions = tl.arange(0, BLOCK_D), tile * BLOCK_P + tl.arange(0, BLOCK_P)
     inside = positions < P
     offsets = _position_offsets(positions, width, stride_h, stride_w, FLAT)
@@ -208,7 +200,7 @@ def scatter(
     for start in range(0, c, BLOCK_K):
         channels = start + tl.arange(0, BLOCK_K)
         values = _tile(x, channels, stride_c, offsets, inside, c)
-        outputs = _matrix(elementary, channels, maps, c, D)
+        outputs = _matrix(elementary, channels, maps, c, D, K)
         result = _dot(outputs, weights.to(outputs.dtype), values.to(tl.float32), PRECISION, UPCAST)
         _store_tile(out, channels, out_c, written, inside, c, result)
 
@@ -220,7 +212,7 @@ def gather_gradient(
     HAS_BIAS: tl.constexpr, FLAT: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
     BLOCK_P: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Writes dO W^T for each split (K, S, c, D)."""
+    """Writes dO W^T for each split (N*G, S, c, D)."""
     split, block, image_group = _place(S, tl.cdiv(c, BLOCK_C))
     image, group = (image_group // G).to(tl.int64), image_group % G
     first_channel = (group * c).to(tl.int64)
@@ -253,7 +245,7 @@ def gather_gradient(
 
 @triton.jit
 def _products_with_gradients(
-    x, stride_c, offsets, gradient, grad_c, grad_offsets, inside, base, bias, elementary, mean_gradient, c, D,
+    x, stride_c, offsets, gradient, grad_c, grad_offsets, inside, base, bias, elementary, mean_gradient, c, D, K,
     HAS_BIAS: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_P: tl.constexpr,
     PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
@@ -266,10 +258,10 @@ def _products_with_gradients(
         channels = start + tl.arange(0, BLOCK_K)
         values = _tile(x, channels, stride_c, offsets, inside, c)
         incoming = _tile(gradient, channels, grad_c, grad_offsets, inside, c)
-        logits = _dot(_matrix(base, maps, channels, D, c), values, logits, PRECISION, UPCAST)
-        outputs = tl.trans(_matrix(elementary, channels, maps, c, D))
+        logits = _dot(_matrix(base, maps, channels, D, c, c), values, logits, PRECISION, UPCAST)
+        outputs = tl.trans(_matrix(elementary, channels, maps, c, D, K))
         weight_gradient = _dot(outputs, incoming, weight_gradient, PRECISION, UPCAST)
-        means = tl.trans(_matrix(mean_gradient, channels, maps, c, D))
+        means = tl.trans(_matrix(mean_gradient, channels, maps, c, D, K))
         map_gradient = _dot(means, values, map_gradient, PRECISION, UPCAST)
     if HAS_BIAS:
         logits += tl.load(bias + maps, mask=maps < D, other=0.0).to(tl.float32)[:, None]
@@ -290,28 +282,30 @@ def _softmax_gradients(logits, weight_gradient, map_gradient, log_total, offset,
 def input_gradient(
     x, gradient, base, bias, elementary, log_totals, mean_gradient, delta, out, base_gradient, bias_gradient,
     stride_n, stride_c, stride_h, stride_w, grad_n, grad_c, grad_h, grad_w, out_n, out_c, out_h, out_w,
-    width, G, c, D, P, S, tiles_a_split,
+    width, G, c, D, K, P, S, tiles_a_split,
     HAS_BIAS: tl.constexpr, FLAT: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
     BLOCK_P: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
-    """Writes dX = dO + dU B + Wm^T dM and, for each split, dM X^T (K, S, D, c) and the sum of dM (K, S, D)."""
+    """Writes dX = dO + dU B + Wm^T dM and, for each split, dM X^T (N*G, S, D, c) and the sum of dM (N*G, S, D)."""
     split, block, image_group = _place(S, tl.cdiv(c, BLOCK_C))
     image, group = (image_group // G).to(tl.int64), image_group % G
-    first_channel, pair = (group * c).to(tl.int64), image_group.to(tl.int64) * c * D
+    first_channel = (group * c).to(tl.int64)
+    column = image * D
     # pointers to this image and group
     x += image * stride_n + first_channel * stride_c
     gradient += image * grad_n + first_channel * grad_c
     out += image * out_n + first_channel * out_c
     base += group * D * c
     bias += group * D
-    elementary, mean_gradient = elementary + pair, mean_gradient + pair
+    elementary += first_channel * K + column
+    mean_gradient += first_channel * K + column
     # [D] log denominators and delta; [D, c] base vectors and [c, D] dU of this program's channels
     maps, channels = tl.arange(0, BLOCK_D), block * BLOCK_C + tl.arange(0, BLOCK_C)
     known = maps < D
     log_total = tl.load(log_totals + image_group * D + maps, mask=known, other=0.0)
-    offset = tl.load(delta + image_group * D + maps, mask=known, other=0.0)
-    vectors = _matrix(base, maps, channels, D, c)
-    mean_rows = _matrix(mean_gradient, channels, maps, c, D)
+    offset = tl.load(delta + group * K + column + maps, mask=known, other=0.0)
+    vectors = _matrix(base, maps, channels, D, c, c)
+    mean_rows = _matrix(mean_gradient, channels, maps, c, D, K)
     # running sums over the tiles of the split
     base_sums = tl.zeros((BLOCK_D, BLOCK_C), tl.float32)
     bias_sums = tl.zeros((BLOCK_D,), tl.float32)
@@ -323,7 +317,7 @@ def input_gradient(
         there = _position_offsets(positions, width, grad_h, grad_w, FLAT)
         # [D, P] three products over all channels: logits M, dW = (alpha E)^T dO, dB = dU^T X
         logits, weight_gradient, map_gradient = _products_with_gradients(
-            x, stride_c, here, gradient, grad_c, there, inside, base, bias, elementary, mean_gradient, c, D,
+            x, stride_c, here, gradient, grad_c, there, inside, base, bias, elementary, mean_gradient, c, D, K,
             HAS_BIAS, BLOCK_D, BLOCK_K, BLOCK_P, PRECISION, UPCAST,
         )  # fmt: skip
         # [D, P] base maps B, and dM, the gradient of the logits
