@@ -289,8 +289,7 @@ def input_gradient(
     """Writes dX = dO + dU B + Wm^T dM and, for each split, dM X^T (N*G, S, D, c) and the sum of dM (N*G, S, D)."""
     split, block, image_group = _place(S, tl.cdiv(c, BLOCK_C))
     image, group = (image_group // G).to(tl.int64), image_group % G
-    first_channel = (group * c).to(tl.int64)
-    column = image * D
+    first_channel, column = (group * c).to(tl.int64), image * D
     # pointers to this image and group
     x += image * stride_n + first_channel * stride_c
     gradient += image * grad_n + first_channel * grad_c
