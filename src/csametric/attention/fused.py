@@ -50,18 +50,24 @@ def why_not(x_NCHW: Tensor, maps: int) -> str:
     return ""
 
 
-# torch.compile asks once, and does not trace Triton's search for a driver
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
 def _obstacle_on_device(device: torch.device) -> str:
-    return _obstacle_of_driver(device)
+    if torch.compiler.is_compiling():  # a compiler starts Triton's driver itself; it cannot trace the start, nor a cache
+        return _obstacle_in_hardware(device)
+    return _obstacle_in_eager_mode(device)
 
 
-@cache
-def _obstacle_of_driver(device: torch.device) -> str:
+def _obstacle_in_hardware(device: torch.device) -> str:
     if torch.version.hip:
         return "the fused kernels need an NVIDIA GPU"
     if torch.cuda.get_device_capability(device) < OLDEST:
         return f"the fused kernels need compute capability {'.'.join(map(str, OLDEST))} or later"
+    return ""
+
+
+@cache
+def _obstacle_in_eager_mode(device: torch.device) -> str:
+    if obstacle := _obstacle_in_hardware(device):
+        return obstacle
     try:
         triton.runtime.driver.active.get_current_device()
     except Exception as error:  # its first call compiles C, which fails in as many ways as there are systems

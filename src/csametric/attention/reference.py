@@ -19,13 +19,9 @@ def softmax_at_least_fp32(logits: Tensor, dim: int) -> Tensor:
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
     """A context with autocast off for the device of `x`, whatever that device is."""
     device = x.device.type
-    return torch.autocast(device, enabled=False) if _has_autocast(device) else nullcontext()
-
-
-# torch.compile asks once: PyTorch 2.11 cannot trace the question
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
-def _has_autocast(device: str) -> bool:
-    return torch.amp.is_autocast_available(device)
+    # what compiles has autocast, and PyTorch 2.11 cannot trace the question
+    has_autocast = torch.compiler.is_compiling() or torch.amp.is_autocast_available(device)
+    return torch.autocast(device, enabled=False) if has_autocast else nullcontext()
 
 
 class CSAWeights(NamedTuple):
