@@ -80,7 +80,7 @@ def measure(
     calls = {key: CALLS[what](layer.to(device=device, dtype=dtype), x) for key, layer in layers.items()}
     contenders = {COPY: lambda: target.copy_(x), **calls}
     if x.is_cuda and not arguments.eager:
-        contenders = {key: graphed(call) for key, call in contenders.items()}
+        contenders = graphed(contenders)
     seconds = interleaved(contenders, arguments.rounds, calls=CALLS_ON_A_GPU if x.is_cuda else 1)
     case = {"shape": "x".join(map(str, shape)), "what": what, "type": dtype_name, "format": memory_format}
     return [case | {"layer": key} | compare(seconds, key) for key in calls]

@@ -33,7 +33,7 @@ def measure(height: int, rounds: int) -> dict[str, Any]:
         layers["SA"] = SelfAttention(CHANNELS, alpha=0.5)
     calls = {name: inference_call(layer.to(device), x) for name, layer in layers.items()}
     if x.is_cuda:
-        calls = {name: graphed(call) for name, call in calls.items()}
+        calls = graphed(calls)
     seconds = interleaved(calls, rounds, calls=CALLS_ON_A_GPU if x.is_cuda else 1)
     return {"positions": positions} | {name: 1e3 * middle(times) for name, times in seconds.items()}
 

@@ -3,7 +3,6 @@
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
 from pathlib import Path
 from statistics import median, quantiles
 from typing import Any
@@ -48,12 +47,17 @@ def interleaved(
     return seconds
 
 
-def graphed(call: Callable[[], Any]) -> Callable[[], Any]:
-    """Return a function that replays the call from a CUDA graph: the GPU's time alone, without Python's.
+def graphed(calls: Mapping[str, Callable[[], Any]]) -> dict[str, Callable[[], Any]]:
+    """Return functions that replay the calls from CUDA graphs: the GPU's time alone, without Python's.
 
-    The call runs a few times first, on a stream of its own, so that kernels are compiled and workspaces allocated. All graphs
+    Every call runs a few times first, on a stream of its own, so that kernels are compiled and workspaces allocated. The graphs
     share their memory, which is safe because they are replayed one after the other and their results are not read.
     """
+    pool = torch.cuda.graph_pool_handle()
+    return {name: _graph(call, pool).replay for name, call in calls.items()}
+
+
+def _graph(call: Callable[[], Any], pool: Any) -> torch.cuda.CUDAGraph:
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -61,14 +65,9 @@ def graphed(call: Callable[[], Any]) -> Callable[[], Any]:
             call()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=_graph_memory()):
+    with torch.cuda.graph(graph, pool=pool):
         call()
-    return graph.replay
-
-
-@cache
-def _graph_memory() -> Any:
-    return torch.cuda.graph_pool_handle()
+    return graph
 
 
 def middle(values: Sequence[float]) -> float:

@@ -73,7 +73,7 @@ def main() -> None:
     for what in [arguments.only] if arguments.only else CALLS:
         calls = {name: make_call(what, name, images) for name in ARMS}
         if images.is_cuda and not arguments.eager:
-            calls = {name: graphed(call) for name, call in calls.items()}
+            calls = graphed(calls)
         seconds = interleaved(calls, arguments.rounds)
         rows = []
         for name, times in seconds.items():

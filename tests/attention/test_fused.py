@@ -281,9 +281,16 @@ def test_auto_leaves_the_interpreter_alone():
     assert "CPU" in layer.last_reason or "CUDA" in layer.last_reason
 
 
-def test_an_exported_program_has_no_kernels(monkeypatch):
-    monkeypatch.setattr(torch.compiler, "is_exporting", lambda: True)
-    assert "exported" in dispatch.why_not_fused(torch.randn(1, 8, 3, 3, device=DEVICE), maps=8)
+class _Answer(torch.nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + int("exported" in dispatch.why_not_fused(x, maps=8))
+
+
+def test_an_exported_program_has_no_kernels_and_a_compiled_one_has():
+    x, layer = torch.zeros(1, 8, 3, 3, device=DEVICE), _Answer()
+    for strict in (False, True):
+        assert (torch.export.export(layer, (x,), strict=strict).module()(x) == 1).all()
+    assert (torch.compile(layer, fullgraph=True, backend="eager")(x) == 0).all()
 
 
 def test_what_cannot_run_says_why():
@@ -308,8 +315,12 @@ def test_without_a_gpu_the_name_is_refused():
 @only_on_a_gpu
 def test_auto_takes_the_kernels_on_a_gpu():
     layer = CompressedSelfAttention(64).cuda()
-    layer(torch.randn(2, 64, 24, 8, device="cuda"))
+    x = torch.randn(2, 64, 24, 8, device="cuda")
+    layer(x.bfloat16())
     assert layer.last_path == "fused", layer.last_reason
+    layer(x)
+    assert (layer.last_path, layer.last_form) == ("reordered", "eager")
+    assert "slow in fp32 without TF32" in layer.last_reason
 
 
 @only_on_a_gpu
@@ -340,7 +351,7 @@ def test_replays_in_a_cuda_graph(training):
 
 @only_on_a_gpu
 def test_runs_compiled_by_inductor_in_any_batch():
-    layer = CompressedSelfAttention(64, alpha=0.5).cuda()
+    layer = CompressedSelfAttention(64, alpha=0.5, backend="fused").cuda()
     compiled = torch.compile(layer, fullgraph=True, dynamic=True)
     for images in (2, 5):
         x = torch.randn(images, 64, 24, 8, device="cuda").to(memory_format=torch.channels_last)

@@ -48,11 +48,20 @@ def choose_path(backend: str, x_NCHW: Tensor, maps: int) -> Choice:
     if backend == "fused":
         _refuse_fused(obstacle)
         return Choice("fused", "fused", "asked for by name")
-    if obstacle or not x_NCHW.is_cuda:
-        why = obstacle or "the fused kernels are only interpreted on a CPU"
+    if why := obstacle or _why_not_faster(x_NCHW):
         reason = f"auto: {why}; the reordered operators are the fastest exact ones"
         return Choice("reordered", _reordered_form(x_NCHW), reason)
     return Choice("fused", "fused", "auto: the fused kernels run on this input")
+
+
+def _why_not_faster(x_NCHW: Tensor) -> str:
+    """Why plain operators beat the fused kernels, which can run here; "" if the kernels win (docs/performance.md)."""
+    if not x_NCHW.is_cuda:
+        return "the fused kernels are only interpreted on a CPU"
+    # a compiler cannot trace the switch
+    if x_NCHW.dtype == torch.float32 and (torch.compiler.is_compiling() or torch.backends.cuda.matmul.fp32_precision != "tf32"):
+        return "the fused kernels are slow in fp32 without TF32"
+    return ""
 
 
 def _reordered_form(x_NCHW: Tensor) -> str:
@@ -64,11 +73,16 @@ def why_not_fused(x_NCHW: Tensor, maps: int) -> str:
     """Why the fused kernels cannot run on an input, as a sentence; "" if they can."""
     if obstacle := _obstacle_on_this_machine():
         return obstacle
-    if torch.compiler.is_exporting():
+    if _is_exporting():
         return "an exported program has no fused kernels"
     from csametric.attention import fused
 
     return fused.why_not(x_NCHW, maps)
+
+
+def _is_exporting() -> bool:
+    # the flag itself: PyTorch 2.11 takes `torch.compiler.is_exporting()` for true whenever it compiles
+    return torch.compiler._is_exporting_flag
 
 
 def _refuse_fused(obstacle: str) -> None:
