@@ -102,14 +102,14 @@ def _check_weights(weights: Path | None) -> Path | None:
 
 
 def _collect(folders: Sequence[Path], plan: Plan, dry_run: bool) -> list[Run]:
-    found, passed_over = collect_runs(folders, list(plan.runs.values()), copy=not dry_run)
-    for run in found:
+    collected = collect_runs(folders, list(plan.runs.values()), copy=not dry_run)
+    for run in collected.runs:
         print(f"{'would be collected' if dry_run else 'collected'}: {run.folder.name}")
-    for reason in passed_over:
+    for reason in collected.skipped:
         print(f"not collected: {reason}")
-    if not found:
+    if not collected.runs:
         print("collected: nothing, because no finished run has the same settings (budget and seed included) as a planned one")
-    return found
+    return collected.runs
 
 
 def _print_plan(tables: Sequence[PaperTable], plan: Plan, collected: Collection[Run], out: Path) -> None:
