@@ -148,8 +148,8 @@ def attention_section(
     """
     selection = selection or Selection(layer=heaviest_layer(images[0]))
     caption = (
-        f"{selection.layer}, group {selection.group + 1}: two base maps, then the maps of {len(selection.positions)} positions; "
-        "the number above a map is its largest cosine similarity to a base map"
+        f"{selection.layer}, group {selection.group + 1}: two base maps, then the maps of {len(selection.positions)} "
+        "positions; the number above a map is its largest cosine similarity to a base map"
     )
     return Section(
         title=f"What {label} looks at",
