@@ -67,10 +67,7 @@ def match(
     )
     pairs = _find_pairs(first, second)
     photos = list(dict.fromkeys(path for pair in pairs for path in pair))
-    if colmap is not None:
-        check_colmap(colmap, photos)
-    if out.exists() and not out.is_dir():
-        raise UserError(f"--out {out} is a file; name a folder")
+    _check_outputs(out, colmap, photos)
     names = distinct_names(photos)
     if second is not None:
         matched = _match_two(first, second, find_descriptor(descriptor), settings, out / f"{names[first]}-{names[second]}")
@@ -89,6 +86,13 @@ def _find_pairs(first: Path, second: Path | None) -> list[tuple[Path, Path]]:
     if first.suffix.lower() in LIST_SUFFIXES:
         return read_pairs(first)
     raise UserError(f"need a second photograph to match with {first}, or a folder, or a .txt with two names per line")
+
+
+def _check_outputs(out: Path, colmap: Path | None, photos: list[Path]) -> None:
+    if colmap is not None:
+        check_colmap(colmap, photos)
+    if out.exists() and not out.is_dir():
+        raise UserError(f"--out {out} is a file; name a folder")
 
 
 def _match_two(first: Path, second: Path, descriptor: Descriptor, settings: MatchSettings, stem: Path) -> list[MatchedPair]:

@@ -76,14 +76,18 @@ def reproduce(
         _print_plan(selected, plan, collected, out)
         return
     try:
-        if target == "figure5":
-            produce_figure_5(plan, out, print)
-        else:
-            produce_tables(target, tables, selected, plan, out, print)
+        _produce(target, tables, selected, plan, out)
     except UserError as error:
         if not is_in_group:
             raise
         print(f"csametric: {error}", file=sys.stderr)  # an exit status other than 0 would make torchrun stop all processes
+
+
+def _produce(target: Target, tables: list[PaperTable], selected: list[PaperTable], plan: Plan, out: Path) -> None:
+    if target == "figure5":
+        produce_figure_5(plan, out, print)
+    else:
+        produce_tables(target, tables, selected, plan, out, print)
 
 
 def _check_root(data_root: Path | None, tables: Sequence[PaperTable]) -> Path:
