@@ -61,7 +61,7 @@ def expect_pictures(page, minimum):
 def test_the_report_of_a_run_is_complete(opened, run):
     page = opened(run / "report.html")
     headings = page.locator("h2").all_inner_texts()
-    assert headings[0] == "How well are people found again?"
+    assert headings[0] == "How well are people re-identified?"
     assert "What pcb_csa looks at" in headings
     assert headings[-1] == "Machine"
     expect_pictures(page, 3)

@@ -32,7 +32,7 @@ def test_train_on_a_folder_of_people(trained):
     for text in ("mAP (step)", "mAP (trapezoid)", "mINP", "open runs/mine/report.html", "single query"):
         assert text in done.stdout
     report = (folder / "runs" / "mine" / "report.html").read_text()
-    for text in ("How well are people found again?", "Ranked lists of pcb_csa", "two conventions", "Settings of pcb_csa"):
+    for text in ("How well are people re-identified?", "Ranked lists of pcb_csa", "two conventions", "Settings of pcb_csa"):
         assert text in report
     assert report.count("data:image/png") == 5, "ranked lists, maps, two images to explore, curves"
 

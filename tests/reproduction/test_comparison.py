@@ -22,7 +22,7 @@ from csametric.runs.folder import ENVIRONMENT, EXPERIMENT, METRICS, write_scores
 from csametric.runs.overrides import to_json
 
 QUERIES = 200
-FOUND = {"PCB": 100, "PCB + CSA": 150}
+CORRECT = {"PCB": 100, "PCB + CSA": 150}
 
 
 def write_run(folder: Path, recipe: str, data: str, seed: int, scores: dict) -> Run:
@@ -35,17 +35,17 @@ def write_run(folder: Path, recipe: str, data: str, seed: int, scores: dict) -> 
     return Run(experiment=experiment, folder=folder)
 
 
-def reid_scores(found: int, precision: float, seed: int) -> dict:
-    """Scores with `found` queries answered at rank 1 and the others at rank 7."""
-    rng = np.random.default_rng((seed, found))
+def reid_scores(correct: int, precision: float, seed: int) -> dict:
+    """Scores with `correct` queries answered at rank 1 and the others at rank 7."""
+    rng = np.random.default_rng((seed, correct))
     precisions = np.full(QUERIES, precision) + rng.normal(0, 0.02, QUERIES)
     return {
-        "rank1": found / QUERIES,
-        "rank5": found / QUERIES,
+        "rank1": correct / QUERIES,
+        "rank5": correct / QUERIES,
         "rank10": 1.0,
         "map_step": float(precisions.mean()) + 0.02,
         "map_trapezoid": float(precisions.mean()),
-        "first_match": np.where(np.arange(QUERIES) < found, 1, 7),
+        "first_match": np.where(np.arange(QUERIES) < correct, 1, 7),
         "ap_step": precisions + 0.02,
         "ap_trapezoid": precisions,
     }
@@ -56,9 +56,9 @@ def filled(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs")
     runs = {}
     for seed in (0, 1):
-        for recipe, found, precision in (("pcb", FOUND["PCB"] + 2 * seed, 0.4), ("pcb_csa", FOUND["PCB + CSA"], 0.5)):
+        for recipe, correct, precision in (("pcb", CORRECT["PCB"] + 2 * seed, 0.4), ("pcb_csa", CORRECT["PCB + CSA"], 0.5)):
             folder = out / f"{recipe}{seed}"
-            runs[recipe, CUHK03, seed] = write_run(folder, recipe, CUHK03, seed, reid_scores(found, precision, seed))
+            runs[recipe, CUHK03, seed] = write_run(folder, recipe, CUHK03, seed, reid_scores(correct, precision, seed))
     plan = Plan(budget="quick", seeds=2, runs=runs, missing={MARKET: "no Market"})
     return fill(TABLES["table1"], plan, ["A note."])
 
@@ -100,10 +100,10 @@ def test_a_cell_without_runs_keeps_the_papers_figure(filled):
 def test_differences_are_over_the_seeds_that_both_rows_have(tmp_path):
     """The row is one point better for every seed, and scores differ more between seeds."""
     runs = {}
-    for seed, found in enumerate((40, 80, 120)):
+    for seed, correct in enumerate((40, 80, 120)):
         for recipe, gain in (("pcb", 0), ("pcb_csa", 2)):
             folder = tmp_path / f"{recipe}{seed}"
-            runs[recipe, CUHK03, seed] = write_run(folder, recipe, CUHK03, seed, reid_scores(found + gain, 0.5, seed))
+            runs[recipe, CUHK03, seed] = write_run(folder, recipe, CUHK03, seed, reid_scores(correct + gain, 0.5, seed))
     del runs["pcb", CUHK03, 0], runs["pcb_csa", CUHK03, 2]
     filled = fill(TABLES["table1"], Plan(budget="quick", seeds=3, runs=runs, missing={}))
     rank1 = cell(filled, "PCB + CSA", "rank1")

@@ -125,8 +125,8 @@ def test_runs_are_executed_once_and_finished_copies_are_collected(plan, root, tm
     elsewhere = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "other", "tiny", seeds=1)
     (planned_run,) = elsewhere.runs.values()
     (first.folder / EACH_SCORE).rename(tmp_path / "kept.npz")
-    assert collect([first.folder.parents[1]], [planned_run]).found == [planned_run]
-    assert collect([first.folder.parents[1]], [planned_run]).found == []
+    assert collect([first.folder.parents[1]], [planned_run]).runs == [planned_run]
+    assert collect([first.folder.parents[1]], [planned_run]).runs == []
     assert not planned_run.is_finished, "its scores per query are missing, as an older version left them"
     assert execute_runs([planned_run], "tiny") == {}
     scores = [read_scores(run.folder)["map_step"] for run in (first, planned_run)]
@@ -152,16 +152,16 @@ def test_only_runs_on_the_same_images_by_one_process_are_collected(plan, root, t
     execute_runs([first], "tiny")
     (planned_run,) = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "o", "tiny", seeds=1).runs.values()
     for name, changes in (("a", {"processes": 8}), ("b", {"data": {"digest": "other"}}), (".c.part", {}), ("d", {}), ("e", {})):
-        shutil.copytree(first.folder, tmp_path / "made" / name)
+        shutil.copytree(first.folder, tmp_path / "elsewhere" / name)
         environment = read_environment(first.folder) | changes
-        write_text(tmp_path / "made" / name / ENVIRONMENT, json.dumps(environment))
-    (tmp_path / "made" / "d" / EXPERIMENT).write_text("{")
+        write_text(tmp_path / "elsewhere" / name / ENVIRONMENT, json.dumps(environment))
+    (tmp_path / "elsewhere" / "d" / EXPERIMENT).write_text("{")
     with lock_folder(planned_run.folder):
-        assert collect([tmp_path / "made"], [planned_run]).found == [], "another process is using it"
-    found, passed_over = collect([tmp_path / "made"], [planned_run])
-    assert found == [planned_run]
-    assert len(passed_over) == 3
-    for message, reason in zip(("8 processes", "images that differ", "damaged"), passed_over, strict=True):
+        assert collect([tmp_path / "elsewhere"], [planned_run]).runs == [], "another process is using it"
+    collected, skipped = collect([tmp_path / "elsewhere"], [planned_run])
+    assert collected == [planned_run]
+    assert len(skipped) == 3
+    for message, reason in zip(("8 processes", "images that differ", "damaged"), skipped, strict=True):
         assert message in reason
 
 
@@ -310,5 +310,5 @@ def test_collecting_without_copying_leaves_the_folders_alone(plan, root, tmp_pat
     first = next(iter(plan.runs.values()))
     execute_runs([first], "tiny")
     (planned_run,) = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "o", "tiny", seeds=1).runs.values()
-    assert collect([first.folder], [planned_run], copy=False).found == [planned_run]
+    assert collect([first.folder], [planned_run], copy=False).runs == [planned_run]
     assert not planned_run.folder.exists()

@@ -11,7 +11,7 @@ from csametric.errors import UserError
 from csametric.inference.load import load
 from csametric.reports.attention_report import (
     SIX_POSITIONS,
-    Chosen,
+    Selection,
     attend_files,
     attention_figure,
     contact_sheet,
@@ -65,20 +65,20 @@ def attend(
         print(f"skipped: {problem}")
     if not attended:
         raise UserError(f"none of the images in {images[0]} can be read; name another folder")
-    chosen = Chosen(
+    selection = Selection(
         layer=layer or heaviest_layer(attended[0]),
         group=group - 1,
         positions=[_position(text) for text in at or ()] or SIX_POSITIONS,
     )
     drawn = [path for path in files if path not in problems]
     if out.suffix == ".html":
-        write_attention_page(out, run.resolve().name, attended, chosen)
+        write_attention_page(out, run.resolve().name, attended, selection)
     elif is_folder:
-        save_figure(contact_sheet(attended, [path.stem for path in drawn], chosen), out)
+        save_figure(contact_sheet(attended, [path.stem for path in drawn], selection), out)
     else:
-        save_figure(attention_figure(attended, chosen), out)
+        save_figure(attention_figure(attended, selection), out)
     table = statistics_table(attended)
-    print_table(f"{run}, images: {len(drawn)}; drawn: {chosen.layer}, group {group}", table.header, table.rows)
+    print_table(f"{run}, images: {len(drawn)}; drawn: {selection.layer}, group {group}", table.header, table.rows)
     print(f"written: {out}")
 
 

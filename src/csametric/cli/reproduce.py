@@ -75,14 +75,18 @@ def reproduce(
         _print_plan(selected, plan, collected, out)
         return
     try:
-        if target == "figure5":
-            produce_figure_5(plan, out, print)
-        else:
-            produce_tables(target, tables, selected, plan, out, print)
+        _produce(target, tables, selected, plan, out)
     except UserError as error:
         if not is_in_group:
             raise
         print(f"csametric: {error}", file=sys.stderr)  # an exit status other than 0 would make torchrun stop all processes
+
+
+def _produce(target: Target, tables: list[PaperTable], selected: list[PaperTable], plan: Plan, out: Path) -> None:
+    if target == "figure5":
+        produce_figure_5(plan, out, print)
+    else:
+        produce_tables(target, tables, selected, plan, out, print)
 
 
 def _check_root(data_root: Path | None, tables: Sequence[PaperTable]) -> Path:
@@ -101,14 +105,14 @@ def _check_weights(weights: Path | None) -> Path | None:
 
 
 def _collect(folders: Sequence[Path], plan: Plan, dry_run: bool) -> list[Run]:
-    collected, passed_over = collect_runs(folders, list(plan.runs.values()), copy=not dry_run)
-    for run in collected:
+    collected = collect_runs(folders, list(plan.runs.values()), copy=not dry_run)
+    for run in collected.runs:
         print(f"{'would be collected' if dry_run else 'collected'}: {run.folder.name}")
-    for reason in passed_over:
+    for reason in collected.skipped:
         print(f"not collected: {reason}")
-    if not collected:
+    if not collected.runs:
         print("collected: nothing, because no finished run has the same settings (budget and seed included) as a planned one")
-    return collected
+    return collected.runs
 
 
 def _print_plan(tables: Sequence[PaperTable], plan: Plan, collected: Collection[Run], out: Path) -> None:

@@ -1,1 +1,1 @@
-"""Losses, each a pure function; those with settings also come as a thin module."""
+"""Losses, each a pure function; some also as a thin module."""

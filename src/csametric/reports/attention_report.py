@@ -39,7 +39,7 @@ SIX_POSITIONS = ((0.1, 0.5), (0.28, 0.3), (0.4, 0.7), (0.55, 0.35), (0.7, 0.65),
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class Selection:
     """Which maps a figure shows."""
 
     layer: str  # its place, for example "stage 2"
@@ -47,28 +47,28 @@ class Chosen:
     positions: Sequence[tuple[float, float]] = SIX_POSITIONS  # (y, x), fractions of height and width
 
 
-def attention_figure(images: Sequence[AttendedImage], chosen: Chosen) -> Figure:
+def attention_figure(images: Sequence[AttendedImage], selection: Selection) -> Figure:
     """Draw one row per image: the two base maps that are nearest to the most maps, then the maps of some positions.
 
     The number above the map of a position is its largest cosine similarity to any base map.
 
     Args:
         images: at least one, all of one model.
-        chosen: which maps to draw.
+        selection: which maps to draw.
 
     Raises:
         UserError: the model has no such layer or group.
     """
-    layers = [_layer(image, chosen) for image in images]
-    grid = _grid(chosen.positions, layers[0].maps.base.shape[-2:])
-    cosines = [cosines_to_base_maps(layer.maps)[0, chosen.group].numpy() for layer in layers]
+    layers = [_layer(image, selection) for image in images]
+    grid = _grid(selection.positions, layers[0].maps.base.shape[-2:])
+    cosines = [cosines_to_base_maps(layer.maps)[0, selection.group].numpy() for layer in layers]
     return figures.attention(
         [image.image for image in images],
         [
-            layer.maps.base[0, chosen.group].numpy()[_nearest(layer_cosines)]
+            layer.maps.base[0, selection.group].numpy()[_nearest(layer_cosines)]
             for layer, layer_cosines in zip(layers, cosines, strict=True)
         ],
-        [np.stack([layer.maps.at(y=y, x=x)[0, chosen.group].numpy() for y, x in grid]) for layer in layers],
+        [np.stack([layer.maps.at(y=y, x=x)[0, selection.group].numpy() for y, x in grid]) for layer in layers],
         grid,
         [np.array([layer_cosines[:, y, x].max() for y, x in grid]) for layer_cosines in cosines],
     )
@@ -125,44 +125,44 @@ def attended_queries(run: Path, count: int = 4) -> list[AttendedImage]:
 def figure_5(run: Path, count: int = 4) -> tuple[Figure, str]:
     """The paper's Figure 5, drawn from a run on queries of the dataset it was trained on, and its caption."""
     images = attended_queries(run, count)
-    chosen = Chosen(layer=heaviest_layer(images[0]))
-    cosines = torch.cat([cosines_to_base_maps(_layer(image, chosen).maps).amax(2).flatten() for image in images])
+    selection = Selection(layer=heaviest_layer(images[0]))
+    cosines = torch.cat([cosines_to_base_maps(_layer(image, selection).maps).amax(2).flatten() for image in images])
     caption = (
-        f"Figure 5: queries, the two base maps of {chosen.layer} (group 1) that are nearest to the most maps, and the "
+        f"Figure 5: queries, the two base maps of {selection.layer} (group 1) that are nearest to the most maps, and the "
         "reconstructed maps of six positions; the number above a map is its largest cosine similarity to a base map. Over all "
         f"positions of these images its median is {cosines.median():.3f}, its 5th percentile {cosines.quantile(0.05):.3f}."
     )
-    return attention_figure(images, chosen), caption
+    return attention_figure(images, selection), caption
 
 
 def attention_section(
-    label: str, images: Sequence[AttendedImage], chosen: Chosen | None = None, explored: int = EXPLORED
+    label: str, images: Sequence[AttendedImage], selection: Selection | None = None, explored: int = EXPLORED
 ) -> Section:
     """A section of a report about a run's attention: statistics of its layers, maps as in Figure 5, and an explorer.
 
     Args:
         label: of the run.
         images: attended by it, at least one.
-        chosen: which maps to draw; by default those of the layer with the largest alpha.
+        selection: which maps to draw; by default those of the layer with the largest alpha.
         explored: how many of the images can be explored.
     """
-    chosen = chosen or Chosen(layer=heaviest_layer(images[0]))
+    selection = selection or Selection(layer=heaviest_layer(images[0]))
     caption = (
-        f"{chosen.layer}, group {chosen.group + 1}: two base maps, then the maps of {len(chosen.positions)} positions; the "
-        "number above a map is its largest cosine similarity to a base map"
+        f"{selection.layer}, group {selection.group + 1}: two base maps, then the maps of {len(selection.positions)} "
+        "positions; the number above a map is its largest cosine similarity to a base map"
     )
     return Section(
         title=f"What {label} looks at",
         text=STATISTICS_MEAN,
         table=statistics_table(images),
-        pictures=[(figures.data_uri(attention_figure(images, chosen)), caption)],
+        pictures=[(figures.data_uri(attention_figure(images, selection)), caption)],
         views=[(view_of(image), "Point at a position, or use the arrow keys") for image in images[:explored]],
     )
 
 
-def write_attention_page(path: Path, label: str, images: Sequence[AttendedImage], chosen: Chosen) -> None:
+def write_attention_page(path: Path, label: str, images: Sequence[AttendedImage], selection: Selection) -> None:
     """Write the section of `attention_section` as a page of its own, with more images to explore."""
-    section = attention_section(label, images, chosen, EXPLORED_ALONE)
+    section = attention_section(label, images, selection, EXPLORED_ALONE)
     limit = f", the first {EXPLORED_ALONE} to explore" if len(images) > EXPLORED_ALONE else ""
     write_text(path, render(section.title, f"Images: {len(images)}{limit}", [replace(section, title="Maps")]))
 
@@ -190,11 +190,11 @@ def save_figure(figure: Figure, path: Path) -> None:
         write_atomically(path, lambda out: figure.savefig(out, format=kind, dpi=figures.DOTS_PER_INCH, metadata=no_date))
 
 
-def contact_sheet(images: Sequence[AttendedImage], names: Sequence[str], chosen: Chosen) -> Figure:
+def contact_sheet(images: Sequence[AttendedImage], names: Sequence[str], selection: Selection) -> Figure:
     """Draw small images, each with a map whose colours say which base map has the largest weight at each position."""
     panels, captions = [], []
     for image, name in zip(images, names, strict=True):
-        heaviest = _layer(image, chosen).maps.weights[0, chosen.group].argmax(0).numpy()
+        heaviest = _layer(image, selection).maps.weights[0, selection.group].argmax(0).numpy()
         panels += [image.image, figures.in_colours(heaviest)]
         captions += [shorten(name), f"{len(np.unique(heaviest))} maps"]
     return figures.contact_sheet(panels, captions)
@@ -232,13 +232,13 @@ def statistics_table(images: Sequence[AttendedImage]) -> Table:
     return Table(header=header, rows=rows)
 
 
-def _layer(image: AttendedImage, chosen: Chosen) -> Attended:
-    if chosen.layer not in image.layers:
-        raise UserError(f"no compressed self-attention after {chosen.layer}; use one of {', '.join(image.layers)}")
-    layer = image.layers[chosen.layer]
+def _layer(image: AttendedImage, selection: Selection) -> Attended:
+    if selection.layer not in image.layers:
+        raise UserError(f"no compressed self-attention after {selection.layer}; use one of {', '.join(image.layers)}")
+    layer = image.layers[selection.layer]
     groups = layer.maps.base.shape[1]
-    if not 0 <= chosen.group < groups:
-        raise UserError(f"group must be in 1 to {groups}, got {chosen.group + 1}")
+    if not 0 <= selection.group < groups:
+        raise UserError(f"group must be in 1 to {groups}, got {selection.group + 1}")
     return layer
 
 

@@ -102,7 +102,7 @@ def report_reid(title: str, runs: Mapping[str, Path], path: Path) -> Table:
     metrics = {label: read_metrics(folder) for label, folder in runs.items()}
     curves = (figures.data_uri(figures.training_curves(metrics)), "Training loss, and alpha of each attention layer")
     sections = [
-        Section(title="How well are people found again?", text=EXPLANATION + conventions(first), table=table),
+        Section(title="How well are people re-identified?", text=EXPLANATION + conventions(first), table=table),
         *(_ranked_section(label, scores[label], folder) for label, folder in runs.items()),
         *(attention_section(label, attended_queries(folder)) for label, folder in runs.items() if attends(folder)),
         Section(title="Training", pictures=[curves]),

@@ -15,8 +15,8 @@ from csametric.runs.folder import EXPERIMENT, SCORES, WEIGHTS, read_environment,
 class Collected(NamedTuple):
     """The outcome of `collect`."""
 
-    found: list[Run]  # planned runs of which a finished copy was found
-    passed_over: list[str]  # why runs of the right settings were not used, one sentence per run
+    runs: list[Run]  # planned runs of which a finished copy was found
+    skipped: list[str]  # why runs of the right settings were not used, one sentence per run
 
 
 def collect(folders: Sequence[Path], runs: Sequence[Run], copy: bool = True) -> Collected:
@@ -31,7 +31,7 @@ def collect(folders: Sequence[Path], runs: Sequence[Run], copy: bool = True) -> 
         UserError: one of the folders does not exist.
     """
     planned = {settings_digest(run.experiment): run for run in runs if not (run.folder / SCORES).is_file()}
-    found, passed_over = [], []
+    collected, skipped = [], []
     for folder in _finished_runs(folders):
         try:
             digest = settings_digest(read_experiment(folder))
@@ -39,12 +39,12 @@ def collect(folders: Sequence[Path], runs: Sequence[Run], copy: bool = True) -> 
                 _check(folder, planned[digest])
                 if copy:
                     _copy(folder, planned[digest].folder)
-                found.append(planned.pop(digest))
+                collected.append(planned.pop(digest))
         except BusyError:
             planned.pop(digest)  # another process is working on it
         except UserError as error:
-            passed_over.append(f"{folder}: {error}")
-    return Collected(found, passed_over)
+            skipped.append(f"{folder}: {error}")
+    return Collected(collected, skipped)
 
 
 def _finished_runs(folders: Sequence[Path]) -> Iterator[Path]:
