@@ -11,7 +11,7 @@ import pytest
 
 from csametric import files
 from csametric.errors import BusyError, printable
-from csametric.files import aside, copy_atomically, lock_folder, replace_folder, write_atomically, write_text
+from csametric.files import copy_atomically, lock_folder, replace_folder, temporary_path, write_atomically, write_text
 
 FORK = multiprocessing.get_context("fork")
 
@@ -59,7 +59,7 @@ def test_files_have_the_default_permissions(tmp_path):
 
 def test_leftovers_of_killed_processes_are_removed_and_those_in_use_kept(tmp_path):
     def write_slowly():
-        with aside(tmp_path / "slow") as part:
+        with temporary_path(tmp_path / "slow") as part:
             part.write_text("half")
             time.sleep(60)
 

@@ -54,7 +54,7 @@ class FullDiskError(UserError):
 
 
 @contextmanager
-def explaining_full_disk(path: Path, advice: str) -> Iterator[None]:
+def explain_full_disk(path: Path, advice: str) -> Iterator[None]:
     """Turn "no space left" and "quota exceeded" errors inside the block into a `FullDiskError`.
 
     Args:

@@ -29,7 +29,7 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         path: the file to write; its folder is created if missing.
         write: writes the content to the binary file it is given.
     """
-    with aside(path) as part:
+    with temporary_path(path) as part:
         with part.open("xb") as out:
             write(out)
             sync_file(out)
@@ -61,7 +61,7 @@ def copy_atomically(source: Path, target: Path) -> None:
 
 
 @contextmanager
-def aside(path: Path) -> Iterator[Path]:
+def temporary_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path on the file system of `path`, for the caller to rename to `path` when the content is complete.
 
     No other process uses the temporary path. If it still exists when the block ends, it is removed.
@@ -87,7 +87,7 @@ def replace_folder(folder: Path) -> Iterator[Path]:
     Other processes that replace a folder in the same parent wait in the meantime. A kill between the two renames leaves the
     old folder under the name `.NAME.old`; the next call restores it.
     """
-    with lock_folder(folder.parent, wait=True), aside(folder) as new:
+    with lock_folder(folder.parent, wait=True), temporary_path(folder) as new:
         old = folder.with_name(f".{folder.name}.old")
         if old.exists() and not folder.exists():
             old.rename(folder)

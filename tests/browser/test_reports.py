@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from csametric import load
-from csametric.reports.attention_report import attended_queries
+from csametric.reports.attention_report import attend_queries
 from csametric.reports.reid_report import report_reid
 from csametric.reproduction.comparison import fill
 from csametric.reproduction.execution import execute_runs
@@ -73,7 +73,7 @@ def test_hovering_in_a_report_shows_the_map_computed_in_python(opened, run):
     page.locator(".explorer").first.scroll_into_view_if_needed()
     page.wait_for_selector(".explorer-panel")
     image = page.locator(".explorer-image").first
-    attended = attended_queries(run)[0]
+    attended = attend_queries(run)[0]
     height, width = attended.image.shape[:2]
     shown = []
     for y, x in ((6, 4), (40, 12)):
@@ -102,7 +102,7 @@ def test_a_report_fits_a_phone_in_dark_mode(opened, run, how):
 
 
 def test_the_report_of_the_paper_is_complete(opened, root, tmp_path):
-    table = TABLES["table1"].of_rows(["PCB", "PCB + CSA"], False)
+    table = TABLES["table1"].with_rows(["PCB", "PCB + CSA"], False)
     plan = make_plan([table], root, tmp_path, "tiny", seeds=1)
     execute_runs(list(plan.runs.values()), "tiny")
     runs = list(plan.runs.values())

@@ -114,7 +114,7 @@ def test_running_one_row_keeps_the_others_in_the_table(called_here, root, out):
 
 
 def test_a_run_of_another_process_is_left_to_it(called_here, root, tmp_path):
-    plan = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "tiny", "tiny", seeds=1)
+    plan = make_plan([TABLES["table1"].with_rows(["PCB"], False)], root, tmp_path / "tiny", "tiny", seeds=1)
     (run,) = plan.runs.values()
     with lock_folder(run.folder):
         arguments = ["--data-root", root, "--budget", "tiny", "--row", "PCB", "--out", tmp_path]

@@ -47,6 +47,6 @@ def test_the_ratios_of_table_6_follow_from_its_figures():
 
 def test_rows_can_be_selected():
     table = TABLES["table1"]
-    assert [row.label for row in table.of_rows(["PCB", "PCB + CSA"], False).rows] == ["PCB", "PCB + CSA"]
-    assert all(row.source != "ours" for row in table.of_rows(None, True).rows)
-    assert len(table.of_rows(None, False).rows) == len(table.rows)
+    assert [row.label for row in table.with_rows(["PCB", "PCB + CSA"], False).rows] == ["PCB", "PCB + CSA"]
+    assert all(row.source != "ours" for row in table.with_rows(None, True).rows)
+    assert len(table.with_rows(None, False).rows) == len(table.rows)

@@ -21,14 +21,14 @@ from csametric.reproduction.paper import CUHK03, DUKE, LIBERTY, MARKET, TABLES
 from csametric.reproduction.places import HPATCHES, MissingDataError, find_place
 from csametric.reproduction.plan import HPATCHES_SCORES, Run, make_plan, settings_digest, trainings
 from csametric.runs.folder import (
-    EACH_SCORE,
     ENVIRONMENT,
     EXPERIMENT,
     SCORES,
-    read_each_score,
+    SCORES_BY_QUERY,
     read_environment,
     read_experiment,
     read_scores,
+    read_scores_by_query,
 )
 from csametric.runs.overrides import override
 from csametric.training import loop
@@ -51,7 +51,7 @@ def root(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory, root):
-    table = TABLES["table1"].of_rows(["PCB", "PCB + CSA"], False)
+    table = TABLES["table1"].with_rows(["PCB", "PCB + CSA"], False)
     return make_plan([table], root, tmp_path_factory.mktemp("out"), "tiny", seeds=2)
 
 
@@ -122,21 +122,21 @@ def test_runs_are_executed_once_and_finished_copies_are_collected(plan, root, tm
     assert execute_runs([first], "tiny") == {}
     assert reported == [first.folder], "the report exists already"
 
-    elsewhere = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "other", "tiny", seeds=1)
+    elsewhere = make_plan([TABLES["table1"].with_rows(["PCB"], False)], root, tmp_path / "other", "tiny", seeds=1)
     (planned_run,) = elsewhere.runs.values()
-    (first.folder / EACH_SCORE).rename(tmp_path / "kept.npz")
+    (first.folder / SCORES_BY_QUERY).rename(tmp_path / "kept.npz")
     assert collect([first.folder.parents[1]], [planned_run]).runs == [planned_run]
     assert collect([first.folder.parents[1]], [planned_run]).runs == []
     assert not planned_run.is_finished, "its scores per query are missing, as an older version left them"
     assert execute_runs([planned_run], "tiny") == {}
     scores = [read_scores(run.folder)["map_step"] for run in (first, planned_run)]
     assert scores[0] == pytest.approx(scores[1], abs=1e-6)
-    (tmp_path / "kept.npz").rename(first.folder / EACH_SCORE)
+    (tmp_path / "kept.npz").rename(first.folder / SCORES_BY_QUERY)
 
 
 def test_a_run_that_was_trained_on_other_images_is_refused(tmp_path):
     people.write_cuhk03_folders(tmp_path / "CUHK03-NP")
-    plan = make_plan([TABLES["table1"].of_rows(["PCB"], False)], tmp_path, tmp_path / "out", "tiny", seeds=1)
+    plan = make_plan([TABLES["table1"].with_rows(["PCB"], False)], tmp_path, tmp_path / "out", "tiny", seeds=1)
     (run,) = plan.runs.values()
     assert execute_runs([run], "tiny") == {}
     next((tmp_path / "CUHK03-NP" / "detected" / "bounding_box_train").iterdir()).unlink()
@@ -150,7 +150,9 @@ def test_a_run_that_was_trained_on_other_images_is_refused(tmp_path):
 def test_only_runs_on_the_same_images_by_one_process_are_collected(plan, root, tmp_path):
     first = next(iter(plan.runs.values()))
     execute_runs([first], "tiny")
-    (planned_run,) = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "o", "tiny", seeds=1).runs.values()
+    (planned_run,) = make_plan(
+        [TABLES["table1"].with_rows(["PCB"], False)], root, tmp_path / "o", "tiny", seeds=1
+    ).runs.values()
     for name, changes in (("a", {"processes": 8}), ("b", {"data": {"digest": "other"}}), (".c.part", {}), ("d", {}), ("e", {})):
         shutil.copytree(first.folder, tmp_path / "elsewhere" / name)
         environment = read_environment(first.folder) | changes
@@ -167,7 +169,7 @@ def test_only_runs_on_the_same_images_by_one_process_are_collected(plan, root, t
 
 def test_a_run_is_resumed_and_reused_after_its_data_have_moved(tmp_path, monkeypatch):
     people.write_cuhk03_folders(tmp_path / "old" / "CUHK03-NP")
-    table = TABLES["table1"].of_rows(["PCB"], False)
+    table = TABLES["table1"].with_rows(["PCB"], False)
 
     def planned(place: str) -> Run:
         (run,) = make_plan([table], tmp_path / place, tmp_path / "out", "tiny", seeds=1).runs.values()
@@ -196,7 +198,7 @@ def test_hpatches_is_scored_again_once_its_task_files_are_present(tmp_path):
         write_subset(tmp_path / "brown" / name, points=40, pairs=80)
     write_hpatches(tmp_path / "hpatches-release")
     (tmp_path / "hpatches-release" / "tasks").rename(tmp_path / "tasks")
-    table = TABLES["table8"].of_rows(["HardNet"], False)
+    table = TABLES["table8"].with_rows(["HardNet"], False)
     (run,) = make_plan([table], tmp_path, tmp_path / "out", "tiny", seeds=1).runs.values()
     assert execute_runs([run], "tiny") == {}
     before = json.loads((run.folder / HPATCHES_SCORES).read_text())
@@ -220,7 +222,7 @@ def test_a_table_that_needs_hpatches_has_no_runs_without_it(tmp_path):
 def test_a_descriptor_that_was_trained_on_other_subsets_of_brown_is_refused(tmp_path):
     for name in ("liberty", "notredame", "yosemite"):
         write_subset(tmp_path / "brown" / name, points=40, pairs=80)
-    table = TABLES["table7"].of_rows(["HardNet"], False)
+    table = TABLES["table7"].with_rows(["HardNet"], False)
     run, *_ = make_plan([table], tmp_path, tmp_path / "out", "tiny", seeds=1).runs.values()
     assert execute_runs([run, run], "tiny") == {}
     shutil.rmtree(tmp_path / "brown" / "yosemite")
@@ -272,7 +274,7 @@ def test_a_run_that_does_not_fit_into_memory_does_not_stop_the_others(plan, monk
 def test_a_run_is_scored_again_when_the_queries_have_changed(tmp_path):
     """The dataset was corrected after the run: the training images are the same, the queries are not."""
     people.write_cuhk03_folders(tmp_path / "CUHK03-NP", noise=100)
-    table = TABLES["table1"].of_rows(["PCB"], False)
+    table = TABLES["table1"].with_rows(["PCB"], False)
     (run,) = make_plan([table], tmp_path, tmp_path / "out", "tiny", seeds=1).runs.values()
     assert execute_runs([run], "tiny") == {}
     before = read_scores(run.folder)
@@ -283,7 +285,7 @@ def test_a_run_is_scored_again_when_the_queries_have_changed(tmp_path):
     assert execute_runs([run], "tiny") == {}
     after = read_scores(run.folder)
     assert (before["queries"], after["queries"]) == (16, 8)
-    assert len(read_each_score(run.folder)["first_match"]) == 8
+    assert len(read_scores_by_query(run.folder)["first_match"]) == 8
     execution._digests.cache_clear()
 
 
@@ -309,6 +311,8 @@ def test_a_damaged_file_stops_one_run_and_a_full_disk_all(plan, monkeypatch):
 def test_collecting_without_copying_leaves_the_folders_alone(plan, root, tmp_path):
     first = next(iter(plan.runs.values()))
     execute_runs([first], "tiny")
-    (planned_run,) = make_plan([TABLES["table1"].of_rows(["PCB"], False)], root, tmp_path / "o", "tiny", seeds=1).runs.values()
+    (planned_run,) = make_plan(
+        [TABLES["table1"].with_rows(["PCB"], False)], root, tmp_path / "o", "tiny", seeds=1
+    ).runs.values()
     assert collect([first.folder], [planned_run], copy=False).runs == [planned_run]
     assert not planned_run.folder.exists()

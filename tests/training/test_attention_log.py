@@ -6,7 +6,7 @@ import torch
 
 from csametric.attention.recording import Attended
 from csametric.attention.reference import AttentionMaps
-from csametric.inference.patches import embedder
+from csametric.inference.patches import make_embedder
 from csametric.models.l2net import L2Net
 from csametric.runs.precision import choose_precision
 from csametric.training.attention_log import BASE_MAPS, draw_base_maps, snapshot_attention
@@ -27,7 +27,7 @@ def test_the_most_used_maps_are_drawn_beside_their_image():
 
 def test_a_snapshot_describes_every_layer_and_keeps_the_training_mode():
     network, cpu = L2Net("csa", maps=4), torch.device("cpu")
-    embed = embedder(network, cpu, choose_precision("fp32", cpu))
+    embed = make_embedder(network, cpu, choose_precision("fp32", cpu))
     patches = np.random.default_rng(0).integers(0, 256, (3, 32, 32), np.uint8)
     snapshot = snapshot_attention(network, embed, patches)
     assert set(snapshot.numbers) == {"attention1_entropy", "attention1_overlap", "attention1_used_maps"}
@@ -36,5 +36,5 @@ def test_a_snapshot_describes_every_layer_and_keeps_the_training_mode():
     assert snapshot.pictures["attention1"].shape == (96, 32 * 5, 3)
     assert network.training
     plain_network = L2Net()
-    plain_embed = embedder(plain_network, cpu, choose_precision("fp32", cpu))
+    plain_embed = make_embedder(plain_network, cpu, choose_precision("fp32", cpu))
     assert snapshot_attention(plain_network, plain_embed, patches).numbers == {}

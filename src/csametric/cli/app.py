@@ -13,7 +13,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from csametric.errors import FolderInUseError, NoDatasetError, UserError, explaining_full_disk, printable
+from csametric.errors import FolderInUseError, NoDatasetError, UserError, explain_full_disk, printable
 
 # Command -> (module in this folder, function or group in it); the module is imported when the command is called.
 COMMANDS = {
@@ -124,7 +124,7 @@ def main() -> None:
     warnings.filterwarnings("ignore", r"Image size \(")  # from Pillow, for large images, which users may have
     sys.argv = [argument for argument in sys.argv if argument != DEBUG]
     try:
-        with explaining_full_disk(Path.cwd(), "free some space and run the same command again"):
+        with explain_full_disk(Path.cwd(), "free some space and run the same command again"):
             app()
     except UserError as error:
         _print_error(f"{error} {HINTS.get(type(error), '')}", debug)

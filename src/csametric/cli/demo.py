@@ -8,7 +8,7 @@ from accelerate import PartialState
 
 from csametric.cli.tables import print_scores
 from csametric.recipes import find_recipe
-from csametric.reports.photo_report import report_runs
+from csametric.reports.photo_report import report_photos
 from csametric.runs.overrides import override
 from csametric.training.loop import train
 
@@ -42,4 +42,4 @@ def demo(
         train(experiment, runs[label])
     if PartialState().is_main_process:
         report = out / "report.html"
-        print_scores(TITLE, report_runs(TITLE, runs, report), report)
+        print_scores(TITLE, report_photos(TITLE, runs, report), report)

@@ -36,7 +36,7 @@ def extract(
 
     Example: csametric hpatches extract runs/hardnet_csa /data/hpatches-release descriptors/hardnet_csa
     """
-    describe = find_descriptor(descriptor).of_patches
+    describe = find_descriptor(descriptor).describe_patches
     names = find_sequences(root)
     with lock_folder(out):
         for name in show_progress(names, "describing", len(names), enabled=True):

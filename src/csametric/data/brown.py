@@ -30,7 +30,7 @@ from csametric.errors import NoDatasetError, UserError
 from csametric.files import sync_file
 
 SUBSETS = {"liberty": 450_092, "notredame": 468_159, "yosemite": 633_587}  # published number of patches
-TEST_PAIRS = "m50_100000_100000_0.txt"
+TEST_PAIRS_FILE = "m50_100000_100000_0.txt"
 SHEET_SIDE, CUT_SIDE, PATCH_SIDE = 1024, 64, 32  # pixels: a sheet, a released patch, a cached patch
 SHEET_PATCHES = (SHEET_SIDE // CUT_SIDE) ** 2
 _FORMAT = 1  # of the cache; a change of the cached content needs a new number
@@ -118,7 +118,7 @@ def read_brown(
     return BrownSubset(name=folder.name, patches=patches, points=points_P)
 
 
-def read_test_pairs(folder: Path, points_P: NDArray, name: str = TEST_PAIRS) -> LabelledPairs:
+def read_test_pairs(folder: Path, points_P: NDArray, name: str = TEST_PAIRS_FILE) -> LabelledPairs:
     """Read the labelled pairs of a match file.
 
     Args:

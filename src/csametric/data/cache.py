@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from csametric.errors import UserError, explaining_full_disk
-from csametric.files import aside, sync_folder
+from csametric.errors import UserError, explain_full_disk
+from csametric.files import sync_folder, temporary_path
 
 Progress = Callable[[int, int], None]  # called with (items done, items in total)
 
@@ -31,7 +31,7 @@ def cached_folder(name: str, write: Callable[[Path], None], cache: Path | None =
     root = cache or Path(os.environ.get("CSAMETRIC_CACHE") or Path.home() / ".cache" / "csametric")
     folder = root / name
     if not folder.is_dir():
-        with explaining_full_disk(root, "free some space or set CSAMETRIC_CACHE to a folder on another disk"):
+        with explain_full_disk(root, "free some space or set CSAMETRIC_CACHE to a folder on another disk"):
             _build(folder, write)
     return folder
 
@@ -68,7 +68,7 @@ def map_cached(path: Path, shape: tuple[int, ...]) -> NDArray:
 
 
 def _build(folder: Path, write: Callable[[Path], None]) -> None:
-    with aside(folder) as temporary:
+    with temporary_path(folder) as temporary:
         temporary.mkdir()
         write(temporary)
         sync_folder(temporary)

@@ -79,12 +79,12 @@ class Bundle(ModelHubMixin, library_name="csametric", license="apache-2.0", tags
         self.folder = Path(folder)
         if not _is_bundle(self.folder):
             raise UserError(f"{folder} is not a bundle; write one with csametric.inference.bundle.write_bundle(run, folder)")
-        self.embedder = load(self.folder)
+        self.make_embedder = load(self.folder)
         self._hub_mixin_config = json.loads((self.folder / CONFIG).read_text())
 
     def embed(self, images: Images) -> Tensor:
         """Embed images or patches, as `ImageEmbedder.embed` or `PatchEmbedder.embed` does, whichever the model is."""
-        return cast(ImageEmbedder, self.embedder).embed(images)
+        return cast(ImageEmbedder, self.make_embedder).embed(images)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Copy all files; `save_pretrained` has already removed config.json, even if the bundle is saved onto itself."""

@@ -12,7 +12,7 @@ from csametric.errors import UserError
 from csametric.files import write_atomically
 from csametric.inference.load import Embedder
 from csametric.inference.patches import PatchEmbedder
-from csametric.models.l2net import PATCH_SIDE, for_inference
+from csametric.models.l2net import PATCH_SIDE, fold_batch_norm
 from csametric.models.pcb import PCB
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -95,7 +95,7 @@ class _ExportTarget:
     def from_embedder(cls, model: Embedder) -> "_ExportTarget":
         if isinstance(model, PatchEmbedder):
             shape = (1, PATCH_SIDE, PATCH_SIDE)
-            return cls(network=for_inference(model.model), input_name="patches", output_name="descriptors", shape=shape)
+            return cls(network=fold_batch_norm(model.model), input_name="patches", output_name="descriptors", shape=shape)
         shape = (3, model.experiment.data.height, model.experiment.data.width)
         network = _FromUnitRange(model.model).eval()
         return cls(network=network, input_name="images", output_name="features", shape=shape)

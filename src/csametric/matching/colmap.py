@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csametric.errors import UserError
-from csametric.files import aside
+from csametric.files import temporary_path
 from csametric.matching.photographs import DescribedPhoto, MatchedPair
 
 SIMPLE_RADIAL = 2
@@ -59,7 +59,7 @@ def write_colmap_database(path: Path, pairs: Sequence[MatchedPair]) -> None:
     photos = {photo.path: photo for pair in pairs for photo in (pair.first, pair.second)}
     check_colmap(path, photos)
     try:
-        with aside(path) as new:
+        with temporary_path(path) as new:
             with closing(sqlite3.connect(new)) as database, database:
                 database.executescript(TABLES)
                 image_ids = {photo.path: _add_photo(database, photo) for photo in photos.values()}

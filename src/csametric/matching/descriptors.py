@@ -23,8 +23,8 @@ class Descriptor:
     """A descriptor of unit length, as functions of keypoints and of patches."""
 
     name: str  # for tables and plots
-    of_keypoints: Callable[[NDArray, LocalFrames], NDArray]  # (grey uint8 (H, W), K keypoints) -> float32 (K, D)
-    of_patches: Callable[[NDArray], NDArray]  # uint8 (K, 32, 32) -> float32 (K, D)
+    describe_keypoints: Callable[[NDArray, LocalFrames], NDArray]  # (grey uint8 (H, W), K keypoints) -> float32 (K, D)
+    describe_patches: Callable[[NDArray], NDArray]  # uint8 (K, 32, 32) -> float32 (K, D)
 
 
 def find_descriptor(name: str) -> Descriptor:
@@ -47,22 +47,22 @@ def find_descriptor(name: str) -> Descriptor:
 def network_descriptor(name: str, model: PatchEmbedder) -> Descriptor:
     """The descriptor of a trained network; patches are cut with the support region it was trained with."""
 
-    def of_keypoints(image_HW: NDArray, frames: LocalFrames) -> NDArray:
+    def describe_keypoints(image_HW: NDArray, frames: LocalFrames) -> NDArray:
         return model.describe(sample_patches(pyramid(image_HW), frames.corners(model.support)))
 
-    return Descriptor(name=name, of_keypoints=of_keypoints, of_patches=model.describe)
+    return Descriptor(name=name, describe_keypoints=describe_keypoints, describe_patches=model.describe)
 
 
 def classical_descriptor(name: str) -> Descriptor:
     """OpenCV's SIFT, computed in the photograph itself, as "sift" or "rootsift".
 
     Examples:
-        >>> classical_descriptor("rootsift").of_patches(np.zeros((2, 32, 32), np.uint8)).shape
+        >>> classical_descriptor("rootsift").describe_patches(np.zeros((2, 32, 32), np.uint8)).shape
         (2, 128)
     """
     takes_root = CLASSICAL[name]
 
-    def of_keypoints(image_HW: NDArray, frames: LocalFrames) -> NDArray:
+    def describe_keypoints(image_HW: NDArray, frames: LocalFrames) -> NDArray:
         points = [
             cv2.KeyPoint(float(x), float(y), float(size), float(angle), 1.0, int(octave), index)
             for index, ((x, y), size, angle, octave) in enumerate(
@@ -74,7 +74,11 @@ def classical_descriptor(name: str) -> Descriptor:
         _, descriptors_KD = cv2.SIFT.create().compute(image_HW, points)
         return normalize_sift(descriptors_KD, takes_root)
 
-    def of_patches(patches_KSS: NDArray) -> NDArray:
+    def describe_patches(patches_KSS: NDArray) -> NDArray:
         return sift_descriptors(patches_KSS, takes_root)
 
-    return Descriptor(name={"sift": "SIFT", "rootsift": "RootSIFT"}[name], of_keypoints=of_keypoints, of_patches=of_patches)
+    return Descriptor(
+        name={"sift": "SIFT", "rootsift": "RootSIFT"}[name],
+        describe_keypoints=describe_keypoints,
+        describe_patches=describe_patches,
+    )

@@ -133,7 +133,9 @@ def describe_photos(path: Path, descriptors: Sequence[Descriptor], settings: Mat
     if not len(frames.centres):
         raise UserError(f"no keypoints found in {path} (too uniform or too blurred); take a photograph with more texture")
     return [
-        DescribedPhoto(path=path, image=image, scale=scale, frames=frames, descriptors=descriptor.of_keypoints(image, frames))
+        DescribedPhoto(
+            path=path, image=image, scale=scale, frames=frames, descriptors=descriptor.describe_keypoints(image, frames)
+        )
         for descriptor in descriptors
     ]
 

@@ -74,7 +74,7 @@ class L2Net(nn.Module):
         return unit_length(x.flatten(1))
 
 
-def for_inference(net: L2Net) -> L2Net:
+def fold_batch_norm(net: L2Net) -> L2Net:
     """Copy a network in evaluation mode, with each BatchNorm folded into its convolution.
 
     The copy computes the same descriptors and is a twelfth faster.

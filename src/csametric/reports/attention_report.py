@@ -101,14 +101,14 @@ def attend_files(
     return attended, problems
 
 
-def attends(run: Path) -> bool:
+def has_attention(run: Path) -> bool:
     """Whether a run's network has compressed self-attention."""
     experiment = read_experiment(run)
     assert isinstance(experiment, PatchExperiment | ReidExperiment)
     return experiment.model.attention == "csa"
 
 
-def attended_queries(run: Path, count: int = 4) -> list[AttendedImage]:
+def attend_queries(run: Path, count: int = 4) -> list[AttendedImage]:
     """Record the attention on evenly spread queries of the dataset that a run was trained on.
 
     Args:
@@ -124,7 +124,7 @@ def attended_queries(run: Path, count: int = 4) -> list[AttendedImage]:
 
 def figure_5(run: Path, count: int = 4) -> tuple[Figure, str]:
     """The paper's Figure 5, drawn from a run on queries of the dataset it was trained on, and its caption."""
-    images = attended_queries(run, count)
+    images = attend_queries(run, count)
     selection = Selection(layer=heaviest_layer(images[0]))
     cosines = torch.cat([cosines_to_base_maps(_layer(image, selection).maps).amax(2).flatten() for image in images])
     caption = (
@@ -156,7 +156,7 @@ def attention_section(
         text=STATISTICS_MEAN,
         table=statistics_table(images),
         pictures=[(figures.data_uri(attention_figure(images, selection)), caption)],
-        views=[(view_of(image), "Point at a position, or use the arrow keys") for image in images[:explored]],
+        views=[(explorer_view(image), "Point at a position, or use the arrow keys") for image in images[:explored]],
     )
 
 
@@ -195,7 +195,7 @@ def contact_sheet(images: Sequence[AttendedImage], names: Sequence[str], selecti
     panels, captions = [], []
     for image, name in zip(images, names, strict=True):
         heaviest = _layer(image, selection).maps.weights[0, selection.group].argmax(0).numpy()
-        panels += [image.image, figures.in_colours(heaviest)]
+        panels += [image.image, figures.colour_indices(heaviest)]
         captions += [shorten(name), f"{len(np.unique(heaviest))} maps"]
     return figures.contact_sheet(panels, captions)
 
@@ -253,7 +253,7 @@ def _nearest(cosines_DHW: NDArray) -> list[int]:
     return [int(index) for index in np.argsort(-votes, kind="stable")[:BASE_SHOWN]]
 
 
-def view_of(attended: AttendedImage) -> dict[str, Any]:
+def explorer_view(attended: AttendedImage) -> dict[str, Any]:
     """What the explorer shows about an image and its attention, ready for JSON; see `encode_view`."""
     layers = [
         LayerView(name=name, alpha=layer.alpha, base=layer.maps.base[0].numpy(), weights=layer.maps.weights[0].numpy())

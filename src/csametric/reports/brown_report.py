@@ -10,7 +10,7 @@ from csametric.data.brown import brown_root, read_brown
 from csametric.files import write_text
 from csametric.inference.load import load
 from csametric.inference.patches import PatchEmbedder
-from csametric.reports.attention_report import attends, attention_section, grey_to_colours
+from csametric.reports.attention_report import attention_section, grey_to_colours, has_attention
 from csametric.reports.sections import settings_sections
 from csametric.runs.experiment import BrownExperiment
 from csametric.runs.folder import read_metrics, read_scores
@@ -56,7 +56,7 @@ def report_brown(title: str, runs: Mapping[str, Path], path: Path) -> Table:
     caption = "Training loss, and FPR95 on a sample of the first test subset during training"
     sections = [
         Section(title="How good are the descriptors?", text=EXPLANATION, table=table),
-        *(_attention_section(label, folder) for label, folder in runs.items() if attends(folder)),
+        *(_attention_section(label, folder) for label, folder in runs.items() if has_attention(folder)),
         Section(title="Training", pictures=[(figures.data_uri(curves), caption)]),
         *settings_sections(runs),
     ]

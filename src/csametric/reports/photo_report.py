@@ -14,7 +14,7 @@ from csametric.files import write_text
 from csametric.inference.load import load
 from csametric.inference.patches import PatchEmbedder
 from csametric.models.sift import sift_descriptors
-from csametric.reports.attention_report import attends, attention_section, grey_to_colours
+from csametric.reports.attention_report import attention_section, grey_to_colours, has_attention
 from csametric.reports.sections import settings_sections
 from csametric.runs.experiment import DescriptorExperiment
 from csametric.runs.folder import check_data, read_metrics, read_scores
@@ -59,7 +59,7 @@ def score_table(scores: Mapping[str, DescriptorScores]) -> Table:
     return Table(header=["", *scores], rows=rows)
 
 
-def report_runs(title: str, runs: Mapping[str, Path], path: Path) -> Table:
+def report_photos(title: str, runs: Mapping[str, Path], path: Path) -> Table:
     """Write the report of runs as one HTML page.
 
     Args:
@@ -74,7 +74,7 @@ def report_runs(title: str, runs: Mapping[str, Path], path: Path) -> Table:
 
 
 def write_report(title: str, runs: Mapping[str, Path], path: Path) -> dict[str, DescriptorScores]:
-    """Do as `report_runs`, but return the scores in place of their table."""
+    """Do as `report_photos`, but return the scores in place of their table."""
     models = {label: _load_descriptor(folder) for label, folder in runs.items()}
     patches = open_photo_patches(photo_settings(next(iter(models.values()))))
     for folder in runs.values():
@@ -83,7 +83,7 @@ def write_report(title: str, runs: Mapping[str, Path], path: Path) -> dict[str, 
     sections = [
         _table_section(scores),
         _curve_section(runs),
-        *(_attention_section(label, models[label], patches) for label, folder in runs.items() if attends(folder)),
+        *(_attention_section(label, models[label], patches) for label, folder in runs.items() if has_attention(folder)),
         _match_section(models),
         *settings_sections(runs),
     ]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from csametric.data.datasets import dataset_root
 from csametric.data.transforms import read_image
 from csametric.files import write_text
-from csametric.reports.attention_report import attended_queries, attends, attention_section
+from csametric.reports.attention_report import attend_queries, attention_section, has_attention
 from csametric.reports.sections import settings_sections
 from csametric.runs.experiment import ReidData, ReidExperiment
 from csametric.runs.folder import read_experiment, read_metrics, read_scores
@@ -104,7 +104,7 @@ def report_reid(title: str, runs: Mapping[str, Path], path: Path) -> Table:
     sections = [
         Section(title="How well are people re-identified?", text=EXPLANATION + conventions(first), table=table),
         *(_ranked_section(label, scores[label], folder) for label, folder in runs.items()),
-        *(attention_section(label, attended_queries(folder)) for label, folder in runs.items() if attends(folder)),
+        *(attention_section(label, attend_queries(folder)) for label, folder in runs.items() if has_attention(folder)),
         Section(title="Training", pictures=[curves]),
         *settings_sections(runs),
     ]

@@ -15,7 +15,7 @@ from csametric.evaluation.bootstrap import Interval, fpr95_differences, interval
 from csametric.reproduction.paper import MEAN, Column, Metric, PaperTable, Row
 from csametric.reproduction.places import HPATCHES
 from csametric.reproduction.plan import HPATCHES_SCORES, Plan, Run, seconds_trained
-from csametric.runs.folder import read_commits, read_each_score, read_scores
+from csametric.runs.folder import read_commits, read_scores, read_scores_by_query
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,8 +137,8 @@ def _resample(ours: Sequence[Run], theirs: Sequence[Run], metric: Metric) -> NDA
     """Resampled differences, (B,), between runs of the same seeds in the same order; None if they cannot be resampled."""
     if not ours or metric[0] == HPATCHES:
         return None
-    ours_S = [read_each_score(run.folder) for run in ours]
-    theirs_S = [read_each_score(run.folder) for run in theirs]
+    ours_S = [read_scores_by_query(run.folder) for run in ours]
+    theirs_S = [read_scores_by_query(run.folder) for run in theirs]
     if metric[0] == "fpr95":
         distances, is_match = f"distances_{metric[1]}", f"is_match_{metric[1]}"
         return fpr95_differences(

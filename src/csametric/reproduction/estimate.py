@@ -14,7 +14,7 @@ from csametric.data.datasets import read_dataset
 from csametric.data.sampling import PairBatch, image_steps_per_epoch
 from csametric.files import write_text
 from csametric.inference.images import embed_images
-from csametric.inference.patches import build_descriptor, embedder
+from csametric.inference.patches import build_descriptor, make_embedder
 from csametric.models.pcb import PCB
 from csametric.reproduction.plan import Run
 from csametric.runs.experiment import PATCH_LOSSES, BrownExperiment, Experiment, ReidExperiment
@@ -151,7 +151,7 @@ def measure_brown(experiment: BrownExperiment, machine: Machine) -> Pace:
     optimizer = descriptor_optimizer(model, experiment.optimizer)
     patches = np.random.default_rng(0).integers(0, 256, (2, experiment.batch_size, 32, 32), np.uint8)
     batch = PairBatch(patches=patches, identities=np.arange(experiment.batch_size))
-    describe = embedder(model, machine.device, machine.precision)
+    describe = make_embedder(model, machine.device, machine.precision)
 
     def step() -> None:
         batch_loss(model, batch, resolve(PATCH_LOSSES[experiment.loss]), machine.device, machine.precision).backward()

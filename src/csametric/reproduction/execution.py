@@ -24,14 +24,14 @@ from csametric.reproduction.budgets import Budget
 from csametric.reproduction.plan import HPATCHES_SCORES, Run, settings_digest
 from csametric.runs.experiment import BrownExperiment, Experiment, ReidExperiment
 from csametric.runs.folder import (
-    EACH_SCORE,
     EXPERIMENT,
     SCORES,
-    read_each_score,
+    SCORES_BY_QUERY,
     read_environment,
     read_experiment,
     read_metrics,
     read_scores,
+    read_scores_by_query,
     write_scores,
 )
 from csametric.runs.kinds import call
@@ -104,7 +104,7 @@ def _is_scored_here(run: Run) -> bool:
         UserError: the run was trained on other images than those in the data folder, or a file is missing or damaged.
     """
     read_metrics(run.folder)  # raises if the log is damaged
-    scores, scores_by_query = read_scores(run.folder), read_each_score(run.folder)
+    scores, scores_by_query = read_scores(run.folder), read_scores_by_query(run.folder)
     if not is_trained_on_data_of(run.folder, run.experiment):
         raise UserError(
             f"{run.folder} was trained on images that differ from those in the data folder; remove it or use another --out"
@@ -129,12 +129,12 @@ def is_trained_on_data_of(folder: Path, experiment: Experiment) -> bool:
     return trained_on.items() >= call(experiment, "identify_data", experiment).items()
 
 
-def identify_people(experiment: ReidExperiment) -> dict[str, Any]:
+def people_fingerprint(experiment: ReidExperiment) -> dict[str, Any]:
     """The digest of an experiment's training images."""
     return {"digest": _digests(experiment.data.kind, experiment.data.path)[0]}
 
 
-def identify_brown(experiment: BrownExperiment) -> dict[str, Any]:
+def brown_fingerprint(experiment: BrownExperiment) -> dict[str, Any]:
     """The numbers of patches and pairs of an experiment's subsets of Brown."""
     return count_brown(experiment.data)
 
@@ -154,7 +154,7 @@ def score_again(run: Run) -> None:
     """
     model, experiment = load(run.folder), run.experiment
     if not isinstance(model, ImageEmbedder) or not isinstance(experiment, ReidExperiment):
-        raise UserError(f"{run.folder / EACH_SCORE} is missing; remove the folder to train the run again")
+        raise UserError(f"{run.folder / SCORES_BY_QUERY} is missing; remove the folder to train the run again")
     dataset = read_dataset(experiment.data.kind, experiment.data.path)
     machine = join_processes(experiment.precision)
     write_scores(run.folder, score_dataset(model.model, dataset, experiment.data, machine))

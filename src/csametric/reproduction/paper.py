@@ -60,7 +60,7 @@ class PaperTable:
         """The headings above the columns, in order."""
         return list(dict.fromkeys(column.group for column in self.columns))
 
-    def of_rows(self, labels: Sequence[str] | None, paper_only: bool) -> "PaperTable":
+    def with_rows(self, labels: Sequence[str] | None, paper_only: bool) -> "PaperTable":
         """The table with only some of its rows.
 
         Args:
@@ -68,7 +68,7 @@ class PaperTable:
             paper_only: whether to leave out the rows that are not in the paper.
 
         Examples:
-            >>> [row.label for row in TABLES["table2"].of_rows(["PCB + CSA, 8 maps"], paper_only=False).rows]
+            >>> [row.label for row in TABLES["table2"].with_rows(["PCB + CSA, 8 maps"], paper_only=False).rows]
             ['PCB + CSA, 8 maps']
         """
         kept = [row for row in self.rows if not (paper_only and row.source == "ours")]

@@ -12,7 +12,7 @@ from csametric.reproduction.budgets import Budget, experiment_for
 from csametric.reproduction.paper import LIBERTY, MEAN, PaperTable, Row
 from csametric.reproduction.places import HPATCHES, MissingDataError, find_place
 from csametric.runs.experiment import Experiment
-from csametric.runs.folder import EACH_SCORE, METRICS, SCORES, read_environment, read_experiment, read_metrics
+from csametric.runs.folder import METRICS, SCORES, SCORES_BY_QUERY, read_environment, read_experiment, read_metrics
 
 HPATCHES_SCORES = "hpatches.json"
 NOT_OF_THE_RESULT = ("recipe", "checkpoint_every", "evaluate_every", "attention_every")  # settings without influence on it
@@ -30,7 +30,7 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether all its scores are written."""
-        files = [SCORES, EACH_SCORE]
+        files = [SCORES, SCORES_BY_QUERY]
         if self.hpatches:
             files.append(HPATCHES_SCORES)
         return all((self.folder / name).is_file() for name in files)

@@ -9,7 +9,7 @@ from typing import Any
 
 import csametric
 from csametric.errors import UserError
-from csametric.files import aside
+from csametric.files import temporary_path
 from csametric.reproduction.budgets import Budget
 from csametric.reproduction.comparison import Cell, FilledTable
 from csametric.reproduction.paper import TABLE6, Column, Row
@@ -37,7 +37,7 @@ def measure(folder: Path, budget: Budget) -> None:
             continue
         if not (checkout / "bench" / f"{name}.py").is_file():
             raise UserError("Table 6 needs the benchmarks, which are not installed with the package; clone the repository")
-        with aside(folder / f"{name}.json") as result:
+        with temporary_path(folder / f"{name}.json") as result:
             command = [sys.executable, "-m", f"bench.{name}", *options, "--results", str(result.parent.absolute())]
             if subprocess.run(command, cwd=checkout, check=False).returncode:
                 raise UserError(f"the benchmark {name} failed; run `csametric bench {name}` to see why")

@@ -26,7 +26,7 @@ def tables_for(target: str, paper_only: bool) -> list[PaperTable]:
     if target == "figure5":
         return [FIGURE5]
     tables = list(TABLES.values()) if target == "all" else [TABLES[target]]
-    return [table.of_rows(None, paper_only) for table in tables]
+    return [table.with_rows(None, paper_only) for table in tables]
 
 
 def select_rows(target: str, tables: Sequence[PaperTable], labels: Sequence[str] | None) -> list[PaperTable]:
@@ -44,4 +44,4 @@ def select_rows(target: str, tables: Sequence[PaperTable], labels: Sequence[str]
     for label in labels or ():
         if label not in known:
             raise UserError(f"{target}: unknown row {label!r}; use one of {', '.join(map(repr, sorted(known)))}")
-    return [table.of_rows(labels, paper_only=False) for table in tables]
+    return [table.with_rows(labels, paper_only=False) for table in tables]

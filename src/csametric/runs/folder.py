@@ -30,7 +30,7 @@ ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 CHECKPOINT = Path("state") / "checkpoint.pt"
 WEIGHTS, BUNDLED_WEIGHTS = "weights.safetensors", "model.safetensors"
-SCORES, EACH_SCORE = "scores.json", "scores.npz"
+SCORES, SCORES_BY_QUERY = "scores.json", "scores.npz"
 CONFIG = "config.json"  # in bundles only
 RENAME = "choose another folder for this run"
 
@@ -184,18 +184,18 @@ def write_scores(folder: Path, scores: Mapping[str, Any]) -> None:
     """Write arrays (one number per query, one distance per pair) to scores.npz and then the rest to scores.json."""
     arrays = {name: value for name, value in scores.items() if isinstance(value, np.ndarray)}
     if arrays:
-        write_atomically(folder / EACH_SCORE, lambda out: np.savez_compressed(out, allow_pickle=False, **arrays))
+        write_atomically(folder / SCORES_BY_QUERY, lambda out: np.savez_compressed(out, allow_pickle=False, **arrays))
     rest = {name: value for name, value in scores.items() if name not in arrays}
     write_text(folder / SCORES, json.dumps(rest, indent=1))
 
 
-def read_each_score(folder: Path) -> dict[str, NDArray]:
+def read_scores_by_query(folder: Path) -> dict[str, NDArray]:
     """The arrays of scores.npz by name; empty if the run wrote none.
 
     Raises:
         UserError: the file is damaged.
     """
-    path = folder / EACH_SCORE
+    path = folder / SCORES_BY_QUERY
     if not path.is_file():
         return {}
     try:

@@ -32,7 +32,7 @@ KINDS: dict[str, Kind] = {
         cached_unit="photographs",
         open_task="training.descriptor_task:open_photo_descriptors",
         load_model="inference.patches:load_descriptor",
-        report="reports.photo_report:report_runs",
+        report="reports.photo_report:report_photos",
         tabulate="reports.photo_report:photo_scores",
         describe_data="inference.patches:describe_photographs",
     ),
@@ -45,7 +45,7 @@ KINDS: dict[str, Kind] = {
         describe_data="inference.patches:describe_brown",
         count_work="reproduction.estimate:count_brown_work",
         measure_pace="reproduction.estimate:measure_brown",
-        identify_data="reproduction.execution:identify_brown",
+        identify_data="reproduction.execution:brown_fingerprint",
     ),
     "reid": Kind(
         cached_unit="images",
@@ -56,7 +56,7 @@ KINDS: dict[str, Kind] = {
         describe_data="inference.images:describe_people",
         count_work="reproduction.estimate:count_reid_work",
         measure_pace="reproduction.estimate:measure_reid",
-        identify_data="reproduction.execution:identify_people",
+        identify_data="reproduction.execution:people_fingerprint",
     ),
 }
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn, optim
 
 from csametric.data.cache import Progress
 from csametric.data.sampling import PairBatch
-from csametric.inference.patches import Describe, build_descriptor, embedder, prepare_patches
+from csametric.inference.patches import Describe, build_descriptor, make_embedder, prepare_patches
 from csametric.runs.experiment import PATCH_LOSSES, BrownExperiment, DescriptorExperiment
 from csametric.runs.kinds import resolve
 from csametric.runs.precision import Precision, autocast
@@ -103,16 +103,16 @@ class DescriptorTask:
     def interim_metrics(self, model: nn.Module, machine: Machine) -> dict[str, float]:
         if not machine.is_main:
             return {}
-        return self.source.interim_metrics(embedder(model, machine.device, machine.precision))
+        return self.source.interim_metrics(make_embedder(model, machine.device, machine.precision))
 
     def snapshot_attention(self, model: nn.Module, machine: Machine) -> AttentionSnapshot:
         patches = self.source.batch(0, 0, self.world_size).patches[0, :IMAGES]
-        return snapshot_attention(model, embedder(model, machine.device, machine.precision), patches)
+        return snapshot_attention(model, make_embedder(model, machine.device, machine.precision), patches)
 
     def score(self, model: nn.Module, machine: Machine) -> dict[str, Any]:
         if not machine.is_main:
             return {}
-        return self.source.score(embedder(model, machine.device, machine.precision))
+        return self.source.score(make_embedder(model, machine.device, machine.precision))
 
 
 def batch_loss(

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from csametric.data.loading import prefetch
-from csametric.errors import DivergedError, explaining_full_disk
+from csametric.errors import DivergedError, explain_full_disk
 from csametric.files import lock_folder, write_text
 from csametric.progress import data_progress, step_progress
 from csametric.runs.environment import describe_environment
@@ -48,7 +48,7 @@ def train(experiment: Experiment, folder: Path, cache: Path | None = None) -> No
         BusyError: another process is training into the folder.
         UserError: the folder belongs to another run, the data cannot be used, or the disk is full.
     """
-    with explaining_full_disk(folder, "free some space and train into the folder again: it resumes from the last checkpoint"):
+    with explain_full_disk(folder, "free some space and train into the folder again: it resumes from the last checkpoint"):
         keep_freed_memory()
         torch.backends.cudnn.deterministic = True
         machine = join_processes(experiment.precision, has_unused_parameters=experiment.has_unused_parameters)

@@ -222,7 +222,7 @@ def ranked_lists(lists: Sequence[tuple[NDArray, Sequence[NDArray], Sequence[bool
     return figure
 
 
-def in_colours(numbers_HW: NDArray) -> NDArray:
+def colour_indices(numbers_HW: NDArray) -> NDArray:
     """Colour integers (H, W) so that different numbers get different hues, uint8 (H, W, 3)."""
     hues = (numbers_HW * 0.618034) % 1.0  # the golden ratio keeps neighbours apart
     return np.round(255 * hsv_to_rgb(np.stack([hues, np.full_like(hues, 0.55), np.full_like(hues, 0.9)], -1))).astype(np.uint8)

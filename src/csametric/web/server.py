@@ -30,7 +30,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from csametric.data.decoding import Reason, UnreadableImageError, decode_colours
 from csametric.errors import UserError
-from csametric.reports.attention_report import view_of
+from csametric.reports.attention_report import explorer_view
 from csametric.visualization.explorer import explorer_assets
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ def make_app(attend: Attend, title: str, first: NDArray | None = None, host: str
     Raises:
         UserError: `first` is given and the network lacks compressed self-attention.
     """
-    view = None if first is None else view_of(attend(first))
+    view = None if first is None else explorer_view(attend(first))
     page, policy = _page(title, view)
     one_at_a_time = anyio.CapacityLimiter(1)
 
@@ -128,7 +128,7 @@ class Hardened:
 
 
 def _view_of_file(data: bytes, attend: Attend) -> dict[str, Any]:
-    return view_of(attend(read_picture(data)))
+    return explorer_view(attend(read_picture(data)))
 
 
 @contextmanager
