@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from bench.measure import write_results
 from csametric.cli.tables import print_table
-from csametric.data.hpatches import KINDS, verification_pairs
+from csametric.data.hpatches import PATCH_KINDS, verification_pairs
 from csametric.evaluation.hpatches_tasks import evaluate_matching, evaluate_retrieval, evaluate_verification
 
 SEQUENCES, DIMENSIONS, QUERIES, DISTRACTORS = 40, 128, 10_000, 20_000
@@ -21,7 +21,7 @@ def make_sequences(rng: np.random.Generator) -> list[dict[str, NDArray]]:
     sequences = []
     for count in rng.integers(500, 2001, SEQUENCES):
         reference = rng.standard_normal((count, DIMENSIONS), np.float32)
-        noisy = {kind: reference + rng.standard_normal(reference.shape, np.float32) for kind in KINDS}
+        noisy = {kind: reference + rng.standard_normal(reference.shape, np.float32) for kind in PATCH_KINDS}
         sequences.append({kind: values / np.linalg.norm(values, axis=1, keepdims=True) for kind, values in noisy.items()})
     return sequences
 

@@ -23,11 +23,11 @@ ARMS: dict[str, dict[str, object]] = {
 MEGABYTE = 1e6
 
 
-def paper_figures(label: str) -> dict[str, float]:
-    """The paper's figures in a column of Table 6, by arm."""
+def paper_values(label: str) -> dict[str, float]:
+    """The paper's values in a column of Table 6, by arm."""
     place = [column.label for column in TABLE6.columns].index(label)
-    figures = {row.recipe: row.figures[place] for row in TABLE6.rows}
-    return {name: figures[name] for name in ARMS}  # type: ignore[misc]
+    values = {row.recipe: row.scores[place] for row in TABLE6.rows}
+    return {name: values[name] for name in ARMS}  # type: ignore[misc]
 
 
 def kept_bytes(model: nn.Module, images: Tensor) -> int:
@@ -64,7 +64,7 @@ def main() -> None:
         model.to(device=device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
         images = torch.randn(batch, 3, 384, 128, device=device).to(memory_format=torch.channels_last)
         megabytes.append(kept_bytes(model, images) / batch / MEGABYTE)
-    paper = paper_figures("MB")
+    paper = paper_values("MB")
     rows = [
         {"model": name, "megabytes": ours, "of PCB": ours / megabytes[0], "paper, of PCB": paper[name] / paper["PCB"]}
         for name, ours in zip(ARMS, megabytes, strict=True)

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from bench.measure import RESULTS, best_device, graphed, interleaved, middle, ratio, write_results
-from bench.memory import ARMS, paper_figures
+from bench.memory import ARMS, paper_values
 from csametric import PCB
 from csametric.cli.tables import print_table
 from csametric.losses.parts import parts_loss
 from csametric.training.memory import keep_freed_memory
 
-PAPER = paper_figures("images/s")
+PAPER = paper_values("images/s")
 IDS = 751
 
 

@@ -63,10 +63,10 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel):
 def test_the_installed_package_finds_its_data(python, installed):
     code = """
 import csametric
-from csametric.data.hpatches import splits
+from csametric.data.hpatches import read_splits
 from csametric.visualization.page import Section, render
 print(csametric.__file__)
-assert len(splits()["full"]) == 116
+assert len(read_splits()["full"]) == 116
 assert "<h2" in render("A title", "", [Section(title="A section")])
 """
     assert Path(python("-c", code).strip()).is_relative_to(installed)

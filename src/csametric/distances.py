@@ -134,7 +134,7 @@ class Measure:
     """A distance or similarity together with its direction."""
 
     name: str
-    compare: Callable[[Tensor, Tensor], Tensor]  # (N, D), (M, D) -> (N, M)
+    compute: Callable[[Tensor, Tensor], Tensor]  # (N, D), (M, D) -> (N, M)
     lower_is_nearer: bool  # true for a distance, false for a similarity
 
     def as_distance(self, a_ND: Tensor, b_MD: Tensor) -> Tensor:
@@ -147,13 +147,13 @@ class Measure:
         Returns:
             (N, M).
         """
-        values = self.compare(a_ND, b_MD)
+        values = self.compute(a_ND, b_MD)
         return values if self.lower_is_nearer else -values
 
 
-EUCLIDEAN = Measure(name="euclidean distance", compare=euclidean_distances, lower_is_nearer=True)
-UNIT_EUCLIDEAN = Measure(name="euclidean distance of unit vectors", compare=unit_euclidean_distances, lower_is_nearer=True)
-ANGULAR = Measure(name="2(1 - cosine)", compare=angular_distances, lower_is_nearer=True)
-COSINE = Measure(name="cosine similarity", compare=cosine_similarities, lower_is_nearer=False)
+EUCLIDEAN = Measure(name="euclidean distance", compute=euclidean_distances, lower_is_nearer=True)
+UNIT_EUCLIDEAN = Measure(name="euclidean distance of unit vectors", compute=unit_euclidean_distances, lower_is_nearer=True)
+ANGULAR = Measure(name="2(1 - cosine)", compute=angular_distances, lower_is_nearer=True)
+COSINE = Measure(name="cosine similarity", compute=cosine_similarities, lower_is_nearer=False)
 
 MEASURES = {"euclidean": EUCLIDEAN, "cosine": COSINE}

@@ -3,7 +3,7 @@
 import cv2
 import numpy as np
 
-from csametric.data.hpatches import KINDS
+from csametric.data.hpatches import PATCH_KINDS
 
 
 def write_sequence(folder, count: int, seed: int = 0, noise: float = 12) -> dict[str, np.ndarray]:
@@ -12,7 +12,7 @@ def write_sequence(folder, count: int, seed: int = 0, noise: float = 12) -> dict
     folder.mkdir(parents=True)
     clean = np.stack([cv2.resize(texture, (65, 65)) for texture in rng.integers(0, 256, (count, 9, 9)).astype(np.uint8)])
     patches = {}
-    for kind in KINDS:
+    for kind in PATCH_KINDS:
         disturbance = rng.normal(0, 1 + noise * "reht".index(kind[0]), clean.shape)
         patches[kind] = (clean + disturbance).clip(0, 255).astype(np.uint8)
         cv2.imwrite(str(folder / f"{kind}.png"), patches[kind].reshape(-1, 65))

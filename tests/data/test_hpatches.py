@@ -6,7 +6,7 @@ import pytest
 
 from csametric.data import hpatches
 from csametric.data.hpatches import (
-    KINDS,
+    PATCH_KINDS,
     check_task,
     describe_sequence,
     draw_two,
@@ -14,8 +14,8 @@ from csametric.data.hpatches import (
     find_task_file,
     read_descriptors,
     read_sequence,
+    read_splits,
     read_task,
-    splits,
     verification_pairs,
     write_descriptors,
 )
@@ -26,8 +26,8 @@ from tests.data.hpatches_folder import write_sequence, write_tasks
 def test_reading_a_sequence_returns_what_was_written(tmp_path):
     patches = write_sequence(tmp_path / "v_wall", 5)
     read = read_sequence(tmp_path / "v_wall")
-    assert list(read) == list(KINDS)
-    for kind in KINDS:
+    assert list(read) == list(PATCH_KINDS)
+    for kind in PATCH_KINDS:
         np.testing.assert_array_equal(read[kind], patches[kind])
 
 
@@ -42,7 +42,7 @@ def test_descriptors_survive_writing_and_reading_in_the_benchmarks_layout(tmp_pa
     write_descriptors(tmp_path / "out" / "v_wall", descriptors)
     assert len((tmp_path / "out" / "v_wall" / "e3.csv").read_text().splitlines()) == 5
     read = read_descriptors(tmp_path / "out" / "v_wall")
-    for kind in KINDS:
+    for kind in PATCH_KINDS:
         np.testing.assert_allclose(read[kind], descriptors[kind], rtol=1e-6)
     for path in (tmp_path / "out" / "v_wall").glob("*.csv"):
         path.write_text(path.read_text().replace(",", ";"))
@@ -50,10 +50,10 @@ def test_descriptors_survive_writing_and_reading_in_the_benchmarks_layout(tmp_pa
 
 
 def test_the_splits_have_their_published_sizes():
-    assert {name: len(names) for name, names in splits().items()} == {
+    assert {name: len(names) for name, names in read_splits().items()} == {
         "a": 40, "b": 40, "c": 40, "illum": 57, "view": 59, "full": 116,
     }  # fmt: skip
-    assert set(splits()["illum"]) | set(splits()["view"]) == set(splits()["full"])
+    assert set(read_splits()["illum"]) | set(read_splits()["view"]) == set(read_splits()["full"])
 
 
 def test_the_first_published_rows_of_split_a_are_reproduced():
@@ -61,7 +61,7 @@ def test_the_first_published_rows_of_split_a_are_reproduced():
     counts = {"v_birdwoman": 2000, "v_strand": 1816, "i_salon": 1102, "i_zion": 2000}
     legacy = np.random.RandomState(hpatches.SEED)
     sequences = legacy.choice(40, hpatches.PAIRS)[:4]
-    names = [splits()["a"][sequence] for sequence in sequences]
+    names = [read_splits()["a"][sequence] for sequence in sequences]
     assert names == ["v_birdwoman", "v_strand", "i_salon", "i_zion"]
     assert draw_two(legacy, [counts[name] for name in names])[:, 0].tolist() == [251, 1625, 1100, 1766]
 
@@ -139,7 +139,7 @@ def test_tasks_with_patches_that_do_not_exist_are_refused(tmp_path):
 
 
 def test_the_error_for_damaged_descriptors_names_the_problem(tmp_path):
-    values = {kind: np.ones((3, 4)) for kind in KINDS}
+    values = {kind: np.ones((3, 4)) for kind in PATCH_KINDS}
     write_descriptors(tmp_path / "v_a", values | {"t3": np.ones((3, 5))})
     with pytest.raises(UserError, match=r"as many columns in t3\.csv as in ref\.csv \(4\), got 5"):
         read_descriptors(tmp_path / "v_a")

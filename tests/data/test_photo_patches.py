@@ -9,7 +9,7 @@ import pytest
 from csametric.data import photo_patches
 from csametric.data.decoding import UnreadableImageError
 from csametric.data.photo_patches import BUNDLED_HELD_OUT, PhotoSettings, find_photos, open_photo_patches, read_photo
-from csametric.data.stereo import motorcycle
+from csametric.data.stereo import read_motorcycle
 from csametric.errors import UserError
 
 
@@ -200,7 +200,7 @@ def test_the_bundled_photographs_exist():
 
 
 def test_the_disparity_maps_the_left_photograph_to_the_right():
-    pair = motorcycle()
+    pair = read_motorcycle()
     assert pair.left.shape == pair.right.shape == pair.disparity.shape == (500, 741)
     is_known = np.isfinite(pair.disparity)
     assert 0.9 < is_known.mean() < 1

@@ -5,7 +5,7 @@ import pytest
 
 from csametric.evaluation.hpatches_tasks import HPatchesScores, evaluate_matching, evaluate_retrieval, evaluate_verification
 
-KINDS = ("ref", *(f"{letter}{image}" for letter in "eht" for image in range(1, 6)))
+PATCH_KINDS = ("ref", *(f"{letter}{image}" for letter in "eht" for image in range(1, 6)))
 NAMES = {"easy": "e", "hard": "h", "tough": "t"}
 
 
@@ -15,7 +15,7 @@ def sequences(counts=(7, 9, 6), dimensions: int = 4, seed: int = 0, rounded: boo
     result = []
     for count in counts:
         reference = rng.normal(0, 2, (count, dimensions))
-        noisy = {kind: reference + rng.normal(0, 0.3 + "reht".index(kind[0]), reference.shape) for kind in KINDS}
+        noisy = {kind: reference + rng.normal(0, 0.3 + "reht".index(kind[0]), reference.shape) for kind in PATCH_KINDS}
         if rounded:
             noisy = {kind: np.rint(values) for kind, values in noisy.items()}
         result.append({kind: values.astype(np.float32) for kind, values in noisy.items()})
@@ -110,8 +110,8 @@ def test_retrieval_equals_the_loops(rounded):
 
 def test_perfect_descriptors_score_one_and_constant_ones_the_minimum():
     reference = np.eye(8, dtype=np.float32)
-    perfect = [dict.fromkeys(KINDS, reference), dict.fromkeys(KINDS, 5 + reference)]
-    constant = [{kind: np.ones((8, 3), np.float32) for kind in KINDS} for _ in range(2)]
+    perfect = [dict.fromkeys(PATCH_KINDS, reference), dict.fromkeys(PATCH_KINDS, 5 + reference)]
+    constant = [{kind: np.ones((8, 3), np.float32) for kind in PATCH_KINDS} for _ in range(2)]
     within = np.array([[0, 0, i, 0, 1, (i + 1) % 8] for i in range(8)] * 5)
     across = np.array([[0, 0, i, 1, 1, i] for i in range(8)] * 5)
     positives = np.array([[0, 0, i, 0, 2, i] for i in range(8)] * 5)

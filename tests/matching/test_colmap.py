@@ -7,7 +7,7 @@ import pytest
 
 from csametric.errors import UserError
 from csametric.evaluation.homography import transfer
-from csametric.matching.colmap import MOST_IMAGES, write_colmap_database
+from csametric.matching.colmap import MAX_IMAGES, write_colmap_database
 from csametric.matching.descriptors import classical_descriptor
 from csametric.matching.photographs import MatchSettings, match_many
 from tests.matching.scenes import write_pair
@@ -32,7 +32,7 @@ def test_the_database_holds_the_matched_pair(matched, tmp_path):
         keypoints = np.frombuffer(blob, np.float32).reshape(rows, columns)
         np.testing.assert_allclose(keypoints[:, :2], pair.first.points + 0.5, atol=1e-3)
         pair_id, rows, blob = database.execute("SELECT pair_id, rows, data FROM matches").fetchone()
-        assert pair_id == MOST_IMAGES + 2
+        assert pair_id == MAX_IMAGES + 2
         np.testing.assert_array_equal(np.frombuffer(blob, np.uint32).reshape(rows, 2), pair.matches.pairs)
         rows, configuration, homography = database.execute("SELECT rows, config, H FROM two_view_geometries").fetchone()
         assert (rows, configuration) == (pair.geometry.inliers.sum(), 6)

@@ -86,7 +86,7 @@ def test_a_pair_without_geometry_is_explained_with_advice(tmp_path):
     photos = [describe_photo(tmp_path / name, SIFT, MatchSettings()) for name in ("a.png", "dot.png")]
     pair = match_photos(*photos, MatchSettings())
     assert pair.geometry.matrix is None
-    assert "to rule out chance (at least 15)" in why_no_geometry(pair)
+    assert "to rule out chance (at least 15 are needed)" in why_no_geometry(pair)
     assert "upright keypoints" in why_no_geometry(pair)
     assert "--" not in why_no_geometry(pair), "the library does not name command-line options"
 

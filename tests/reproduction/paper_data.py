@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from csametric.data.hpatches import splits
+from csametric.data.hpatches import read_splits
 from tests.data import people
 from tests.data.brown_folder import write_subset
 from tests.data.hpatches_folder import write_sequence, write_tasks
@@ -27,7 +27,7 @@ def write_all(root: Path) -> Path:
 
 
 def write_hpatches(root: Path) -> None:
-    names = splits()["full"]
+    names = read_splits()["full"]
     counts = np.random.default_rng(0).integers(3, 6, len(names)).tolist()
     for number, (name, count) in enumerate(zip(names, counts, strict=True)):
         write_sequence(root / name, count, seed=number, noise=NOISE)

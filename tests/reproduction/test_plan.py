@@ -143,7 +143,7 @@ def test_a_run_that_was_trained_on_other_images_is_refused(tmp_path):
     execution._digests.cache_clear()
     failed = execute_runs([run], "tiny")
     assert "was trained on images that differ" in failed[run]
-    assert list(plan.without(failed).runs) == []
+    assert list(plan.without_runs(failed).runs) == []
     execution._digests.cache_clear()
 
 

@@ -15,8 +15,8 @@ def test_run_names_are_not_parsed_as_mathematics():
     name = r"$\frac$ $\nothing{$"
     rows = [{"step": step, "loss": 1.0, "alpha": 0.1, "rank1": 0.5, "fpr95": 0.1} for step in range(1, 4)]
     for figure in (
-        figures.curves({name: rows}),
-        figures.training_curves({name: rows}),
+        figures.descriptor_curves({name: rows}),
+        figures.descriptor_curves({name: rows}),
         figures.differences([name], [(0.1, 0.0, 0.2)], "title", "unit"),
         figures.contact_sheet([np.zeros((4, 4), np.uint8)], [name]),
     ):
@@ -25,7 +25,7 @@ def test_run_names_are_not_parsed_as_mathematics():
 
 def test_curves_have_one_line_per_run():
     rows = [{"step": step, "loss": 1 / step} | ({"fpr95": 0.1} if step % 5 == 0 else {}) for step in range(1, 31)]
-    figure = figures.curves({"plain": rows, "csa": rows[:3]})
+    figure = figures.descriptor_curves({"plain": rows, "csa": rows[:3]})
     assert [line.get_label() for line in figure.axes[0].lines] == ["plain", "csa"]
     assert len(figure.axes[1].lines) == 1
     np.testing.assert_allclose(figure.axes[1].lines[0].get_ydata(), 10)
@@ -43,7 +43,7 @@ def test_most_different_selects_dissimilar_maps():
 def test_the_attention_figure_has_one_row_per_image():
     base = np.random.default_rng(0).random((2, 5, 16, 16))
     positions = np.array([[1, 2], [3, 4], [5, 6]])
-    figure = figures.attention(np.zeros((2, 32, 32)), base[:, :2], base[:, 2:], positions, cosines=np.full((2, 3), 0.5))
+    figure = figures.attention_maps(np.zeros((2, 32, 32)), base[:, :2], base[:, 2:], positions, cosines=np.full((2, 3), 0.5))
     assert len(figure.axes) == 2 * (1 + 2 + 3)
     assert [axis.get_title() for axis in figure.axes[-3:]] == ["0.50"] * 3
 
@@ -69,7 +69,7 @@ class Sources(HTMLParser):
 
 
 def test_the_page_is_self_contained_and_escaped():
-    picture = figures.data_uri(figures.curves({"a": [{"step": 1, "loss": 1.0}]}))
+    picture = figures.data_uri(figures.descriptor_curves({"a": [{"step": 1, "loss": 1.0}]}))
     html = render(
         "<Title>",
         "sub & title",

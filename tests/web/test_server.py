@@ -159,7 +159,7 @@ def test_a_file_that_is_too_large_is_refused_by_its_content_length(client):
 
 
 def test_a_file_that_is_too_large_is_refused_during_the_upload(client, monkeypatch):
-    monkeypatch.setattr(server, "MOST_BYTES", 3 * 2**20)
+    monkeypatch.setattr(server, "MAX_BYTES", 3 * 2**20)
     expect_refusal(client, (bytes(2**20) for _ in range(5)), 413, "3 MiB")
 
 

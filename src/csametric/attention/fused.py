@@ -19,10 +19,10 @@ from csametric.attention import kernels
 from csametric.attention.gradients import elementary_gradients, elementary_outputs, group_matrices
 from csametric.attention.reference import CSAWeights, without_autocast
 
-MOST_MAPS = 128  # per group
+MAX_MAPS = 128  # per group
 ACCUMULATED = 16384  # values of U that a program of 8 warps holds in registers: the most that does not spill on an sm_90
 ACCUMULATED_BESIDE_GRADIENTS = 8192  # the same for the program that also holds two logit gradients
-MOST_CHANNELS = 512  # per program
+MAX_CHANNELS = 512  # per program
 OLDEST = (8, 0)  # compute capability; older GPUs have too little shared memory
 PROGRAMS_A_PROCESSOR = 4
 INTERPRETER_SPLITS = 2
@@ -45,8 +45,8 @@ def why_not(x_NCHW: Tensor, maps: int) -> str:
         return obstacle
     if x_NCHW.dtype not in TYPES:
         return f"the fused kernels take fp32, fp16 and bf16, the input is {x_NCHW.dtype}"
-    if maps > MOST_MAPS:
-        return f"the fused kernels take up to {MOST_MAPS} maps per group, the layer has {maps}"
+    if maps > MAX_MAPS:
+        return f"the fused kernels take up to {MAX_MAPS} maps per group, the layer has {maps}"
     return ""
 
 
@@ -115,7 +115,7 @@ def _blocks(sizes: _Sizes, x_NCHW: Tensor, accumulated: int) -> _Blocks:
     """Tiles that fit the registers and 99 KiB of shared memory, the least that GPUs since 2020 give one program."""
     maps, all_channels = (max(16, triton.next_power_of_2(count)) for count in (sizes.maps, sizes.channels))
     wide = x_NCHW.element_size() > 2
-    channels = min(all_channels, MOST_CHANNELS, accumulated // (4 * maps if wide else maps))
+    channels = min(all_channels, MAX_CHANNELS, accumulated // (4 * maps if wide else maps))
     step, positions = min(32 if wide else 64, all_channels), 32 if wide or maps > 32 else 64
     tiles, programs = triton.cdiv(sizes.positions, positions), sizes.pairs * triton.cdiv(sizes.channels, channels)
     tiles_a_split = triton.cdiv(tiles, max(1, min(tiles, _wanted_programs(x_NCHW.device, programs) // programs)))

@@ -72,7 +72,7 @@ def summary(name: str) -> str:
 
     Examples:
         >>> summary("recipes")
-        'List the recipes with what they train.'
+        'List the recipes and what each one trains.'
     """
     module, function = COMMANDS[name]
     tree = ast.parse((Path(__file__).parent / f"{module}.py").read_text(encoding="utf-8"))

@@ -34,7 +34,11 @@ def attend(
         "attention.png"
     ),
     layer: Annotated[
-        str | None, typer.Option("--layer", help="'stage 1', 'stage 2', ...; by default the layer with the largest alpha.")
+        str | None,
+        typer.Option(
+            "--layer",
+            help="'stage 1', 'stage 2', ...; by default the one with the largest alpha, the weight of its output.",
+        ),
     ] = None,
     group: Annotated[int, typer.Option("--group", help="Which group of channels to draw, from 1.")] = 1,
     at: Annotated[
@@ -46,8 +50,8 @@ def attend(
 ) -> None:
     """Draw two base attention maps and six reconstructed ones per image, as in the paper's Figure 5.
 
-    The number above a reconstructed map is its largest cosine similarity to a base map. The printed table shows whether the
-    layers are healthy or have collapsed.
+    The number above a reconstructed map is its largest cosine similarity to a base map. The printed table shows for every layer
+    whether its maps still differ or have all become uniform.
 
     Example: csametric attend runs/pcb_csa query/0001_c1s1_001051_00.jpg --at 0.2,0.5 --at 0.8,0.4
     """

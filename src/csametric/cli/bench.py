@@ -21,7 +21,7 @@ def bench(
         ),
     ],
 ) -> None:
-    """Run a benchmark of the source checkout and print its table.
+    """Run one of the benchmarks in the source checkout and print its table.
 
     Further options are passed to the benchmark; `python -m bench.attention --help` in the checkout lists them.
 

@@ -14,10 +14,10 @@ from csametric.inference.feature_files import SUFFIXES as FEATURE_SUFFIXES
 from csametric.inference.feature_files import embed_files, write_features
 from csametric.inference.images import ImageEmbedder
 from csametric.inference.load import load
-from csametric.progress import data_progress
+from csametric.progress import show_data_progress
 from csametric.reports.dataset_report import inspection_table, problems_by_kind, write_contact_sheet
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 PRINTED_PROBLEMS = 10  # of each kind
 
 
@@ -38,12 +38,12 @@ def check(
         "contact_sheet.png"
     ),
 ) -> None:
-    """Check a dataset: compare its counts with the published ones, find damaged and duplicate files, draw a contact sheet.
+    """Check a dataset: compare its counts with the published ones, if any; find damaged and duplicate files; draw samples.
 
     Example: csametric data check cuhk03-detected:/data/cuhk03-np
     """
     contents = read_dataset(*split_data(dataset))
-    with data_progress(True, "reading", "files") as progress:
+    with show_data_progress(True, "reading", "files") as progress:
         inspection = inspect(contents, progress)
     table = inspection_table(inspection)
     print(contents)

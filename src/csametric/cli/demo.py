@@ -19,8 +19,10 @@ EXTRA_ARMS = {"sa": ("HardNet + SA", "hardnet_sa")}
 
 
 def demo(
-    extra: Annotated[Literal["sa"] | None, typer.Option("--with", help="Also train plain self-attention, sa (slower).")] = None,
-    seed: Annotated[int, typer.Option("--seed", help="The seed of all runs.")] = 0,
+    extra: Annotated[
+        Literal["sa"] | None, typer.Option("--with", help="sa: also train a variant with plain self-attention (slower).")
+    ] = None,
+    seed: Annotated[int, typer.Option("--seed", help="Random seed of all runs.")] = 0,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", help="Override a setting of every run, e.g. steps=50; repeatable.", metavar="NAME=VALUE"),

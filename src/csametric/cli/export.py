@@ -16,7 +16,7 @@ def export(
 ) -> None:
     """Export a run as a bundle to share: weights (safetensors), an ONNX model, the experiment, and a model card with scores.
 
-    `csametric.load(FOLDER)` loads it. A bundle contains no path of this machine.
+    `csametric.load(FOLDER)` loads it. A bundle contains no paths from your machine.
 
     Example: csametric export runs/pcb_csa --bundle pcb_csa_market
     """

@@ -6,14 +6,14 @@ from typing import Annotated
 import typer
 
 from csametric.cli.tables import print_table
-from csametric.data.hpatches import describe_sequence, find_sequences, read_descriptors, splits, write_descriptors
+from csametric.data.hpatches import describe_sequence, find_sequences, read_descriptors, read_splits, write_descriptors
 from csametric.errors import UserError
 from csametric.files import lock_folder
 from csametric.matching.descriptors import find_descriptor
 from csametric.progress import show_progress
 from csametric.reports.hpatches_scores import PRINTED_SPLITS, hpatches_evaluation
 
-app = typer.Typer(no_args_is_help=True)
+app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 
 @app.callback()
@@ -26,7 +26,7 @@ def hpatches() -> None:
 
 @app.command()
 def extract(
-    descriptor: Annotated[str, typer.Argument(help="A run's folder, or sift, or rootsift.", metavar="RUN")],
+    descriptor: Annotated[str, typer.Argument(help="A folder that `train` wrote; or sift, or rootsift.", metavar="RUN")],
     root: Annotated[Path, typer.Argument(help="The patch release: one folder per sequence.")],
     out: Annotated[
         Path, typer.Argument(help="The folder for the descriptors: one folder per sequence, one .csv per kind of patch.")
@@ -56,8 +56,8 @@ def score(
 
     Example: csametric hpatches score descriptors/hardnet_csa --tasks /data/hpatches-benchmark/tasks
     """
-    if split is not None and split not in splits():
-        raise UserError(f"unknown split {split}; use one of {', '.join(splits())}")
+    if split is not None and split not in read_splits():
+        raise UserError(f"unknown split {split}; use one of {', '.join(read_splits())}")
     if not tasks.is_dir():
         raise UserError(
             f"folder {tasks} does not exist; name the folder of the benchmark's task files, or any folder to do without"

@@ -27,7 +27,7 @@ LIST_SUFFIXES = (".txt", ".lst", ".csv")
 
 def match(
     descriptor: Annotated[
-        str, typer.Argument(help="A run's folder, e.g. runs/hardnet_csa; or sift, or rootsift.", metavar="RUN")
+        str, typer.Argument(help="A run's folder, e.g. runs/hardnet_csa; or sift; or rootsift.", metavar="RUN")
     ],
     first: Annotated[
         Path, typer.Argument(help="A photograph; a folder of them; or a text file with two names per line.", metavar="A")
@@ -37,7 +37,7 @@ def match(
         "matches"
     ),
     keypoints: Annotated[
-        int, typer.Option("--keypoints", help="How many keypoints to keep per photograph, the strongest.")
+        int, typer.Option("--keypoints", help="Keep this many keypoints per photograph, the strongest.")
     ] = 4096,
     detector: Annotated[
         Literal["sift", "hessian", "harris", "gftt"], typer.Option("--detector", help="All but sift need kornia.")
@@ -47,19 +47,19 @@ def match(
     ] = False,
     affine: Annotated[bool, typer.Option("--affine", help="Estimate affine shapes (kornia).")] = False,
     ratio: Annotated[
-        float, typer.Option("--ratio", help="The largest ratio of nearest to second nearest distance; 1 keeps all matches.")
+        float, typer.Option("--ratio", help="Largest ratio of nearest to second-nearest distance; 1 turns the test off.")
     ] = 0.95,
-    one_way: Annotated[bool, typer.Option("--one-way", help="Keep nearest neighbours that are not mutual.")] = False,
+    one_way: Annotated[bool, typer.Option("--one-way", help="Keep also neighbours that are not mutual.")] = False,
     model: Annotated[
         Literal["homography", "fundamental"],
-        typer.Option("--model", help="homography suits planes and panoramas, fundamental other scenes."),
+        typer.Option("--model", help="Fit a homography (planes, panoramas) or a fundamental matrix (other scenes)."),
     ] = "homography",
-    threshold: Annotated[float, typer.Option("--threshold", help="The largest error of a match that agrees, pixels.")] = 2.0,
-    max_side: Annotated[int, typer.Option("--max-side", help="Larger photographs are scaled down to this, pixels.")] = 2048,
+    threshold: Annotated[float, typer.Option("--threshold", help="Largest reprojection error of an inlier, pixels.")] = 2.0,
+    max_side: Annotated[int, typer.Option("--max-side", help="Scale larger photographs down to this side, pixels.")] = 2048,
     pictures: Annotated[bool, typer.Option("--pictures", help="Also draw every pair of a list or a folder.")] = False,
     colmap: Annotated[Path | None, typer.Option("--colmap", help="Also write a COLMAP database.", metavar="FILE")] = None,
 ) -> None:
-    """Match two photographs, or all pairs of a list or folder, and find the geometry most matches agree on (MAGSAC++).
+    """Match two photographs, or all pairs of a list or folder, and keep the inliers of the geometry between them (MAGSAC++).
 
     Example: csametric match runs/hardnet_csa desk1.jpg desk2.jpg
     """
@@ -135,6 +135,6 @@ def _match_all(
         print(f"skipped: {reason}")
     path = out / "graph.json"
     table = write_graph(edges, settings.model, path)
-    print_table("pairs, the most agreement first", table.header, table.rows)
+    print_table("pairs, most inliers first", table.header, table.rows)
     print(f"written: {path} and one file for each of {len(edges):,} pairs")
     return kept

@@ -1,4 +1,4 @@
-"""reproduce: a table or figure of the paper by one command, with our figures beside the paper's."""
+"""reproduce: a table or figure of the paper by one command, with our results beside the paper's."""
 
 import sys
 from collections.abc import Collection, Sequence
@@ -33,9 +33,9 @@ def reproduce(
     ] = None,
     budget: Annotated[
         Literal["full", "quick", "tiny"],
-        typer.Option("--budget", help="full: the paper's setting; quick: for a CPU; tiny: a trial of the pipeline."),
+        typer.Option("--budget", help="full: the paper's setting; quick: for a CPU; tiny: a few steps, to try the pipeline."),
     ] = "full",
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds to run per row: 0, 1, ...")] = 1,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Number of seeds per row; N runs seeds 0 to N-1.")] = 1,
     row: Annotated[
         list[str] | None, typer.Option("--row", help="Run only this row, e.g. 'PCB + CSA'; repeatable.", metavar="LABEL")
     ] = None,
@@ -57,8 +57,8 @@ def reproduce(
 ) -> None:
     """Reproduce a table or figure of the paper: run what is missing, then write text, CSV, LaTeX and an HTML report.
 
-    Our figures stand beside the paper's. Rows whose dataset is missing are left out, with a note on what to download. The
-    same command resumes after an interruption. Processes under torchrun or in several terminals share the runs.
+    Our results stand beside the paper's. Rows whose dataset is missing are left out, with a note on what to download. The same
+    command resumes after an interruption. Processes under torchrun or in several terminals share the runs.
 
     Example: csametric reproduce table1 --data-root /data --budget quick --row PCB --row "PCB + CSA"
     """

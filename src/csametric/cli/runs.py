@@ -29,12 +29,26 @@ from csametric.training.reid_scoring import score_dataset
 RUNS = Path("runs")
 PRINTED_QUERIES = 10  # without a match
 
-DataOption = Annotated[
+REID_KINDS = "Identities: folder, csv, market1501, dukemtmc, cuhk03-detected, cuhk03-labeled, msmt17"
+TrainingData = Annotated[
     str | None,
-    typer.Option("--data", help="photos:FOLDER, brown:ROOT, market1501:PATH, folder:PATH, csv:FILE, ...", metavar="KIND:PATH"),
+    typer.Option(
+        "--data",
+        help=f"{REID_KINDS}. Descriptors: photos (a folder), brown. "
+        "[default: for descriptors the photographs in scikit-image; identities have none]",
+        metavar="KIND:PATH",
+    ),
+]
+EvaluationData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        help=f"{REID_KINDS}. Descriptors: photos, brown, hpatches, sequences, pairs. [default: the run's own data]",
+        metavar="KIND:PATH",
+    ),
 ]
 SeedOption = Annotated[
-    int | None, typer.Option("--seed", help="The seed of weights, order and views; by default the recipe's, 0.")
+    int | None, typer.Option("--seed", help="Random seed for initial weights, data order and augmentation. [default: 0]")
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a setting, e.g. optimizer.lr=5; repeatable.", metavar="NAME=VALUE")
@@ -43,9 +57,9 @@ SetOption = Annotated[
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A name that `csametric recipes` lists.")],
-    data: DataOption = None,
+    data: TrainingData = None,
     name: Annotated[
-        str | None, typer.Option("--name", help="The run's folder under runs/; by default the recipe's name.")
+        str | None, typer.Option("--name", help="Name of the run: its folder is runs/NAME. [default: the recipe's name]")
     ] = None,
     seed: SeedOption = None,
     settings: SetOption = None,
@@ -67,7 +81,7 @@ def train(
 
 
 def _experiment_for(recipe: str, data: str | None) -> tuple[Experiment, list[str]]:
-    """The experiment of a recipe and the settings that --data stands for; on Brown the recipe's brown_ twin is used."""
+    """The experiment of a recipe and the settings that --data stands for; for Brown, those of brown_RECIPE."""
     experiment = find_recipe(recipe)
     if data is None:
         return experiment, []
@@ -101,8 +115,8 @@ def dataset_assignments(data: str) -> list[str]:
 
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(help="A run's folder, e.g. runs/hardnet_csa.")],
-    data: DataOption = None,
+    run: Annotated[Path, typer.Argument(help="A folder that `train` wrote, e.g. runs/hardnet_csa.")],
+    data: EvaluationData = None,
     rerank: Annotated[
         bool, typer.Option("--rerank", help="Re-rank by k-reciprocal neighbours first (re-identification).")
     ] = False,
@@ -115,8 +129,8 @@ def evaluate(
 ) -> None:
     """Score a finished run, by default on the data it was trained with.
 
-    A descriptor is compared with SIFT and RootSIFT. A re-identification model can be scored on any dataset, also one that it
-    was not trained on.
+    A descriptor is compared with SIFT and RootSIFT. A re-identification model can be scored on any dataset, including one that
+    it was not trained on.
 
     Example: csametric evaluate runs/pcb_csa --data dukemtmc:/data/DukeMTMC-reID
     """
@@ -155,10 +169,10 @@ def _evaluate_reid(run: Path, model: ImageEmbedder, data: str | None, rerank: bo
 
 
 def convert(
-    checkpoint: Annotated[Path, typer.Argument(help="A .pth of HardNet's authors or of kornia.feature.HardNet.")],
-    run: Annotated[Path, typer.Argument(help="The run's folder to create, e.g. runs/hardnet_liberty.")],
+    checkpoint: Annotated[Path, typer.Argument(help="A .pth file from HardNet's authors or from kornia.feature.HardNet.")],
+    run: Annotated[Path, typer.Argument(help="The run folder to create, e.g. runs/hardnet_liberty.")],
 ) -> None:
-    """Convert a HardNet checkpoint of another program into a run, to evaluate it and to match photographs with it.
+    """Convert a HardNet checkpoint trained elsewhere into a run folder, to evaluate it and match photographs with it.
 
     Example: csametric convert checkpoint_liberty_with_aug.pth runs/hardnet_liberty
     """
@@ -167,7 +181,7 @@ def convert(
 
 
 def recipes() -> None:
-    """List the recipes with what they train.
+    """List the recipes and what each one trains.
 
     Example: csametric recipes
     """

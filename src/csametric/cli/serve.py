@@ -17,11 +17,11 @@ from csametric.inference.load import load
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
-MOST_CONNECTIONS = 32  # each may hold an uploaded file of 20 MiB in memory
+MAX_CONNECTIONS = 32  # each may hold an uploaded file of 20 MiB in memory
 
 
 def serve(
-    run: Annotated[Path, typer.Argument(help="A run's folder, e.g. runs/lite_pcb_csa.")],
+    run: Annotated[Path, typer.Argument(help="A folder that `train` wrote, e.g. runs/lite_pcb_csa.")],
     image: Annotated[Path | None, typer.Option("--image", help="The image that the page shows first.")] = None,
     host: Annotated[str, typer.Option("--host", help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 8765,
@@ -89,7 +89,7 @@ def _run(app: "ASGIApp", listener: socket.socket) -> None:
         lifespan="off",
         ws="none",
         server_header=False,
-        limit_concurrency=MOST_CONNECTIONS,
+        limit_concurrency=MAX_CONNECTIONS,
         timeout_graceful_shutdown=2,
     )
     with suppress(KeyboardInterrupt):

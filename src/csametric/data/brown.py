@@ -81,7 +81,7 @@ class LabelledPairs:
     is_match: NDArray  # bool (M,), whether both patches show the same point
 
 
-Tests = Mapping[str, tuple[BrownSubset, LabelledPairs]]
+TestSubsets = Mapping[str, tuple[BrownSubset, LabelledPairs]]
 
 
 def read_brown(
@@ -240,7 +240,7 @@ def brown_root(settings: BrownSettings) -> Path:
     return root
 
 
-def open_brown_tests(settings: BrownSettings, names: list[str], cache: Path | None, progress: Progress) -> Tests:
+def open_brown_tests(settings: BrownSettings, names: list[str], cache: Path | None, progress: Progress) -> TestSubsets:
     """Open those of the named subsets that exist, with their test pairs.
 
     Args:

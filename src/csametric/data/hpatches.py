@@ -1,4 +1,4 @@
-"""HPatches, the patch release: sequences, splits, task files, and descriptors in the benchmark's CSV layout.
+"""HPatches, the patch release: sequences, read_splits, task files, and descriptors in the benchmark's CSV layout.
 
 ROOT holds one folder per sequence (i_ajuntament, ...) with ref.png, e1.png ... t5.png, each a column of N grey patches of
 65 x 65 pixels. Task files (`verif_*_split-X.csv`, `retr_*_split-X.csv`) are in ROOT/tasks or in ROOT itself.
@@ -25,7 +25,7 @@ from csametric.files import write_atomically
 
 LEVELS = {"easy": "e", "hard": "h", "tough": "t"}
 IMAGES = 6  # the reference and five targets
-KINDS = ("ref", *(f"{letter}{image}" for letter in LEVELS.values() for image in range(1, IMAGES)))
+PATCH_KINDS = ("ref", *(f"{letter}{image}" for letter in LEVELS.values() for image in range(1, IMAGES)))
 RELEASED_SIDE, PATCH_SIDE = 65, 32  # pixels: a patch as released, and as networks take it
 VERIFICATION_FILES = ("verif_pos", "verif_neg_intra", "verif_neg_inter")
 RETRIEVAL_FILES = ("retr_queries", "retr_distractors")
@@ -36,11 +36,11 @@ Sequences = Mapping[str, Mapping[str, NDArray]]
 
 
 @cache
-def splits() -> dict[str, list[str]]:
+def read_splits() -> dict[str, list[str]]:
     """Return the test sequences of each split (a, b, c, illum, view, full) in their published order.
 
     Examples:
-        >>> len(splits()["full"]), splits()["a"][0]
+        >>> len(read_splits()["full"]), read_splits()["a"][0]
         (116, 'i_ajuntament')
     """
     return json.loads((files("csametric.data") / "hpatches_splits.json").read_text())
@@ -69,7 +69,7 @@ def read_sequence(folder: Path) -> dict[str, NDArray]:
     Raises:
         UserError: a file is missing or damaged, or the kinds differ in their number of patches.
     """
-    patches = {kind: _read_column(folder / f"{kind}.png") for kind in KINDS}
+    patches = {kind: _read_column(folder / f"{kind}.png") for kind in PATCH_KINDS}
     check_counts(folder, patches)
     return patches
 
@@ -126,10 +126,12 @@ def describe_sequence(folder: Path, describe: Describe) -> dict[str, NDArray]:
     """
     patches = read_sequence(folder)
     reduced = [
-        cv2.resize(patch, (PATCH_SIDE, PATCH_SIDE), interpolation=cv2.INTER_AREA) for kind in KINDS for patch in patches[kind]
+        cv2.resize(patch, (PATCH_SIDE, PATCH_SIDE), interpolation=cv2.INTER_AREA)
+        for kind in PATCH_KINDS
+        for patch in patches[kind]
     ]
     descriptors = np.asarray(describe(np.stack(reduced)), np.float32)
-    return dict(zip(KINDS, np.split(descriptors, len(KINDS)), strict=True))
+    return dict(zip(PATCH_KINDS, np.split(descriptors, len(PATCH_KINDS)), strict=True))
 
 
 def write_descriptors(folder: Path, values_by_kind: Mapping[str, NDArray]) -> None:
@@ -152,10 +154,10 @@ def read_descriptors(folder: Path) -> dict[str, NDArray]:
     Raises:
         UserError: a file is missing or damaged, or the kinds differ in their number of rows or columns.
     """
-    descriptors = {kind: _read_table(folder / f"{kind}.csv") for kind in KINDS}
+    descriptors = {kind: _read_table(folder / f"{kind}.csv") for kind in PATCH_KINDS}
     check_counts(folder, descriptors)
     expected = descriptors["ref"].shape[1]
-    for kind in KINDS:
+    for kind in PATCH_KINDS:
         columns = descriptors[kind].shape[1]
         if columns != expected:
             raise UserError(
@@ -166,7 +168,7 @@ def read_descriptors(folder: Path) -> dict[str, NDArray]:
 
 def _read_table(path: Path) -> NDArray:
     if not path.is_file():
-        raise UserError(f"{path} is missing; write the descriptors of every kind ({', '.join(KINDS[:3])}, ...)")
+        raise UserError(f"{path} is missing; write the descriptors of every kind ({', '.join(PATCH_KINDS[:3])}, ...)")
     try:
         with path.open() as file:
             delimiter = ";" if ";" in file.readline() else ","

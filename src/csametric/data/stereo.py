@@ -35,11 +35,11 @@ class StereoPatches:
     disparity: NDArray  # (H, W), pixels, as in `StereoPair`
 
 
-def motorcycle() -> StereoPair:
+def read_motorcycle() -> StereoPair:
     """Read the motorcycle pair, 741 x 500 pixels; no model is trained on it.
 
     Examples:
-        >>> motorcycle().disparity.shape
+        >>> read_motorcycle().disparity.shape
         (500, 741)
     """
     folder = Path(str(files("skimage") / "data"))
@@ -57,7 +57,7 @@ def motorcycle_patches() -> StereoPatches:
         >>> len(patches.left_patches) == len(patches.left_centres)
         True
     """
-    pair = motorcycle()
+    pair = read_motorcycle()
     left, right = (detect_keypoints(image, KEYPOINTS, separation=SEPARATION) for image in (pair.left, pair.right))
     return StereoPatches(
         left_patches=keypoint_patches(pair.left, left),

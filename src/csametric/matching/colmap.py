@@ -18,14 +18,14 @@ from csametric.matching.photographs import DescribedPhoto, MatchedPair
 
 SIMPLE_RADIAL = 2
 FOCAL_OVER_SIDE = 1.2
-MOST_IMAGES = 2_147_483_647
+MAX_IMAGES = 2_147_483_647
 UNCALIBRATED, PLANAR_OR_PANORAMIC = 3, 6  # COLMAP's configurations of two-view geometry
 TABLES = f"""
 CREATE TABLE cameras (camera_id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, model INTEGER NOT NULL, width INTEGER NOT NULL,
     height INTEGER NOT NULL, params BLOB, prior_focal_length INTEGER NOT NULL);
 CREATE TABLE images (image_id INTEGER PRIMARY KEY AUTOINCREMENT NOT NULL, name TEXT NOT NULL UNIQUE, camera_id INTEGER NOT NULL,
     prior_qw REAL, prior_qx REAL, prior_qy REAL, prior_qz REAL, prior_tx REAL, prior_ty REAL, prior_tz REAL,
-    CONSTRAINT image_id_check CHECK(image_id >= 0 and image_id < {MOST_IMAGES}),
+    CONSTRAINT image_id_check CHECK(image_id >= 0 and image_id < {MAX_IMAGES}),
     FOREIGN KEY(camera_id) REFERENCES cameras(camera_id));
 CREATE TABLE keypoints (image_id INTEGER PRIMARY KEY NOT NULL, rows INTEGER NOT NULL, cols INTEGER NOT NULL, data BLOB,
     FOREIGN KEY(image_id) REFERENCES images(image_id) ON DELETE CASCADE);
@@ -88,7 +88,7 @@ def _add_photo(database: sqlite3.Connection, photo: DescribedPhoto) -> int:
 def _add_pair(database: sqlite3.Connection, first: int, second: int, pair: MatchedPair) -> None:
     # COLMAP stores a pair with the smaller image id first
     is_swapped = first > second
-    pair_id = min(first, second) * MOST_IMAGES + max(first, second)
+    pair_id = min(first, second) * MAX_IMAGES + max(first, second)
     matches = pair.matches.pairs[:, ::-1] if is_swapped else pair.matches.pairs
     inliers = matches[pair.geometry.inliers]
     database.execute("INSERT INTO matches VALUES (?, ?, ?, ?)", (pair_id, len(matches), 2, _blob(matches)))

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 
 Model = Literal["homography", "fundamental"]
 LEAST = {"homography": 4, "fundamental": 8}  # matches that determine a model
-MOST_ITERATIONS, CONFIDENCE = 10_000, 0.9999
+MAX_ITERATIONS, CONFIDENCE = 10_000, 0.9999
 
-LEAST_AGREEING = 15  # inliers, the minimum that COLMAP uses
+MIN_INLIERS = 15  # inliers, the minimum that COLMAP uses
 
 
 @dataclass(frozen=True, kw_only=True)
 class Geometry:
-    """A homography or a fundamental matrix, and the matches that agree with it."""
+    """A homography or a fundamental matrix, and its inliers."""
 
     matrix: NDArray | None  # (3, 3), from the first photograph to the second; None if none was found
     inliers: NDArray  # (R,), booleans
@@ -54,7 +54,7 @@ def estimate_geometry(from_R2: NDArray, to_R2: NDArray, model: Model = "homograp
         to_R2.astype(np.float64),
         method=cv2.USAC_MAGSAC,
         ransacReprojThreshold=threshold,
-        maxIters=MOST_ITERATIONS,
+        maxIters=MAX_ITERATIONS,
         confidence=CONFIDENCE,
     )
     if matrix is None or matrix.shape != (3, 3):
@@ -62,10 +62,10 @@ def estimate_geometry(from_R2: NDArray, to_R2: NDArray, model: Model = "homograp
     return Geometry(matrix=matrix, inliers=inliers.ravel().astype(bool))
 
 
-def agreeing_by_chance(matches: int, model: Model, threshold: float, height: int, width: int) -> float:
+def inliers_by_chance(matches: int, model: Model, threshold: float, height: int, width: int) -> float:
     """The number of inliers that unrelated photographs may reach; only a model with more inliers is evidence.
 
-    A random match agrees with a homography if it falls into a disc about its true point, with a fundamental matrix if it
+    A random match is an inlier of a homography if it falls into a disc about its true point, with a fundamental matrix if it
     falls into a strip along its epipolar line. The bound is the mean of that count, plus six standard deviations and the
     matches that determine the model, because the search takes the best of many models.
 
@@ -75,13 +75,13 @@ def agreeing_by_chance(matches: int, model: Model, threshold: float, height: int
         height, width: of the second photograph, pixels.
 
     Examples:
-        >>> agreeing_by_chance(0, "homography", 2.0, 100, 100)
+        >>> inliers_by_chance(0, "homography", 2.0, 100, 100)
         14
     """
     disc, strip = np.pi * threshold**2, 2 * threshold * np.hypot(height, width)
     area = disc if model == "homography" else strip
     mean = matches * min(1.0, area / (height * width))
-    return max(LEAST_AGREEING - 1, LEAST[model] + mean + 6 * np.sqrt(mean))
+    return max(MIN_INLIERS - 1, LEAST[model] + mean + 6 * np.sqrt(mean))
 
 
 def estimate_pose(

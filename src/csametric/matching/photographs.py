@@ -18,7 +18,7 @@ from csametric.data.photo_patches import read_photo
 from csametric.errors import UserError
 from csametric.files import read_text
 from csametric.matching.descriptors import Descriptor
-from csametric.matching.geometry import LEAST_AGREEING, Geometry, Model, agreeing_by_chance, estimate_geometry
+from csametric.matching.geometry import MIN_INLIERS, Geometry, Model, estimate_geometry, inliers_by_chance
 from csametric.matching.keypoints import DetectorSettings, LocalFrames, detect
 from csametric.matching.matches import Matches, match_descriptors
 
@@ -42,7 +42,7 @@ class MatchSettings:
     max_side: int = MAX_SIDE  # pixels, at least 64; larger photographs are reduced to it
     mutual: bool = True  # keep a match only if each keypoint is the other's nearest
     ratio: float | None = 0.95  # in (0, 1], nearest over second nearest distance; None keeps every match
-    model: Model = "homography"  # the geometry that matches must agree on
+    model: Model = "homography"  # the geometry to fit to the matches
     threshold: float = 2.0  # pixels of the reduced photographs, the largest noise of an inlier
     against_chance: bool = True  # drop a geometry that unrelated photographs could have as well
 
@@ -81,7 +81,7 @@ class DescribedPhoto:
 
 @dataclass(frozen=True, kw_only=True)
 class MatchedPair:
-    """Two photographs, their matches, and the geometry that the inliers agree on."""
+    """Two photographs, their matches, and the geometry fitted to them."""
 
     first: DescribedPhoto
     second: DescribedPhoto
@@ -151,11 +151,11 @@ def _read(path: Path, max_side: int) -> tuple[NDArray, tuple[float, float]]:
 
 
 def match_photos(first: DescribedPhoto, second: DescribedPhoto, settings: MatchSettings) -> MatchedPair:
-    """Match two described photographs and estimate the geometry that their matches agree on."""
+    """Match two described photographs and estimate their geometry."""
     matches = match_descriptors(first.descriptors, second.descriptors, settings.mutual, settings.ratio)
     a, b = (photo.frames.centres[side] for photo, side in zip((first, second), matches.pairs.T, strict=True))
     geometry = estimate_geometry(a, b, settings.model, settings.threshold)
-    most_by_chance = agreeing_by_chance(len(a), settings.model, settings.threshold, *second.image.shape)
+    most_by_chance = inliers_by_chance(len(a), settings.model, settings.threshold, *second.image.shape)
     if settings.against_chance and geometry.inliers.sum() <= most_by_chance:
         geometry = Geometry(matrix=None, inliers=np.zeros(len(a), bool))
     if geometry.matrix is not None:
@@ -193,9 +193,9 @@ def why_no_geometry(pair: MatchedPair) -> str:
     if pair.geometry.matrix is not None:
         return ""
     return (
-        f"of {len(pair.matches.pairs)} matches too few agree on one {pair.model} to rule out chance (at least "
-        f"{LEAST_AGREEING}); try upright keypoints if both photographs have the same orientation, else a ratio of 1 or more "
-        "keypoints"
+        f"of {len(pair.matches.pairs)} matches too few are inliers of one {pair.model} to rule out chance "
+        f"(at least {MIN_INLIERS} are needed); try upright keypoints if both photographs have the same orientation, else a "
+        "ratio of 1 or more keypoints"
     )
 
 

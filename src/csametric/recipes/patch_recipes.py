@@ -1,7 +1,8 @@
 """Local descriptors: HardNet and RALNet, plain, with self-attention, with compressed self-attention.
 
-Recipes train on the photographs in the scikit-image package unless `--data photos:FOLDER` names others. Their brown_ twins are
-the paper's own setting on Brown / UBC PhotoTour (Table 7): 10 epochs of 5,000,000 pairs, a rate of 10 falling linearly to 0.
+Recipes train on the photographs in the scikit-image package unless `--data photos:FOLDER` names others. The brown_
+recipes are the paper's setting on Brown / UBC PhotoTour (Table 7): 10 epochs of 5,000,000 pairs, a learning rate of 10 that
+falls linearly to 0.
 """
 
 from csametric.data.brown import BrownSettings
@@ -13,7 +14,7 @@ PAPER_RATES = DescriptorOptimizer(lr=10.0)
 
 @recipe
 def hardnet() -> DescriptorExperiment:
-    """HardNet: L2Net without attention, hardest negatives of the batch.
+    """HardNet: the network L2Net, trained with the hardest negative in the batch.
 
     Command: csametric train hardnet
     """
@@ -40,7 +41,7 @@ def hardnet_csa() -> DescriptorExperiment:
 
 @recipe
 def ralnet() -> DescriptorExperiment:
-    """RALNet: the robust angular loss on the network of HardNet.
+    """RALNet: HardNet's network, trained with the robust angular loss.
 
     Command: csametric train ralnet
     """
@@ -67,7 +68,7 @@ def ralnet_csa() -> DescriptorExperiment:
 
 @recipe
 def sosnet() -> DescriptorExperiment:
-    """SOSNet: a squared hinge and second-order similarity on the network of HardNet.
+    """SOSNet: HardNet's network, trained with a squared hinge loss and second-order similarity.
 
     Command: csametric train sosnet
     """
@@ -76,7 +77,7 @@ def sosnet() -> DescriptorExperiment:
 
 @recipe
 def sosnet_csa() -> DescriptorExperiment:
-    """SOSNet + CSA: compressed self-attention after the third convolution, 32 maps, no groups, at a third of its rates.
+    """SOSNet + CSA: compressed self-attention after the third convolution, at lower attention learning rates.
 
     Command: csametric train sosnet_csa. At HardNet's rates alpha runs away in one seed of three (docs/EXPERIMENTS.md).
     """

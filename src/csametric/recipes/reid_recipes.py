@@ -1,7 +1,8 @@
 """Person re-identification: PCB and PCB-RPP, plain and with attention, the paper's ablations, controls, recipes for a CPU.
 
 Every recipe needs a dataset, for example `--data market1501:/data/Market-1501`. Expected scores are the paper's: rank-1/mAP
-in per cent on Market-1501, DukeMTMC-reID and CUHK03-NP detected.
+in per cent on Market-1501, DukeMTMC-reID and CUHK03-NP detected. Deep supervision means an auxiliary identity loss at each
+stage; a recipe whose name ends in `supervised` has it, `unsupervised` means without it. All of them train with identities.
 """
 
 from dataclasses import replace
@@ -23,7 +24,7 @@ def pcb() -> ReidExperiment:
 
 @recipe
 def pcb_sa() -> ReidExperiment:
-    """PCB + self-attention after stages 1 to 3, with deep supervision.
+    """PCB + self-attention after stages 1 to 3, with deep supervision (an auxiliary loss at each stage).
 
     Command: csametric train pcb_sa --data market1501:PATH.
     """
@@ -32,7 +33,7 @@ def pcb_sa() -> ReidExperiment:
 
 @recipe
 def pcb_csa() -> ReidExperiment:
-    """PCB + compressed self-attention, 32 maps in each of 2 groups after stages 1 to 3, with deep supervision.
+    """PCB + compressed self-attention after stages 1 to 3, with 2 groups of 32 maps and deep supervision.
 
     Command: csametric train pcb_csa --data market1501:PATH. Expected: 93.7/82.3, 85.5/73.5, 67.2/63.7.
     """
@@ -41,7 +42,7 @@ def pcb_csa() -> ReidExperiment:
 
 @recipe
 def rpp() -> ReidExperiment:
-    """PCB-RPP: 40 epochs of stripes, then 60 with refined parts, in one schedule.
+    """PCB-RPP: 40 epochs with horizontal stripes, then 60 with learned parts, in one schedule.
 
     Command: csametric train rpp --data market1501:PATH.
     """
@@ -50,7 +51,7 @@ def rpp() -> ReidExperiment:
 
 @recipe
 def rpp_sa() -> ReidExperiment:
-    """PCB-RPP + self-attention.
+    """PCB-RPP + self-attention, with deep supervision.
 
     Command: csametric train rpp_sa --data market1501:PATH.
     """
@@ -59,7 +60,7 @@ def rpp_sa() -> ReidExperiment:
 
 @recipe
 def rpp_csa() -> ReidExperiment:
-    """PCB-RPP + compressed self-attention.
+    """PCB-RPP + compressed self-attention, with deep supervision.
 
     Command: csametric train rpp_csa --data market1501:PATH. Expected: 93.9/83.5, 85.4/73.1, 67.4/65.0.
     """
@@ -120,56 +121,56 @@ def pcb_csa_stages23() -> ReidExperiment:
 
 @recipe
 def pcb_csa_unsupervised() -> ReidExperiment:
-    """Table 5: PCB + CSA without deep supervision. Expected: 93.5/81.3, 85.3/72.8."""
+    """Table 5: PCB + CSA without the auxiliary losses at the stages. Expected: 93.5/81.3, 85.3/72.8."""
     return _ablation(deep_supervision=False)
 
 
 @recipe
 def rpp_csa_unsupervised() -> ReidExperiment:
-    """Table 5: PCB-RPP + CSA without deep supervision. Expected: 93.6/82.7, 84.9/72.7."""
+    """Table 5: PCB-RPP + CSA without the auxiliary losses at the stages. Expected: 93.6/82.7, 84.9/72.7."""
     return _ablation(deep_supervision=False, refined=True)
 
 
 @recipe
 def pcb_supervised() -> ReidExperiment:
-    """A control of ours: PCB with deep supervision and no attention."""
+    """Control: PCB with an auxiliary loss at each stage (deep supervision) and no attention."""
     return ReidExperiment(model=PCBSettings(deep_supervision=True))
 
 
 @recipe
 def pcb_erasing() -> ReidExperiment:
-    """A control of ours: PCB with random erasing and no attention. Public code reaches 93.4/81.3 on Market-1501."""
+    """Control: PCB with random erasing and no attention. Public code reaches 93.4/81.3 on Market-1501."""
     plain = pcb()
     return replace(plain, data=replace(plain.data, erasing=0.5))
 
 
 @recipe
 def pcb_csa_fixed() -> ReidExperiment:
-    """A control of ours: PCB + CSA with alpha fixed at 1 instead of learned from 0; the paper permits both."""
+    """Control: PCB + CSA with alpha fixed at 1 instead of learned from 0; the paper permits both."""
     return _ablation(alpha=1.0, learn_alpha=False)
 
 
 @recipe
 def pcb_efficient() -> ReidExperiment:
-    """A peer of CSA's cost: PCB + efficient attention (Shen et al. 2021), with deep supervision."""
+    """A comparison at similar cost to CSA: PCB + efficient attention (Shen et al. 2021), with deep supervision."""
     return _ablation(attention="efficient")
 
 
 @recipe
 def pcb_a2() -> ReidExperiment:
-    """A peer of CSA's cost: PCB + double attention (Chen et al. 2018), with deep supervision."""
+    """A comparison at similar cost to CSA: PCB + double attention (Chen et al. 2018), with deep supervision."""
     return _ablation(attention="a2")
 
 
 @recipe
 def pcb_gc() -> ReidExperiment:
-    """A peer below CSA's cost: PCB + global context blocks (Cao et al. 2019), with deep supervision."""
+    """A cheaper comparison: PCB + global context blocks (Cao et al. 2019), with deep supervision."""
     return _ablation(attention="gc")
 
 
 @recipe
 def modern() -> ReidExperiment:
-    """PCB with today's usual training: label smoothing, warm-up and cosine, erasing, shifts, triplets in P x K batches.
+    """PCB trained as is usual today: label smoothing, warm-up, cosine schedule, erasing, shifts, triplet loss.
 
     Command: csametric train modern --data market1501:PATH. Not yet measured at full length.
     """
@@ -178,7 +179,7 @@ def modern() -> ReidExperiment:
 
 @recipe
 def modern_csa() -> ReidExperiment:
-    """Modern with compressed self-attention on normalised maps and deep supervision.
+    """The recipe modern with compressed self-attention (normalised input) and deep supervision.
 
     Command: csametric train modern_csa --data market1501:PATH. Not yet measured at full length.
     """
@@ -198,7 +199,8 @@ def _modern(model: PCBSettings) -> ReidExperiment:
 def lite(full: ReidExperiment) -> ReidExperiment:
     """An experiment for a machine without a GPU: EfficientNet-Lite0 at 192 x 64 for 6 epochs, weights from a package.
 
-    Takes 15 to 30 minutes on two CPU cores for 7,000 images. Self-attention gets a tenth of the rates; it diverges above that.
+    Takes 15 to 30 minutes on two CPU cores for 7,000 images. Self-attention trains at a tenth of the learning rates, because it
+    diverges at the full ones.
     """
     rate = 0.01 if full.model.attention == "sa" else 0.1
     return replace(
@@ -215,19 +217,19 @@ def lite(full: ReidExperiment) -> ReidExperiment:
 
 @recipe
 def lite_pcb() -> ReidExperiment:
-    """PCB on EfficientNet-Lite0 at 192 x 64 for a machine without a GPU; weights from an installed package."""
+    """PCB on EfficientNet-Lite0 at 192 x 64, for a machine without a GPU; its ImageNet weights come from a package."""
     return lite(pcb())
 
 
 @recipe
 def lite_pcb_supervised() -> ReidExperiment:
-    """lite_pcb with deep supervision and no attention."""
+    """lite_pcb with an auxiliary loss at each stage (deep supervision) and no attention."""
     return lite(pcb_supervised())
 
 
 @recipe
 def lite_pcb_sa() -> ReidExperiment:
-    """lite_pcb with self-attention and deep supervision, at a tenth of the rates because it diverges above that."""
+    """lite_pcb with self-attention and deep supervision; the attention trains at a tenth of lite_pcb_csa's learning rate."""
     return lite(pcb_sa())
 
 

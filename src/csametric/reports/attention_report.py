@@ -62,7 +62,7 @@ def attention_figure(images: Sequence[AttendedImage], selection: Selection) -> F
     layers = [_layer(image, selection) for image in images]
     grid = _grid(selection.positions, layers[0].maps.base.shape[-2:])
     cosines = [cosines_to_base_maps(layer.maps)[0, selection.group].numpy() for layer in layers]
-    return figures.attention(
+    return figures.attention_maps(
         [image.image for image in images],
         [
             layer.maps.base[0, selection.group].numpy()[_nearest(layer_cosines)]

@@ -52,7 +52,9 @@ def report_brown(title: str, runs: Mapping[str, Path], path: Path) -> Table:
         The table of scores.
     """
     table = brown_table({label: read_scores(folder)["fpr95"] for label, folder in runs.items()})
-    curves = figures.curves({label: read_metrics(folder) for label, folder in runs.items()}, "pairs of a test subset")
+    curves = figures.descriptor_curves(
+        {label: read_metrics(folder) for label, folder in runs.items()}, "pairs of a test subset"
+    )
     caption = "Training loss, and FPR95 on a sample of the first test subset during training"
     sections = [
         Section(title="How good are the descriptors?", text=EXPLANATION, table=table),

@@ -11,7 +11,7 @@ from csametric.errors import UserError
 from csametric.evaluation.descriptor_scores import score_descriptor
 from csametric.evaluation.verification import fpr95, pair_distances
 from csametric.inference.patches import PatchEmbedder
-from csametric.progress import data_progress
+from csametric.progress import show_data_progress
 from csametric.reports.brown_report import brown_table
 from csametric.reports.evaluations import Evaluation
 from csametric.reports.geometry_evaluation import on_posed_pairs, on_sequences
@@ -68,7 +68,7 @@ def folder_of(data: str, kinds: Collection[str]) -> tuple[str, str]:
 
 def _on_photos(run: Path, model: PatchEmbedder, folder: str) -> Evaluation:
     photos = replace(photo_settings(model), folder=folder)
-    with data_progress(True, "cutting patches", "photographs") as progress:
+    with show_data_progress(True, "cutting patches", "photographs") as progress:
         patches = open_photo_patches(photos, progress=progress)
     check_held_out(patches)
     scores = baseline_scores(patches)
@@ -81,7 +81,7 @@ def _on_brown(run: Path, model: PatchEmbedder, root: str) -> Evaluation:
     if isinstance(model.experiment, BrownExperiment):
         settings = model.experiment.data
         names.remove(settings.train)
-    with data_progress(True, "cutting patches", "sheets") as progress:
+    with show_data_progress(True, "cutting patches", "sheets") as progress:
         tests = open_brown_tests(replace(settings, root=root), names, None, progress)
     rates = {
         name: fpr95(pair_distances(model.describe, subset.patches, pairs.patches), pairs.is_match)

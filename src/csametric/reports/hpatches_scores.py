@@ -99,9 +99,9 @@ def hpatches_evaluation(
             )
 
     # score the splits that are complete
-    complete = {split: names for split in splits if set(names := data.splits()[split]) <= sequences.keys()}
+    complete = {split: names for split in splits if set(names := data.read_splits()[split]) <= sequences.keys()}
     if not complete:
-        missing = next(name for name in data.splits()[splits[0]] if name not in sequences)
+        missing = next(name for name in data.read_splits()[splits[0]] if name not in sequences)
         raise UserError(f"sequence {missing} of split {splits[0]} is missing; extract all sequences, or use another split")
     scores = {split: score_split([sequences[name] for name in names], names, split, tasks) for split, names in complete.items()}
     header = ["per cent", *(f"split {split}" for split in scores)]

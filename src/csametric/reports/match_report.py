@@ -50,18 +50,18 @@ def write_pair(pair: MatchedPair, stem: Path, draw: bool) -> None:
         pair.first.frames.centres[from_indices],
         pair.second.frames.centres[to_indices],
         pair.geometry.inliers,
-        words=(f"agree on one {MODEL_NAMES[pair.model]}", "do not"),
+        labels=(f"inliers of one {MODEL_NAMES[pair.model]}", "outliers"),
     )
     write_atomically(Path(f"{stem}.png"), lambda file: figure.savefig(file, format="png", dpi=120))
 
 
 def describe_pair(pair: MatchedPair) -> str:
-    """The numbers of keypoints and matches of a pair, and how many agree on a geometry, or why none was found."""
+    """The numbers of keypoints and matches of a pair, and how many are inliers of its geometry, or why none was found."""
     counts = f"{len(pair.first.points):,} and {len(pair.second.points):,} keypoints, {len(pair.matches.pairs):,} matches"
     reason = why_no_geometry(pair)
     if reason:
         return f"{counts}\nno geometry: {reason}"
-    return f"{counts}\n{int(pair.geometry.inliers.sum()):,} agree on one {MODEL_NAMES[pair.model]}"
+    return f"{counts}\n{int(pair.geometry.inliers.sum()):,} inliers of one {MODEL_NAMES[pair.model]}"
 
 
 def graph_edge(pair: MatchedPair) -> dict[str, Any]:
@@ -75,7 +75,7 @@ def graph_edge(pair: MatchedPair) -> dict[str, Any]:
 
 
 def write_graph(edges: Sequence[dict[str, Any]], model: str, path: Path) -> Table:
-    """Write all pairs to a JSON file, and return a table of those with the most agreeing matches.
+    """Write all pairs to a JSON file, and return a table of those with the most inliers.
 
     Args:
         edges: pairs as returned by `graph_edge`.
@@ -87,4 +87,4 @@ def write_graph(edges: Sequence[dict[str, Any]], model: str, path: Path) -> Tabl
     rows = [
         [Path(edge["first"]).name, Path(edge["second"]).name, str(edge["matches"]), str(edge["inliers"])] for edge in strongest
     ]
-    return Table(header=["first", "second", "matches", "agree"], rows=rows)
+    return Table(header=["first", "second", "matches", "inliers"], rows=rows)

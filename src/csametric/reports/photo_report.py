@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from csametric.data.photo_patches import PhotoPatches, PhotoSettings, open_photo_patches
-from csametric.data.stereo import motorcycle, motorcycle_patches
+from csametric.data.stereo import motorcycle_patches, read_motorcycle
 from csametric.evaluation.descriptor_scores import DescriptorScores, match_stereo, score_descriptor, scores_from_dict
 from csametric.files import write_text
 from csametric.inference.load import load
@@ -115,7 +115,7 @@ def _table_section(scores: Mapping[str, DescriptorScores]) -> Section:
 def _curve_section(runs: Mapping[str, Path]) -> Section:
     metrics = {label: read_metrics(folder) for label, folder in runs.items()}
     caption = "Training loss, and FPR95 on held-out photographs during training"
-    return Section(title="Training", pictures=[(figures.data_uri(figures.curves(metrics)), caption)])
+    return Section(title="Training", pictures=[(figures.data_uri(figures.descriptor_curves(metrics)), caption)])
 
 
 def _attention_section(label: str, model: PatchEmbedder, patches: PhotoPatches) -> Section:
@@ -124,7 +124,7 @@ def _attention_section(label: str, model: PatchEmbedder, patches: PhotoPatches) 
 
 
 def _match_section(models: Mapping[str, PatchEmbedder]) -> Section:
-    pair, stereo = motorcycle(), motorcycle_patches()
+    pair, stereo = read_motorcycle(), motorcycle_patches()
     pictures = []
     for label, model in models.items():
         matching = match_stereo(model.describe, stereo)

@@ -100,7 +100,7 @@ def report_reid(title: str, runs: Mapping[str, Path], path: Path) -> Table:
     first = next(iter(scores.values()))
     table = replace(reid_table(scores), caption=conventions(first))
     metrics = {label: read_metrics(folder) for label, folder in runs.items()}
-    curves = (figures.data_uri(figures.training_curves(metrics)), "Training loss, and alpha of each attention layer")
+    curves = (figures.data_uri(figures.reid_curves(metrics)), "Training loss, and alpha of each attention layer")
     sections = [
         Section(title="How well are people re-identified?", text=EXPLANATION + conventions(first), table=table),
         *(_ranked_section(label, scores[label], folder) for label, folder in runs.items()),

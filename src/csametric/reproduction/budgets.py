@@ -17,7 +17,7 @@ MEANINGS = {
         "for a CPU: EfficientNet-Lite0 at 192 x 64 for 6 epochs, self-attention at a tenth of the other layers' learning rate; "
         "112,640 pairs of patches; not the paper's setting"
     ),
-    "tiny": "a trial of the pipeline: tiny networks, a few steps; the figures are meaningless",
+    "tiny": "a trial of the pipeline: tiny networks, a few steps; the scores are meaningless",
 }
 
 

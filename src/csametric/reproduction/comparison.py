@@ -1,4 +1,4 @@
-"""Our figures beside the paper's: their means over seeds, and their differences from a table's baseline.
+"""Our scores beside the paper's: their means over seeds, and their differences from a table's baseline.
 
 Legend: S seeds, Q queries, M labelled pairs, B resamples.
 """
@@ -22,30 +22,30 @@ from csametric.runs.folder import read_commits, read_scores, read_scores_by_quer
 class Cell:
     """One cell of a table, in the paper's unit.
 
-    Our figure is compared with that of a baseline row over the seeds that both rows have. The bounds of the difference come
-    from a paired bootstrap over queries or labelled pairs; they are NaN for a figure that is not a mean over those.
+    Our score is compared with that of a baseline row over the seeds that both rows have. The bounds of the difference come
+    from a paired bootstrap over queries or labelled pairs; they are NaN for a score that is not a mean over those.
     """
 
     paper: float | None = None  # as printed
-    ours: Sequence[float] = ()  # one figure per seed
+    ours: Sequence[float] = ()  # one score per seed
     paired: int = 0  # number of seeds that both rows have
     difference: Interval | None = None  # from the baseline, with 95 % bounds; None for the baseline itself
     difference_spread: float | None = None  # its standard deviation over seeds; None below two seeds
 
     @property
     def mean(self) -> float | None:
-        """The mean of our figures over seeds; None without figures."""
+        """The mean of our scores over seeds; None without scores."""
         return float(np.mean(self.ours)) if self.ours else None
 
     @property
     def spread(self) -> float | None:
-        """The standard deviation of our figures over seeds; None below two seeds."""
+        """The standard deviation of our scores over seeds; None below two seeds."""
         return _spread(self.ours)
 
 
 @dataclass(frozen=True, kw_only=True)
 class FilledTable:
-    """A table of the paper with our figures."""
+    """A table of the paper with our scores."""
 
     table: PaperTable
     cells: Mapping[tuple[str, Column], Cell]  # by the label of a row, and column
@@ -59,7 +59,7 @@ class FilledTable:
 
 
 def fill(table: PaperTable, plan: Plan, notes: Sequence[str] = ()) -> FilledTable:
-    """Fill a table with the figures of the finished runs of a plan.
+    """Fill a table with the scores of the finished runs of a plan.
 
     Args:
         table: the table to fill.
@@ -73,7 +73,7 @@ def fill(table: PaperTable, plan: Plan, notes: Sequence[str] = ()) -> FilledTabl
         }
         for column in table.columns:
             comparison = _mean_comparison(list(compared.values())) if column.metric == MEAN else compared[column]
-            cells[row.label, column] = _cell(table.paper_figure(row, column), comparison)
+            cells[row.label, column] = _cell(table.paper_score(row, column), comparison)
     runs = {run for row in table.rows for column in table.columns for run in plan.finished(row, column.data).values()}
     return FilledTable(
         table=table,
@@ -86,11 +86,11 @@ def fill(table: PaperTable, plan: Plan, notes: Sequence[str] = ()) -> FilledTabl
 
 @dataclass(frozen=True, kw_only=True)
 class _Comparison:
-    """The figures of a row and of its baseline in one column."""
+    """The scores of a row and of its baseline in one column."""
 
     ours: Mapping[int, float]  # by seed
     theirs: Mapping[int, float]  # of the baseline, by seed
-    resampled: NDArray | None  # (B,), differences over the paired seeds; None if the figure cannot be resampled
+    resampled: NDArray | None  # (B,), differences over the paired seeds; None if the score cannot be resampled
 
     @property
     def paired(self) -> list[int]:
@@ -104,23 +104,23 @@ def _compare(row: Row, baseline: Row | None, column: Column, plan: Plan) -> _Com
     paired = sorted(ours.keys() & theirs.keys())
     resampled = _resample([ours[seed] for seed in paired], [theirs[seed] for seed in paired], column.metric)
     return _Comparison(
-        ours=_figures(ours, column),
-        theirs=_figures(theirs, column),
+        ours=_scores(ours, column),
+        theirs=_scores(theirs, column),
         resampled=None if resampled is None else column.scale * resampled,
     )
 
 
-def _figures(runs: Mapping[int, Run], column: Column) -> dict[int, float]:
-    figures = {seed: figure_of(run, column.metric) for seed, run in runs.items()}
-    return {seed: column.scale * figure for seed, figure in figures.items() if figure is not None}
+def _scores(runs: Mapping[int, Run], column: Column) -> dict[int, float]:
+    scores = {seed: score_of(run, column.metric) for seed, run in runs.items()}
+    return {seed: column.scale * score for seed, score in scores.items() if score is not None}
 
 
-def figure_of(run: Run, metric: Metric) -> float | None:
-    """A figure of a finished run, in the unit of its files; None for a task that could not be scored.
+def score_of(run: Run, metric: Metric) -> float | None:
+    """A score of a finished run, in the unit of its files; None for a task that could not be scored.
 
     Args:
         run: a finished run.
-        metric: the keys that lead to the figure, as in `Column.metric`.
+        metric: the keys that lead to the score, as in `Column.metric`.
     """
     values: Any = read_scores(run.folder)
     if metric[0] == HPATCHES:

@@ -11,7 +11,7 @@ import torch
 
 from csametric.data.brown import count_brown
 from csametric.data.datasets import dataset_root, read_dataset
-from csametric.data.hpatches import PAIRS, RETRIEVAL_FILES, VERIFICATION_FILES, find_task_file, splits
+from csametric.data.hpatches import PAIRS, RETRIEVAL_FILES, VERIFICATION_FILES, find_task_file, read_splits
 from csametric.data.records import data_digest
 from csametric.errors import BusyError, FullDiskError, UserError
 from csametric.files import lock_folder, write_text
@@ -180,7 +180,7 @@ def score_hpatches(run: Run, release: Path, pairs: int | None) -> None:
     """
     model = load(run.folder)
     assert isinstance(model, PatchEmbedder)
-    names = splits()["full"]
+    names = read_splits()["full"]
     described = describe_release(release, names, model.describe)
     scores = score_split([described[name] for name in names], names, "full", release, pairs or PAIRS)
     means = {task: getattr(scores, f"{task}_mean") for task in ("verification", "matching", "retrieval")}

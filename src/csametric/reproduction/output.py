@@ -6,7 +6,7 @@ from pathlib import Path
 
 from csametric.files import write_text
 from csametric.reproduction.budgets import MEANINGS
-from csametric.reproduction.comparison import FilledTable, figure_of, fill
+from csametric.reproduction.comparison import FilledTable, fill, score_of
 from csametric.reproduction.paper import Column, PaperTable
 from csametric.reproduction.places import HPATCHES
 from csametric.reproduction.plan import Plan, Run, data_of, seconds_trained
@@ -18,25 +18,25 @@ from csametric.visualization.page import Section, Table, render
 
 SPEED = "speed"  # subfolder of the results that Table 6 is filled from
 EXPLANATION = (
-    "Each cell shows our figure, its standard deviation over seeds, and the paper's figure in brackets. Rows marked cited are "
+    "Each cell shows our score, its standard deviation over seeds, and the paper's score in brackets. Rows marked cited are "
     "results of others that the paper cites; rows marked ours are not in the paper. mAP is the trapezoid form, as in papers of "
     "PCB's time; mAP (step) is the form of torchreid and fast-reid."
 )
 
 
 def filled_table(table: PaperTable, plan: Plan, out: Path, failed: Mapping[Run, str]) -> FilledTable:
-    """Fill a table with the figures of finished runs, and note what is missing.
+    """Fill a table with the scores of finished runs, and note what is missing.
 
     Args:
         table: the table to fill.
         plan: its runs.
         out: the folder of the reproduction.
-        failed: why runs failed; their figures are left out.
+        failed: why runs failed; their scores are left out.
     """
     if table.name == "table6":
         filled = fill_speed(out / SPEED)
         return replace(filled, notes=[*_budget_note(plan), *filled.notes])
-    return fill(table, plan.without(failed), _notes(table, plan, failed))
+    return fill(table, plan.without_runs(failed), _notes(table, plan, failed))
 
 
 def write_table(filled: FilledTable, out: Path) -> None:
@@ -76,7 +76,7 @@ def write_report(
 
 
 def _runs_section(runs: Sequence[Run]) -> Section:
-    """The runs that the figures come from, how long they took, and the commit that trained them."""
+    """The runs that the scores come from, how long they took, and the commit that trained them."""
     rows = []
     for run in runs:
         if run.is_finished:
@@ -135,7 +135,7 @@ def _missing_task_notes(table: PaperTable, runs: Sequence[Run]) -> list[str]:
     if scored is None:
         return []
     columns: list[Column] = [column for column in table.columns if column.metric[0] == HPATCHES]
-    missing = [column.metric[1] for column in columns if figure_of(scored, column.metric) is None]
+    missing = [column.metric[1] for column in columns if score_of(scored, column.metric) is None]
     return [
         f"The HPatches task files of {task} are missing: put the benchmark's folder tasks into the release." for task in missing
     ]

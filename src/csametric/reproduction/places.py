@@ -7,7 +7,7 @@ from pathlib import Path
 
 from csametric.data.brown import SUBSETS
 from csametric.data.datasets import read_dataset
-from csametric.data.hpatches import find_sequences, splits
+from csametric.data.hpatches import find_sequences, read_splits
 from csametric.errors import UserError
 from csametric.reproduction.paper import CUHK03, DUKE, LIBERTY, MARKET, NOTREDAME, YOSEMITE
 
@@ -37,7 +37,7 @@ def _check_brown(folder: Path, train: str) -> None:
 
 def _check_hpatches(folder: Path) -> None:
     present = set(find_sequences(folder))
-    missing = [name for name in splits()["full"] if name not in present]
+    missing = [name for name in read_splits()["full"] if name not in present]
     if missing:
         raise UserError(
             f"{folder} lacks {len(missing)} of the 116 sequences, for example {missing[0]}; unpack the release again"

@@ -21,7 +21,7 @@ PLACES = ("path", "root")  # settings that say where data lie
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One training run from which figures of tables are taken."""
+    """One training run from which scores of tables are taken."""
 
     experiment: Experiment
     folder: Path
@@ -58,8 +58,8 @@ class Plan:
         needed = set(trainings(table))
         return [run for (recipe, data, _), run in self.runs.items() if (recipe, data) in needed]
 
-    def without(self, runs: Collection[Run]) -> "Plan":
-        """The plan without some runs, whose figures cannot be trusted."""
+    def without_runs(self, runs: Collection[Run]) -> "Plan":
+        """The plan without some runs, whose scores cannot be trusted."""
         return replace(self, runs={key: run for key, run in self.runs.items() if run not in runs})
 
     def finished(self, row: Row, data: str) -> dict[int, Run]:

@@ -54,7 +54,7 @@ def produce_tables(
     with lock_folder(out, wait=True):
         filled = _fill_and_write(tables, plan, out, failed)
         announce("".join(f"\n{as_text(table)}" for table in filled))
-        trusted = plan.without(failed)
+        trusted = plan.without_runs(failed)
         _write_report(target, filled, trusted, _figure_5_for_report(target, trusted, out, announce), out, announce)
     has_figures = any(cell.ours for table in filled for cell in table.cells.values())
     _check_outcome([run for table in selected for run in plan.for_table(table)], failed, has_figures, plan, announce)
@@ -119,7 +119,7 @@ def produce_figure_5(plan: Plan, out: Path, announce: Announce) -> None:
     runs = plan.for_table(FIGURE5)[:1]
     failed = execute_runs(runs, plan.budget)
     with lock_folder(out, wait=True):
-        picture = _draw_figure_5(plan.without(failed), out, announce)
+        picture = _draw_figure_5(plan.without_runs(failed), out, announce)
     _check_outcome(runs, failed, picture is not None, plan, announce)
 
 

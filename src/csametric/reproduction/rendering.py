@@ -24,7 +24,7 @@ ESCAPES = str.maketrans({"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "±": r
 
 
 def as_text(filled: FilledTable) -> str:
-    """A filled table as plain text, one block per group of columns; our figures first, the paper's in brackets."""
+    """A filled table as plain text, one block per group of columns; our scores first, the paper's in brackets."""
     out = io.StringIO()
     console = Console(file=out, width=WIDEST, color_system=None)
     console.print(f"{title_of(filled.table)}: {filled.table.title}\nours (the paper's)\n", highlight=False)
@@ -50,7 +50,7 @@ def as_sections(filled: FilledTable) -> list[Section]:
 
 
 def as_csv(filled: FilledTable) -> str:
-    """A filled table as CSV, one line per figure, with the differences and their bounds."""
+    """A filled table as CSV, one line per score, with the differences and their bounds."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(CSV_HEADER)
@@ -68,7 +68,7 @@ def as_csv(filled: FilledTable) -> str:
 
 
 def as_latex(filled: FilledTable) -> str:
-    """A filled table in LaTeX, for the package booktabs; our figures first, the paper's in brackets.
+    """A filled table in LaTeX, for the package booktabs; our scores first, the paper's in brackets.
 
     Rows that are not in the paper are marked with an asterisk.
     """
@@ -77,7 +77,7 @@ def as_latex(filled: FilledTable) -> str:
     spans = " & ".join(rf"\multicolumn{{{len(columns)}}}{{c}}{{{_escaped(group)}}}" for group, columns in heads)
     labels = " & ".join(_escaped(column.label) for column in table.columns)
     lines = [
-        r"% \usepackage{booktabs}; our figures, the paper's in brackets; * rows that are not in the paper",
+        r"% \usepackage{booktabs}; our scores, the paper's in brackets; * rows that are not in the paper",
         rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}",
         r"\toprule",
         rf"Model & {spans} \\",
@@ -85,7 +85,7 @@ def as_latex(filled: FilledTable) -> str:
         r"\midrule",
     ]
     for row in table.rows:
-        cells = " & ".join(_escaped(_figure(row, filled.cell(row, column), column)) for column in table.columns)
+        cells = " & ".join(_escaped(_score_text(row, filled.cell(row, column), column)) for column in table.columns)
         mark = r"\textsuperscript{*}" if row.source == "ours" else ""
         lines.append(rf"{_escaped(row.label)}{mark} & {cells} \\")
     caption = "% " + " ".join(" ".join(footnotes(filled)).split())
@@ -104,7 +104,7 @@ def title_of(table: PaperTable) -> str:
 
 
 def footnotes(filled: FilledTable) -> list[str]:
-    """The sentences below a table: how to read it, what is missing, and where the figures come from."""
+    """The sentences below a table: how to read it, what is missing, and where the scores come from."""
     seeds = max((len(cell.ours) for cell in filled.cells.values()), default=0)
     differences = [cell.difference for cell in filled.cells.values() if cell.difference is not None]
     sentences = []
@@ -112,7 +112,7 @@ def footnotes(filled: FilledTable) -> list[str]:
         paired = ", over the seeds that both rows have" if seeds > 1 else ""
         sentences.append(f"Differences are from {filled.table.baseline}, unless another row is named{paired}.")
     if any(not math.isnan(difference.low) for difference in differences):
-        sentences.append("[..] is the central 95 % of a paired bootstrap over queries or pairs.")
+        sentences.append("[..] is a 95 % confidence interval from a paired bootstrap over queries or pairs.")
     if seeds > 1:
         sentences.append("± is the standard deviation over seeds.")
     elif filled.commits:
@@ -126,15 +126,15 @@ def footnotes(filled: FilledTable) -> list[str]:
 
 
 def _groups(filled: FilledTable) -> list[tuple[str, Table]]:
-    """One table of text per group of columns that has figures of ours; of all groups if none has."""
+    """One table of text per group of columns that has scores of ours; of all groups if none has."""
     table = filled.table
-    with_figures = {column.group for (_, column), cell in filled.cells.items() if cell.ours}
-    groups = [group for group in table.groups if group in with_figures]
+    with_scores = {column.group for (_, column), cell in filled.cells.items() if cell.ours}
+    groups = [group for group in table.groups if group in with_scores]
     return [(group, _group(filled, group)) for group in groups or table.groups]
 
 
 def _group(filled: FilledTable, group: str) -> Table:
-    """The figures of a group of columns, then the differences of its main column."""
+    """The scores of a group of columns, then the differences of its main column."""
     table, main = filled.table, filled.table.main_column(group)
     columns = [column for column in table.columns if column.group == group]
     header = ["model", "row", *(column.label for column in columns)]
@@ -147,19 +147,19 @@ def _group(filled: FilledTable, group: str) -> Table:
         if row.source == "cited" and all(cell.paper is None for cell in cells):
             continue
         texts = [row.label, MARKS[row.source]]
-        texts += [_figure(row, cell, column) for cell, column in zip(cells, columns, strict=True)]
+        texts += [_score_text(row, cell, column) for cell, column in zip(cells, columns, strict=True)]
         if table.baseline:
             main_cell = filled.cell(row, main)
             texts += [_minus_paper_text(main_cell, main), _difference(row, main_cell, main)]
         rows.append(texts)
 
-    # leave out columns of figures that are empty in every row
+    # leave out columns that are empty in every row
     kept = [index for index in range(len(header)) if index < 2 or any(row[index] != NOTHING for row in rows)]
     return Table(header=[header[index] for index in kept], rows=[[row[index] for index in kept] for row in rows])
 
 
-def _figure(row: Row, cell: Cell, column: Column) -> str:
-    """Our figure, its spread, and the paper's figure in brackets."""
+def _score_text(row: Row, cell: Cell, column: Column) -> str:
+    """Our score, its spread, and the paper's score in brackets."""
     paper = "" if cell.paper is None else f"({cell.paper:.{column.decimals}f})"
     if row.source == "cited":
         return paper or NOTHING

@@ -45,9 +45,9 @@ def measure(folder: Path, budget: Budget) -> None:
 
 
 def fill_speed(folder: Path) -> FilledTable:
-    """Table 6 from the results of `measure` in a folder; cells without results have only the paper's figures."""
+    """Table 6 from the results of `measure` in a folder; cells without results have only the paper's values."""
     memory, model = _read(folder / "memory.json"), _read(folder / "model.json")
-    ours = _memory_figures(memory) | _rate_figures(model)
+    ours = _memory_values(memory) | _rate_values(model)
     return FilledTable(
         table=TABLE6,
         cells={(row.label, column): _cell(row, column, ours) for row in TABLE6.rows for column in TABLE6.columns},
@@ -57,27 +57,27 @@ def fill_speed(folder: Path) -> FilledTable:
 
 def _cell(row: Row, column: Column, ours: dict[tuple[str, str], float]) -> Cell:
     figure = ours.get((row.recipe or "", column.metric[0]))
-    return Cell(paper=TABLE6.paper_figure(row, column), ours=() if figure is None else (figure * column.scale,))
+    return Cell(paper=TABLE6.paper_score(row, column), ours=() if figure is None else (figure * column.scale,))
 
 
-def _memory_figures(results: dict[str, Any]) -> dict[tuple[str, str], float]:
-    figures = {}
+def _memory_values(results: dict[str, Any]) -> dict[tuple[str, str], float]:
+    values = {}
     for row in results.get("rows", []):
-        figures[row["model"], "megabytes"] = row["megabytes"]
-        figures[row["model"], "memory_ratio"] = row["of PCB"]
-    return figures
+        values[row["model"], "megabytes"] = row["megabytes"]
+        values[row["model"], "memory_ratio"] = row["of PCB"]
+    return values
 
 
-def _rate_figures(results: dict[str, Any]) -> dict[tuple[str, str], float]:
+def _rate_values(results: dict[str, Any]) -> dict[tuple[str, str], float]:
     """Images per second, and the median of the ratios to PCB, paired by round, for inference and training."""
-    figures = {}
+    values = {}
     seconds = {(row["arm"], row["what"]): row["seconds"] for row in results.get("rows", [])}
     for row in results.get("rows", []):
         arm, what = row["arm"], row["what"]
         ratios = [plain / own for plain, own in zip(seconds["PCB", what], row["seconds"], strict=True)]
-        figures[arm, what] = row["batch"] / median(row["seconds"])
-        figures[arm, f"{what}_ratio"] = median(ratios)
-    return figures
+        values[arm, what] = row["batch"] / median(row["seconds"])
+        values[arm, f"{what}_ratio"] = median(ratios)
+    return values
 
 
 def _notes(results: dict[str, Any]) -> list[str]:

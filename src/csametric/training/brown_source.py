@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from csametric.data.brown import SUBSETS, BrownSubset, LabelledPairs, Tests, brown_root, open_brown_tests, read_brown
+from csametric.data.brown import SUBSETS, BrownSubset, LabelledPairs, TestSubsets, brown_root, open_brown_tests, read_brown
 from csametric.data.cache import Progress
 from csametric.data.sampling import PairBatch, index_points, point_batch
 from csametric.evaluation.verification import fpr95, pair_distances
@@ -39,7 +39,7 @@ def open_brown_pairs(experiment: BrownExperiment, processes: int, cache: Path | 
 class BrownPairs:
     """Pairs of patches of the same 3-D point; see `training.descriptor_task.PairSource`."""
 
-    def __init__(self, experiment: BrownExperiment, processes: int, train: BrownSubset, tests: Tests) -> None:
+    def __init__(self, experiment: BrownExperiment, processes: int, train: BrownSubset, tests: TestSubsets) -> None:
         self.experiment, self.train, self.tests = experiment, train, tests
         self.index = index_points(train.points)
         self.steps = experiment.epochs * max(1, experiment.pairs_per_epoch // (experiment.batch_size * processes))

@@ -12,7 +12,7 @@ from torch import nn
 from csametric.data.loading import prefetch
 from csametric.errors import DivergedError, explain_full_disk
 from csametric.files import lock_folder, write_text
-from csametric.progress import data_progress, step_progress
+from csametric.progress import show_data_progress, step_progress
 from csametric.runs.environment import describe_environment
 from csametric.runs.experiment import Experiment
 from csametric.runs.folder import (
@@ -65,7 +65,7 @@ def train(experiment: Experiment, folder: Path, cache: Path | None = None) -> No
 def open_task(experiment: Experiment, machine: Machine, cache: Path | None = None) -> Task:
     """Open the data of an experiment; the main process builds caches before the others use them."""
     unit = kind_of(experiment).cached_unit
-    with machine.accelerator.main_process_first(), data_progress(machine.is_main, "cutting patches", unit) as progress:
+    with machine.accelerator.main_process_first(), show_data_progress(machine.is_main, "cutting patches", unit) as progress:
         return call(experiment, "open_task", experiment, machine, cache, progress)
 
 

@@ -32,7 +32,9 @@ def literal(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def curves(metrics: Mapping[str, Sequence[Mapping[str, float]]], tested_on: str = "held-out photographs, hard views") -> Figure:
+def descriptor_curves(
+    metrics: Mapping[str, Sequence[Mapping[str, float]]], tested_on: str = "held-out photographs, hard views"
+) -> Figure:
     """Plot loss (running mean over up to ten logged values) and FPR95 over steps, one line per run.
 
     Args:
@@ -52,7 +54,7 @@ def curves(metrics: Mapping[str, Sequence[Mapping[str, float]]], tested_on: str 
     return figure
 
 
-def attention(
+def attention_maps(
     images: Sequence[NDArray],
     base: Sequence[NDArray],
     reconstructed: Sequence[NDArray],
@@ -121,8 +123,8 @@ def matches(
     from_M2: NDArray,
     to_M2: NDArray,
     is_correct_M: NDArray,
-    most: int = 300,
-    words: tuple[str, str] = ("correct (within 3 px)", "wrong"),
+    limit: int = 300,
+    labels: tuple[str, str] = ("correct (within 3 px)", "wrong"),
 ) -> Figure:
     """Draw two photographs side by side and their matches as lines, correct ones in green and wrong ones in orange.
 
@@ -130,28 +132,28 @@ def matches(
         left_HW, right_HW: grey; the shorter one is padded with white.
         from_M2, to_M2: x, y of the matches in the left and the right photograph.
         is_correct_M: (M,), which matches are correct.
-        most: the number of lines, an evenly spaced sample of the matches.
-        words: the labels of green and orange in the legend.
+        limit: maximum number of lines, an evenly spaced sample of the matches.
+        labels: of green and orange in the legend.
     """
     height = max(len(left_HW), len(right_HW))
     left_HW, right_HW = (
         np.pad(photo, ((0, height - len(photo)), (0, 0)), constant_values=255) for photo in (left_HW, right_HW)
     )
-    sample = np.linspace(0, len(from_M2) - 1, min(most, len(from_M2))).astype(int)
+    sample = np.linspace(0, len(from_M2) - 1, min(limit, len(from_M2))).astype(int)
     width = left_HW.shape[1]
     figure = Figure(figsize=(12, 12 * height / (width + right_HW.shape[1]) + 0.4), layout="constrained")
     axis = figure.subplots()
     axis.imshow(np.hstack([left_HW, right_HW]), cmap="gray")
     lines_M22 = np.stack([from_M2[sample], to_M2[sample] + np.array([width, 0])], 1)
     is_correct = is_correct_M[sample]
-    for is_drawn, colour, label in ((is_correct, RIGHT, words[0]), (~is_correct, WRONG, words[1])):
+    for is_drawn, colour, label in ((is_correct, RIGHT, labels[0]), (~is_correct, WRONG, labels[1])):
         axis.add_collection(LineCollection(list(lines_M22[is_drawn]), colors=colour, linewidths=0.8, label=literal(label)))
     axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, frameon=False)
     axis.set_axis_off()
     return figure
 
 
-def training_curves(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
+def reid_curves(metrics: Mapping[str, Sequence[Mapping[str, float]]]) -> Figure:
     """Plot over steps what was logged: loss (running mean), alphas, attention statistics, and rank-1.
 
     Args:

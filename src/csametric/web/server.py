@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from csametric.inference.attended import AttendedImage
 
 MEBIBYTE = 2**20
-MOST_BYTES = 20 * MEBIBYTE  # of a picture's file
-MOST_PIXELS = 50_000_000
+MAX_BYTES = 20 * MEBIBYTE  # of a picture's file
+MAX_PIXELS = 50_000_000
 SECONDS_TO_SEND = 60  # for the body of a request
 FORMATS = ("BMP", "JPEG", "PNG", "TIFF", "WEBP")
 STATUS: dict[Reason, int] = {"format": 415, "mode": 415, "size": 413, "damage": 400}  # HTTP status if decoding fails
@@ -98,7 +98,7 @@ def read_picture(data: bytes) -> NDArray:
             50 million pixels.
     """
     try:
-        return decode_colours(data, MOST_PIXELS, FORMATS)
+        return decode_colours(data, MAX_PIXELS, FORMATS)
     except UnreadableImageError as error:
         raise RefusedError(STATUS[error.reason], str(error)) from error
 
@@ -141,14 +141,14 @@ def _time_limit() -> Iterator[None]:
 
 
 async def _body(request: Request) -> bytes:
-    too_large = RefusedError(413, f"the file is larger than {MOST_BYTES // MEBIBYTE} MiB; make the image smaller")
+    too_large = RefusedError(413, f"the file is larger than {MAX_BYTES // MEBIBYTE} MiB; make the image smaller")
     length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > MOST_BYTES:
+    if not length.isdecimal() or int(length) > MAX_BYTES:
         raise too_large
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
-        if len(body) > MOST_BYTES:
+        if len(body) > MAX_BYTES:
             raise too_large
     return bytes(body)
 
@@ -188,7 +188,7 @@ def _page(title: str, view: dict[str, Any] | None) -> tuple[str, str]:
     script = component.script + (folder / "explore.js").read_text(encoding="utf-8")
     environment = Environment(loader=PackageLoader("csametric.web"), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("explore.html").render(
-        title=title, style=Markup(style), script=Markup(script), view=view, most_bytes=MOST_BYTES
+        title=title, style=Markup(style), script=Markup(script), view=view, max_bytes=MAX_BYTES
     )
     policy = (
         f"default-src 'none'; img-src data: blob: 'self'; style-src {_hash(style)}; script-src {_hash(script)}; "
