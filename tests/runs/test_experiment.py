@@ -50,7 +50,7 @@ def test_overrides_are_typed():
         ("model.dropout=2", "model.dropout must be a probability in"),
         ("model.maps=0", "model.maps must be at least 1, got 0"),
         ("data.separation=nan", "data.separation must be finite"),
-        ("loss=hard", "loss must be one of hardnet, ral, sos, got hard"),
+        ("loss=hard", f"loss must be one of {', '.join(PATCH_LOSSES)}, got hard"),
         ("data.level=harder", "data.level must be one of easy, hard, tough, got harder"),
     ],
 )

@@ -12,12 +12,13 @@ import pytest
 
 from csametric.cli import serve as command
 from csametric.errors import UserError
+from csametric.web import serving
 from tests.web.tiny import embedder, file_of, picture
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    monkeypatch.setattr(command, "load", lambda folder: embedder())
+    monkeypatch.setattr("csametric.load", lambda folder: embedder())
     return tmp_path / "tiny"
 
 
@@ -40,8 +41,8 @@ def test_a_wrong_host_is_explained(run, host, words):
 
 
 def test_a_run_without_the_attention_is_refused_before_listening(run, monkeypatch):
-    monkeypatch.setattr(command, "load", lambda folder: embedder(attention=None))
-    monkeypatch.setattr(command, "_listen", lambda *where: pytest.fail("listened"))
+    monkeypatch.setattr("csametric.load", lambda folder: embedder(attention=None))
+    monkeypatch.setattr(serving, "listen", lambda *where: pytest.fail("listened"))
     with pytest.raises(UserError, match="no compressed self-attention"):
         command.serve(run)
 
@@ -55,14 +56,14 @@ def test_a_wrong_first_picture_is_explained(run, tmp_path, content, words):
 
 
 def test_a_missing_extra_is_explained(run, monkeypatch):
-    monkeypatch.setattr(command, "find_spec", lambda name: None)
+    monkeypatch.setattr(serving, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"serve needs starlette and uvicorn; pip install 'csametric\[web\]'"):
         command.serve(run)
 
 
 @pytest.mark.parametrize(("host", "loopback"), [("127.0.0.1", True), ("localhost", True), ("::1", True), ("0.0.0.0", False)])
 def test_the_loopback_is_known(host, loopback):
-    assert command._is_loopback(host) == loopback
+    assert serving.is_loopback(host) == loopback
 
 
 def test_it_serves_until_it_is_interrupted(run, tmp_path, capsys):

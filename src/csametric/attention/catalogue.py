@@ -12,17 +12,17 @@ from csametric.attention.layers import CompressedSelfAttention, MakeLayer, SelfA
 from csametric.errors import UserError
 
 OWN: dict[str, Callable[..., nn.Module]] = {"sa": SelfAttention, "csa": CompressedSelfAttention}
-PEERS: dict[str, str] = {  # functions and classes of `attention.peers`, named because that module imports timm
-    "non_local": "non_local",
-    "danet": "position_attention",
-    "efficient": "EfficientAttention",
-    "a2": "DoubleAttention",
-    "gc": "global_context",
-    "se": "squeeze_excitation",
-    "mhsa": "MultiHeadAttention",
-    "ema": "ExpectationMaximizationAttention",
-    "external": "ExternalAttention",
-    "csa_pooled": "PooledCompressedSelfAttention",
+PEERS: dict[str, str] = {  # module of this folder and function or class in it: those modules import timm
+    "non_local": "peers:non_local",
+    "danet": "peers:position_attention",
+    "efficient": "peers:EfficientAttention",
+    "a2": "peers:DoubleAttention",
+    "gc": "peers:global_context",
+    "se": "peers:squeeze_excitation",
+    "mhsa": "peers:MultiHeadAttention",
+    "ema": "peers:ExpectationMaximizationAttention",
+    "external": "peers:ExternalAttention",
+    "csa_pooled": "peers:PooledCompressedSelfAttention",
 }
 NAMES: tuple[str, ...] = (*OWN, *PEERS)
 
@@ -58,7 +58,8 @@ def attention_maker(attention: str | MakeLayer | None, **settings: Any) -> MakeL
 
 def peer(name: str) -> MakeLayer:
     """The function or class of a name of `PEERS`; it takes the number of channels."""
-    maker: MakeLayer = getattr(import_module("csametric.attention.peers"), PEERS[name])
+    module, attribute = PEERS[name].split(":")
+    maker: MakeLayer = getattr(import_module(f"csametric.attention.{module}"), attribute)
     return maker
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from csametric.attention import dispatch, reference
-from csametric.attention.normalization import folded, input_norm, observe
+from csametric.attention.normalization import fold_norm, input_norm, observe
 from csametric.attention.reference import AttentionMaps, CSAWeights
 from csametric.errors import UserError
 
@@ -89,8 +89,8 @@ class CompressedSelfAttention(nn.Module):
 
     def _weights(self) -> CSAWeights:
         """The weights as the paths take them, with the running mean and deviation folded in."""
-        logit_weight, logit_bias = folded(self.logits, self.norm)
-        value_weight, value_bias = folded(self.value, self.norm, in_units_of_input=True)
+        logit_weight, logit_bias = fold_norm(self.logits, self.norm)
+        value_weight, value_bias = fold_norm(self.value, self.norm, in_units_of_input=True)
         return CSAWeights(logit_weight, value_weight, self.alpha, logit_bias, value_bias, self.groups)
 
     def extra_repr(self) -> str:
@@ -143,8 +143,8 @@ class SelfAttention(nn.Module):
         _check_input(x_NCHW, self.channels)
         observe(self.norm, x_NCHW)
         with reference.without_autocast(x_NCHW):
-            query, key = (self._project(x_NCHW, *folded(conv, self.norm)) for conv in (self.query, self.key))
-            value = self._project(x_NCHW, *folded(self.value, self.norm, in_units_of_input=True))
+            query, key = (self._project(x_NCHW, *fold_norm(conv, self.norm)) for conv in (self.query, self.key))
+            value = self._project(x_NCHW, *fold_norm(self.value, self.norm, in_units_of_input=True))
             attended_NCP = reference.self_attention(query, key, value)
             attended_NCHW = attended_NCP.unflatten(2, x_NCHW.shape[2:])
             return x_NCHW + self.alpha.to(x_NCHW.dtype) * attended_NCHW

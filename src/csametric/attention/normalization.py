@@ -16,7 +16,7 @@ def observe(norm: nn.BatchNorm2d | None, x_NCHW: Tensor) -> None:
             norm(x_NCHW)
 
 
-def folded(
+def fold_norm(
     convolution: nn.Conv2d, norm: nn.BatchNorm2d | None, in_units_of_input: bool = False
 ) -> tuple[Tensor, Tensor | None]:
     """Weight and bias that apply a 1x1 convolution of (x - mean) / deviation to x itself.

@@ -1,25 +1,20 @@
 """attend: pictures of what the attention of a run looks at."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import csametric
+from csametric.cli.lazy import lazy_imports
 from csametric.cli.tables import print_table
 from csametric.data.listing import list_images
 from csametric.errors import UserError
-from csametric.inference.load import load
-from csametric.reports.attention_report import (
-    SIX_POSITIONS,
-    Selection,
-    attend_files,
-    attention_figure,
-    contact_sheet,
-    heaviest_layer,
-    save_figure,
-    statistics_table,
-    write_attention_page,
-)
+
+with lazy_imports():
+    from csametric.reports import attention_report
 
 FORMATS = (".png", ".pdf", ".svg", ".html")
 SHEET_IMAGES = 24
@@ -60,28 +55,28 @@ def attend(
     is_folder = len(images) == 1 and images[0].is_dir()
     if not is_folder and (folder := next((path for path in images if path.is_dir()), None)):
         raise UserError(f"{folder} is a folder; name one folder alone, or only image files")
-    model = load(run)
+    model = csametric.load(run)
     files = list_images(images[0], recursive=False).images[:SHEET_IMAGES] if is_folder else images
     if not files:
         raise UserError(f"{images[0]} contains no images; name another folder")
-    attended, problems = attend_files(model, files, skip_unreadable=is_folder)
+    attended, problems = attention_report.attend_files(model, files, skip_unreadable=is_folder)
     for problem in problems.values():
         print(f"skipped: {problem}")
     if not attended:
         raise UserError(f"none of the images in {images[0]} can be read; name another folder")
-    selection = Selection(
-        layer=layer or heaviest_layer(attended[0]),
+    selection = attention_report.Selection(
+        layer=layer or attention_report.heaviest_layer(attended[0]),
         group=group - 1,
-        positions=[_position(text) for text in at or ()] or SIX_POSITIONS,
+        positions=[_position(text) for text in at or ()] or attention_report.SIX_POSITIONS,
     )
     drawn = [path for path in files if path not in problems]
     if out.suffix == ".html":
-        write_attention_page(out, run.resolve().name, attended, selection)
+        attention_report.write_attention_page(out, run.resolve().name, attended, selection)
     elif is_folder:
-        save_figure(contact_sheet(attended, [path.stem for path in drawn], selection), out)
+        attention_report.save_figure(attention_report.contact_sheet(attended, [path.stem for path in drawn], selection), out)
     else:
-        save_figure(attention_figure(attended, selection), out)
-    table = statistics_table(attended)
+        attention_report.save_figure(attention_report.attention_figure(attended, selection), out)
+    table = attention_report.statistics_table(attended)
     print_table(f"{run}, images: {len(drawn)}; drawn: {selection.layer}, group {group}", table.header, table.rows)
     print(f"written: {out}")
 

@@ -1,21 +1,24 @@
 """data check, embed: commands about images."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+import csametric
+from csametric.cli.lazy import lazy_imports
 from csametric.cli.tables import print_table
-from csametric.data.datasets import read_dataset
-from csametric.data.inspection import Inspection, inspect
 from csametric.data.listing import SUFFIXES, list_images
 from csametric.errors import UserError
-from csametric.inference.feature_files import SUFFIXES as FEATURE_SUFFIXES
-from csametric.inference.feature_files import embed_files, write_features
-from csametric.inference.images import ImageEmbedder
-from csametric.inference.load import load
 from csametric.progress import show_data_progress
-from csametric.reports.dataset_report import inspection_table, problems_by_kind, write_contact_sheet
+
+with lazy_imports():
+    from csametric.data import datasets as readers
+    from csametric.data import inspection
+    from csametric.inference import feature_files, images
+    from csametric.reports import dataset_report
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 PRINTED_PROBLEMS = 10  # of each kind
@@ -42,21 +45,21 @@ def check(
 
     Example: csametric data check cuhk03-detected:/data/cuhk03-np
     """
-    contents = read_dataset(*split_data(dataset))
+    contents = readers.read_dataset(*split_data(dataset))
     with show_data_progress(True, "reading", "files") as progress:
-        inspection = inspect(contents, progress)
-    table = inspection_table(inspection)
+        checked = inspection.inspect(contents, progress)
+    table = dataset_report.inspection_table(checked)
     print(contents)
     print_table(contents.name, table.header, table.rows)
-    _print_problems(inspection)
-    if write_contact_sheet(contents, inspection, out):
+    _print_problems(checked)
+    if dataset_report.write_contact_sheet(contents, checked, out):
         print(f"contact sheet: {out}")
     else:
         print("contact sheet: not drawn, because no image can be read")
 
 
-def _print_problems(inspection: Inspection) -> None:
-    for kind, problems in problems_by_kind(inspection).items():
+def _print_problems(checked: inspection.Inspection) -> None:
+    for kind, problems in dataset_report.problems_by_kind(checked).items():
         print(f"{kind}: {len(problems):,}")
         for problem in problems[:PRINTED_PROBLEMS]:
             print(f"  {problem}")
@@ -76,18 +79,18 @@ def embed(
 
     Example: csametric embed runs/pcb_csa photos --out features.npy
     """
-    if out.suffix not in FEATURE_SUFFIXES:
+    if out.suffix not in feature_files.SUFFIXES:
         raise UserError(f"--out must end in .npy or .parquet, got {out}")
     if not folder.is_dir():
         raise UserError(f"folder {folder} does not exist; name a folder of images")
-    model = load(run)
-    if not isinstance(model, ImageEmbedder):
+    model = csametric.load(run)
+    if not isinstance(model, images.ImageEmbedder):
         raise UserError(f"{run} embeds patches, not images; in Python, use csametric.load({str(run)!r}).embed(patches)")
     files = list_images(folder).images
     if not files:
         raise UserError(f"{folder} contains no images ({', '.join(sorted(SUFFIXES))}); name another folder")
-    embedded = embed_files(model, files, flip)
-    write_features(out, [path.relative_to(folder).as_posix() for path in embedded.paths], embedded.features)
+    embedded = feature_files.embed_files(model, files, flip)
+    feature_files.write_features(out, [path.relative_to(folder).as_posix() for path in embedded.paths], embedded.features)
     print(f"{len(embedded.paths):,} images, {embedded.features.shape[1]:,} dimensions: {out}")
     for problem in embedded.problems:
         print(f"skipped: {problem}")

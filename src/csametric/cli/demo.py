@@ -1,16 +1,22 @@
 """demo: train descriptors with and without attention on real photographs, and report them side by side."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from accelerate import PartialState
 
+from csametric.cli.lazy import lazy_imports
 from csametric.cli.tables import print_scores
-from csametric.recipes import find_recipe
-from csametric.reports.photo_report import report_photos
-from csametric.runs.overrides import override
-from csametric.training.loop import train
+
+with lazy_imports():
+    import accelerate
+
+    from csametric import recipes
+    from csametric.reports import photo_report
+    from csametric.runs import overrides
+    from csametric.training import loop
 
 TITLE = "Descriptors with and without compressed self-attention"
 DEMO = Path("runs") / "demo"
@@ -39,9 +45,9 @@ def demo(
         arms[label] = recipe
     runs = {}
     for label, recipe in arms.items():
-        experiment = override(find_recipe(recipe), [f"seed={seed}", *(settings or [])])
+        experiment = overrides.override(recipes.find_recipe(recipe), [f"seed={seed}", *(settings or [])])
         runs[label] = out / recipe
-        train(experiment, runs[label])
-    if PartialState().is_main_process:
+        loop.train(experiment, runs[label])
+    if accelerate.PartialState().is_main_process:
         report = out / "report.html"
-        print_scores(TITLE, report_photos(TITLE, runs, report), report)
+        print_scores(TITLE, photo_report.report_photos(TITLE, runs, report), report)

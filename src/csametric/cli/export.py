@@ -1,12 +1,17 @@
 """export: a run as a bundle, a folder to share."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from csametric.inference.bundle import write_bundle
-from csametric.inference.onnx import ExportError, MissingOnnxError
+from csametric.cli.lazy import lazy_imports
+
+with lazy_imports():
+    from csametric.inference import bundle as bundles
+    from csametric.inference import onnx
 
 
 def export(
@@ -21,8 +26,8 @@ def export(
     Example: csametric export runs/pcb_csa --bundle pcb_csa_market
     """
     try:
-        write_bundle(run, bundle, onnx=not no_onnx)
-    except (ExportError, MissingOnnxError) as error:
+        bundles.write_bundle(run, bundle, onnx=not no_onnx)
+    except (onnx.ExportError, onnx.MissingOnnxError) as error:
         raise type(error)(f"{error} (on the command line: --no-onnx)") from error
     for path in sorted(bundle.iterdir()):
         print(f"{path}  {path.stat().st_size / 2**20:,.1f} MiB")

@@ -1,17 +1,22 @@
 """hpatches: write descriptors in the benchmark's layout, and score them by its three tasks."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from csametric.cli.lazy import lazy_imports
 from csametric.cli.tables import print_table
-from csametric.data.hpatches import describe_sequence, find_sequences, read_descriptors, read_splits, write_descriptors
 from csametric.errors import UserError
 from csametric.files import lock_folder
-from csametric.matching.descriptors import find_descriptor
 from csametric.progress import show_progress
-from csametric.reports.hpatches_scores import PRINTED_SPLITS, hpatches_evaluation
+
+with lazy_imports():
+    from csametric.data import hpatches as benchmark
+    from csametric.matching import descriptors as descriptors_by_name
+    from csametric.reports import hpatches_scores
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -36,11 +41,11 @@ def extract(
 
     Example: csametric hpatches extract runs/hardnet_csa /data/hpatches-release descriptors/hardnet_csa
     """
-    describe = find_descriptor(descriptor).describe_patches
-    names = find_sequences(root)
+    describe = descriptors_by_name.find_descriptor(descriptor).describe_patches
+    names = benchmark.find_sequences(root)
     with lock_folder(out):
         for name in show_progress(names, "describing", len(names), enabled=True):
-            write_descriptors(out / name, describe_sequence(root / name, describe))
+            benchmark.write_descriptors(out / name, benchmark.describe_sequence(root / name, describe))
     print(f"{len(names):,} sequences: {out}")
 
 
@@ -56,14 +61,16 @@ def score(
 
     Example: csametric hpatches score descriptors/hardnet_csa --tasks /data/hpatches-benchmark/tasks
     """
-    if split is not None and split not in read_splits():
-        raise UserError(f"unknown split {split}; use one of {', '.join(read_splits())}")
+    if split is not None and split not in benchmark.read_splits():
+        raise UserError(f"unknown split {split}; use one of {', '.join(benchmark.read_splits())}")
     if not tasks.is_dir():
         raise UserError(
             f"folder {tasks} does not exist; name the folder of the benchmark's task files, or any folder to do without"
         )
-    names = find_sequences(descriptors)
+    names = benchmark.find_sequences(descriptors)
     progress = show_progress(names, "reading", len(names), enabled=True)
-    sequences = {name: read_descriptors(descriptors / name) for name in progress}
-    evaluation = hpatches_evaluation(descriptors.name, sequences, tasks, (split,) if split else PRINTED_SPLITS)
+    sequences = {name: benchmark.read_descriptors(descriptors / name) for name in progress}
+    evaluation = hpatches_scores.hpatches_evaluation(
+        descriptors.name, sequences, tasks, (split,) if split else hpatches_scores.PRINTED_SPLITS
+    )
     print_table(evaluation.title, evaluation.table.header, evaluation.table.rows)

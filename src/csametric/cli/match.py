@@ -1,26 +1,22 @@
 """match: two photographs, a list of pairs, or all pairs of a folder."""
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from csametric.cli.lazy import lazy_imports
 from csametric.cli.tables import print_table
 from csametric.errors import UserError
-from csametric.matching.colmap import check_colmap, write_colmap_database
-from csametric.matching.descriptors import Descriptor, find_descriptor
-from csametric.matching.keypoints import DetectorSettings
-from csametric.matching.photographs import (
-    MatchedPair,
-    MatchSettings,
-    all_pairs,
-    find_photographs,
-    match_many,
-    read_pairs,
-    why_no_geometry,
-)
 from csametric.progress import show_progress
-from csametric.reports.match_report import describe_pair, distinct_names, graph_edge, write_graph, write_pair
+
+with lazy_imports():
+    from csametric.matching import colmap as colmap_database
+    from csametric.matching import descriptors, photographs
+    from csametric.matching import keypoints as detection
+    from csametric.reports import match_report
 
 LIST_SUFFIXES = (".txt", ".lst", ".csv")
 
@@ -63,8 +59,8 @@ def match(
 
     Example: csametric match runs/hardnet_csa desk1.jpg desk2.jpg
     """
-    settings = MatchSettings(
-        detector=DetectorSettings(detector=detector, limit=keypoints, upright=upright, affine=affine),
+    settings = photographs.MatchSettings(
+        detector=detection.DetectorSettings(detector=detector, limit=keypoints, upright=upright, affine=affine),
         max_side=max_side,
         mutual=not one_way,
         ratio=None if ratio == 1 else ratio,
@@ -74,15 +70,15 @@ def match(
     pairs = _find_pairs(first, second)
     photos = list(dict.fromkeys(path for pair in pairs for path in pair))
     if colmap:
-        check_colmap(colmap, photos)
+        colmap_database.check_colmap(colmap, photos)
     _check_out(out)
-    names, describer = distinct_names(photos), find_descriptor(descriptor)
+    names, describer = match_report.distinct_names(photos), descriptors.find_descriptor(descriptor)
     if second is not None:
         matched = _match_two(first, second, describer, settings, out / f"{names[first]}-{names[second]}")
     else:
         matched = _match_all(pairs, names, describer, settings, out, pictures, colmap is not None)
     if colmap:
-        write_colmap_database(colmap, matched)
+        colmap_database.write_colmap_database(colmap, matched)
         print(f"COLMAP database: {colmap}")
 
 
@@ -95,18 +91,20 @@ def _find_pairs(first: Path, second: Path | None) -> list[tuple[Path, Path]]:
     if second is not None:
         return [(first, second)]
     if first.is_dir():
-        return all_pairs(find_photographs(first))
+        return photographs.all_pairs(photographs.find_photographs(first))
     if first.suffix.lower() in LIST_SUFFIXES:
-        return read_pairs(first)
+        return photographs.read_pairs(first)
     raise UserError(f"need a second photograph to match with {first}, or a folder, or a .txt with two names per line")
 
 
-def _match_two(first: Path, second: Path, descriptor: Descriptor, settings: MatchSettings, stem: Path) -> list[MatchedPair]:
+def _match_two(
+    first: Path, second: Path, descriptor: descriptors.Descriptor, settings: photographs.MatchSettings, stem: Path
+) -> list[photographs.MatchedPair]:
     """Match one pair, write and print the results."""
-    (pair,) = match_many([(first, second)], descriptor, settings, None)
-    write_pair(pair, stem, draw=True)
-    print(describe_pair(pair))
-    if why_no_geometry(pair):
+    (pair,) = photographs.match_many([(first, second)], descriptor, settings, None)
+    match_report.write_pair(pair, stem, draw=True)
+    print(match_report.describe_pair(pair))
+    if photographs.why_no_geometry(pair):
         print("options to try: --upright, --ratio 1, a larger --keypoints")
     print(f"written: {stem}.json and .png")
     return [pair]
@@ -115,26 +113,26 @@ def _match_two(first: Path, second: Path, descriptor: Descriptor, settings: Matc
 def _match_all(
     pairs: list[tuple[Path, Path]],
     names: dict[Path, str],
-    descriptor: Descriptor,
-    settings: MatchSettings,
+    descriptor: descriptors.Descriptor,
+    settings: photographs.MatchSettings,
     out: Path,
     draw: bool,
     keep: bool,
-) -> list[MatchedPair]:
+) -> list[photographs.MatchedPair]:
     """Match many pairs, write the results of each and a graph of all; returns the pairs only if they are to be kept."""
-    kept: list[MatchedPair] = []
+    kept: list[photographs.MatchedPair] = []
     edges = []
     skipped: dict[Path, str] = {}
-    matched = match_many(pairs, descriptor, settings, skipped)
+    matched = photographs.match_many(pairs, descriptor, settings, skipped)
     for pair in show_progress(matched, "matching", len(pairs), enabled=True):
-        write_pair(pair, out / f"{names[pair.first.path]}-{names[pair.second.path]}", draw)
-        edges.append(graph_edge(pair))
+        match_report.write_pair(pair, out / f"{names[pair.first.path]}-{names[pair.second.path]}", draw)
+        edges.append(match_report.graph_edge(pair))
         if keep:
             kept.append(pair)
     for reason in skipped.values():
         print(f"skipped: {reason}")
     path = out / "graph.json"
-    table = write_graph(edges, settings.model, path)
+    table = match_report.write_graph(edges, settings.model, path)
     print_table("pairs, most inliers first", table.header, table.rows)
     print(f"written: {path} and one file for each of {len(edges):,} pairs")
     return kept

@@ -1,5 +1,7 @@
 """reproduce: a table or figure of the paper by one command, with our results beside the paper's."""
 
+from __future__ import annotations
+
 import sys
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -7,18 +9,16 @@ from typing import Annotated, Literal
 
 import typer
 
+from csametric.cli.lazy import lazy_imports
 from csametric.cli.tables import print_table
 from csametric.errors import UserError
 from csametric.progress import show_progress
-from csametric.reproduction.collection import collect as collect_runs
-from csametric.reproduction.diagrams import DIAGRAMS
-from csametric.reproduction.estimate import Estimate, estimate_runs
-from csametric.reproduction.execution import leave_torchrun_group
-from csametric.reproduction.paper import PaperTable
-from csametric.reproduction.places import check_root
-from csametric.reproduction.plan import Plan, Run, data_of, make_plan
-from csametric.reproduction.production import draw_diagrams, produce_figure_5, produce_tables
 from csametric.reproduction.targets import Target, select_rows, tables_for
+
+with lazy_imports():
+    from csametric.reproduction import collection, diagrams, execution, paper, places, production
+    from csametric.reproduction import estimate as estimation
+    from csametric.reproduction import plan as planning
 
 OUT = Path("runs") / "reproduce"
 
@@ -62,14 +62,14 @@ def reproduce(
 
     Example: csametric reproduce table1 --data-root /data --budget quick --row PCB --row "PCB + CSA"
     """
-    if target in DIAGRAMS:
-        draw_diagrams([target], out, print)
+    if target in diagrams.DIAGRAMS:
+        production.draw_diagrams([target], out, print)
         return
-    is_in_group = leave_torchrun_group()
+    is_in_group = execution.leave_torchrun_group()
     tables = tables_for(target, paper_only)
     selected = select_rows(target, tables, row)
     out = out / budget
-    plan = make_plan(tables, _check_root(data_root, selected), out, budget, seeds, _check_weights(weights))
+    plan = planning.make_plan(tables, _check_root(data_root, selected), out, budget, seeds, _check_weights(weights))
     collected = _collect(collect, plan, dry_run) if collect else []
     if dry_run:
         _print_plan(selected, plan, collected, out)
@@ -82,18 +82,20 @@ def reproduce(
         print(f"csametric: {error}", file=sys.stderr)  # an exit status other than 0 would make torchrun stop all processes
 
 
-def _produce(target: Target, tables: list[PaperTable], selected: list[PaperTable], plan: Plan, out: Path) -> None:
+def _produce(
+    target: Target, tables: list[paper.PaperTable], selected: list[paper.PaperTable], plan: planning.Plan, out: Path
+) -> None:
     if target == "figure5":
-        produce_figure_5(plan, out, print)
+        production.produce_figure_5(plan, out, print)
     else:
-        produce_tables(target, tables, selected, plan, out, print)
+        production.produce_tables(target, tables, selected, plan, out, print)
 
 
-def _check_root(data_root: Path | None, tables: Sequence[PaperTable]) -> Path:
+def _check_root(data_root: Path | None, tables: Sequence[paper.PaperTable]) -> Path:
     if data_root is not None:
-        check_root(data_root)
+        places.check_root(data_root)
         return data_root
-    if any(data_of(table) for table in tables):
+    if any(planning.data_of(table) for table in tables):
         raise UserError("name the folder that holds the datasets with --data-root ROOT")
     return Path()
 
@@ -104,8 +106,8 @@ def _check_weights(weights: Path | None) -> Path | None:
     return weights
 
 
-def _collect(folders: Sequence[Path], plan: Plan, dry_run: bool) -> list[Run]:
-    collected = collect_runs(folders, list(plan.runs.values()), copy=not dry_run)
+def _collect(folders: Sequence[Path], plan: planning.Plan, dry_run: bool) -> list[planning.Run]:
+    collected = collection.collect(folders, list(plan.runs.values()), copy=not dry_run)
     for run in collected.runs:
         print(f"{'would be collected' if dry_run else 'collected'}: {run.folder.name}")
     for reason in collected.skipped:
@@ -115,10 +117,12 @@ def _collect(folders: Sequence[Path], plan: Plan, dry_run: bool) -> list[Run]:
     return collected.runs
 
 
-def _print_plan(tables: Sequence[PaperTable], plan: Plan, collected: Collection[Run], out: Path) -> None:
+def _print_plan(
+    tables: Sequence[paper.PaperTable], plan: planning.Plan, collected: Collection[planning.Run], out: Path
+) -> None:
     """Print which runs are left and how long they would take."""
     runs = [run for run in plan.runs.values() if any(run in plan.for_table(table) for table in tables)]
-    estimates = list(show_progress(estimate_runs(runs, collected, out), "measuring", len(runs), enabled=True))
+    estimates = list(show_progress(estimation.estimate_runs(runs, collected, out), "measuring", len(runs), enabled=True))
     rows = [
         [
             estimate.run.folder.name.rpartition("-")[0],
@@ -137,7 +141,7 @@ def _print_plan(tables: Sequence[PaperTable], plan: Plan, collected: Collection[
     print(f"total: {total} of training and scoring, extrapolated from two steps, plus a few seconds per run")
 
 
-def _state(estimate: Estimate) -> str:
+def _state(estimate: estimation.Estimate) -> str:
     if estimate.is_collected:
         return "to be collected"
     if estimate.run.is_finished:

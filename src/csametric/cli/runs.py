@@ -1,40 +1,40 @@
 """train, evaluate, convert, recipes: commands about runs."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from accelerate import PartialState
 
+import csametric
 from csametric.cli.datasets import split_data
+from csametric.cli.lazy import lazy_imports
 from csametric.cli.tables import print_scores, print_table
-from csametric.data.datasets import read_dataset
+from csametric.data.datasets import READERS, read_dataset
 from csametric.errors import UserError
-from csametric.inference.conversion import convert_hardnet
-from csametric.inference.images import ImageEmbedder
-from csametric.inference.load import load
-from csametric.inference.patches import PatchEmbedder
-from csametric.recipes import RECIPES, find_recipe
-from csametric.reports.descriptor_evaluation import evaluate_descriptor, folder_of
-from csametric.reports.reid_evaluation import write_evaluation
-from csametric.reports.reid_report import conventions, reid_table
-from csametric.reports.run_report import report_run
-from csametric.runs.experiment import DescriptorExperiment, Experiment, PatchExperiment
-from csametric.runs.overrides import override
-from csametric.training.loop import train as train_experiment
-from csametric.training.machine import join_processes
-from csametric.training.reid_scoring import score_dataset
+
+with lazy_imports():
+    import accelerate
+
+    from csametric import recipes as recipes_by_name
+    from csametric.inference import conversion, images, patches
+    from csametric.reports import descriptor_evaluation, reid_evaluation, reid_report, run_report
+    from csametric.runs import experiment as experiments
+    from csametric.runs import overrides
+    from csametric.training import loop, reid_scoring
+    from csametric.training import machine as machines
 
 RUNS = Path("runs")
 PRINTED_QUERIES = 10  # without a match
 
-REID_KINDS = "Identities: folder, csv, market1501, dukemtmc, cuhk03-detected, cuhk03-labeled, msmt17"
+IDENTITIES = f"Identities: {', '.join(READERS)}"
 TrainingData = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help=f"{REID_KINDS}. Descriptors: photos (a folder), brown. "
+        help=f"{IDENTITIES}. Descriptors: photos (a folder), brown. "
         "[default: for descriptors the photographs in scikit-image; identities have none]",
         metavar="KIND:PATH",
     ),
@@ -43,7 +43,7 @@ EvaluationData = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help=f"{REID_KINDS}. Descriptors: photos, brown, hpatches, sequences, pairs. [default: the run's own data]",
+        help=f"{IDENTITIES}. Descriptors: photos, brown, hpatches, sequences, pairs. [default: the run's own data]",
         metavar="KIND:PATH",
     ),
 ]
@@ -73,21 +73,21 @@ def train(
     experiment, assignments = _experiment_for(recipe, data)
     if seed is not None:
         assignments.append(f"seed={seed}")
-    experiment = override(experiment, assignments + (settings or []))
+    experiment = overrides.override(experiment, assignments + (settings or []))
     folder = RUNS / (name or experiment.recipe)
-    train_experiment(experiment, folder)
-    if PartialState().is_main_process:
-        print_scores(f"Run {folder.name}", report_run(experiment, folder), folder / "report.html")
+    loop.train(experiment, folder)
+    if accelerate.PartialState().is_main_process:
+        print_scores(f"Run {folder.name}", run_report.report_run(experiment, folder), folder / "report.html")
 
 
-def _experiment_for(recipe: str, data: str | None) -> tuple[Experiment, list[str]]:
+def _experiment_for(recipe: str, data: str | None) -> tuple[experiments.Experiment, list[str]]:
     """The experiment of a recipe and the settings that --data stands for; for Brown, those of brown_RECIPE."""
-    experiment = find_recipe(recipe)
+    experiment = recipes_by_name.find_recipe(recipe)
     if data is None:
         return experiment, []
-    if isinstance(experiment, DescriptorExperiment) and data.startswith("brown:"):
-        experiment = find_recipe(f"brown_{recipe}")
-    if isinstance(experiment, PatchExperiment):
+    if isinstance(experiment, experiments.DescriptorExperiment) and data.startswith("brown:"):
+        experiment = recipes_by_name.find_recipe(f"brown_{recipe}")
+    if isinstance(experiment, experiments.PatchExperiment):
         return experiment, patch_assignments(data)
     return experiment, dataset_assignments(data)
 
@@ -99,7 +99,7 @@ def patch_assignments(data: str) -> list[str]:
         >>> patch_assignments("brown:/data/brown")
         ['data.root=/data/brown']
     """
-    kind, path = folder_of(data, ("photos", "brown"))
+    kind, path = descriptor_evaluation.folder_of(data, ("photos", "brown"))
     return [f"data.{'root' if kind == 'brown' else 'folder'}={path}"]
 
 
@@ -134,38 +134,40 @@ def evaluate(
 
     Example: csametric evaluate runs/pcb_csa --data dukemtmc:/data/DukeMTMC-reID
     """
-    model = load(run)
-    if not isinstance(model, PatchEmbedder):
+    model = csametric.load(run)
+    if not isinstance(model, patches.PatchEmbedder):
         _evaluate_reid(run, model, data, rerank, flip, not no_camera_filter)
         return
     if rerank or flip or no_camera_filter:
         raise UserError(
             f"--rerank, --flip and --no-camera-filter are for re-identification, but {run} is a descriptor; omit them"
         )
-    evaluation = evaluate_descriptor(run, model, data)
+    evaluation = descriptor_evaluation.evaluate_descriptor(run, model, data)
     if evaluation.note:
         print(evaluation.note)
     print_table(evaluation.title, evaluation.table.header, evaluation.table.rows)
 
 
-def _evaluate_reid(run: Path, model: ImageEmbedder, data: str | None, rerank: bool, flip: bool, camera_filter: bool) -> None:
+def _evaluate_reid(
+    run: Path, model: images.ImageEmbedder, data: str | None, rerank: bool, flip: bool, camera_filter: bool
+) -> None:
     trained_on = model.experiment.data
     kind, path = split_data(data) if data else (trained_on.kind, trained_on.path)
     settings = replace(trained_on, kind=kind, path=path, camera_filter=camera_filter and trained_on.camera_filter)
     dataset = read_dataset(kind, path)
-    machine = join_processes(model.experiment.precision)
-    scores = score_dataset(model.model.to(machine.device), dataset, settings, machine, flip, rerank)
+    machine = machines.join_processes(model.experiment.precision)
+    scores = reid_scoring.score_dataset(model.model.to(machine.device), dataset, settings, machine, flip, rerank)
     if not machine.is_main:
         return
     switches = {"rerank": rerank, "flip": flip, "no-camera-filter": not camera_filter}
     options = [option for option, is_given in switches.items() if is_given]
-    json_path, picture_path = write_evaluation(run, scores, settings, options)
-    table = reid_table({run.resolve().name: scores})
+    json_path, picture_path = reid_evaluation.write_evaluation(run, scores, settings, options)
+    table = reid_report.reid_table({run.resolve().name: scores})
     print(dataset)
     print_table(f"{run} on {dataset.name}", table.header, table.rows)
     for index in scores["queries_without_match"][:PRINTED_QUERIES]:
         print(f"no match in the gallery: {dataset.query[index].path}")
-    print(f"{conventions(scores)}\nwritten: {json_path} and {picture_path}")
+    print(f"{reid_report.conventions(scores)}\nwritten: {json_path} and {picture_path}")
 
 
 def convert(
@@ -176,7 +178,7 @@ def convert(
 
     Example: csametric convert checkpoint_liberty_with_aug.pth runs/hardnet_liberty
     """
-    convert_hardnet(checkpoint, run)
+    conversion.convert_hardnet(checkpoint, run)
     print(f"written: {run}")
 
 
@@ -185,7 +187,9 @@ def recipes() -> None:
 
     Example: csametric recipes
     """
-    print_table("recipes", ["name", "what it trains"], [[name, _summary(recipe)] for name, recipe in RECIPES.items()])
+    print_table(
+        "recipes", ["name", "what it trains"], [[name, _summary(recipe)] for name, recipe in recipes_by_name.RECIPES.items()]
+    )
 
 
 def _summary(recipe: object) -> str:

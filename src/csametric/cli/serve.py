@@ -1,23 +1,24 @@
 """serve: the attention explorer in a browser."""
 
-import errno
-import socket
-from contextlib import suppress
-from importlib.util import find_spec
-from ipaddress import ip_address
+from __future__ import annotations
+
+import webbrowser
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
 import typer
 
+import csametric
+from csametric.cli.lazy import lazy_imports
 from csametric.errors import UserError
-from csametric.inference.load import load
+
+with lazy_imports():
+    import numpy as np
+
+    from csametric.web import server, serving
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
-
-MAX_CONNECTIONS = 32  # each may hold an uploaded file of 20 MiB in memory
 
 
 def serve(
@@ -31,80 +32,30 @@ def serve(
 
     Example: csametric serve runs/lite_pcb_csa --image photo.jpg --open
     """
-    _check_packages()
+    serving.check_packages()
     app = _application(run, image, host)
-    with _listen(host, port) as listener:
-        address = f"http://{_host_in_url(host)}:{listener.getsockname()[1]}/"
-        if not _is_loopback(host):
+    with serving.listen(host, port) as listener:
+        address = serving.address_of(host, listener)
+        if not serving.is_loopback(host):
             print(f"csametric: anyone who can reach {host} can send images to this server and see the first image")
         print(f"serving {run} at {address} (press Ctrl-C to stop)", flush=True)
         if open_browser:
-            import webbrowser
-
             webbrowser.open(address)
-        _run(app, listener)
+        serving.run_until_interrupted(app, listener)
 
 
-def _check_packages() -> None:
-    missing = [name for name in ("starlette", "uvicorn") if find_spec(name) is None]
-    if missing:
-        raise UserError(f"serve needs {' and '.join(missing)}; pip install 'csametric[web]'")
-
-
-def _application(run: Path, image: Path | None, host: str) -> "ASGIApp":
+def _application(run: Path, image: Path | None, host: str) -> ASGIApp:
     """Build the web application around a run whose model is warmed up, so that the first image is answered without delay."""
-    from csametric.web.server import make_app, read_picture
-
     if image is not None and not image.is_file():
         raise UserError(f"image {image} does not exist; correct the path")
-    first = None if image is None else read_picture(image.read_bytes())
-    model = load(run)
+    first = None if image is None else _read_first(image)
+    model = csametric.load(run)
     model.attend(np.zeros((64, 64, 3), np.uint8))
-    return make_app(model.attend, f"What {run.resolve().name} attends to", first, host)
+    return server.make_app(model.attend, f"What {run.resolve().name} attends to", first, host)
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _read_first(image: Path) -> np.ndarray:
     try:
-        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
-        return socket.create_server((host, port), family=family)
-    except socket.gaierror as error:
-        raise UserError(f"host {host} cannot be resolved ({error.strerror}); correct --host") from error
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE:
-            raise UserError(
-                f"port {port} of {host} is in use; use another, e.g. --port {port + 1}, or --port 0 for any free one"
-            ) from error
-        raise UserError(f"cannot listen on {host}, port {port} ({error.strerror}); use another --host or --port") from error
-
-
-def _run(app: "ASGIApp", listener: socket.socket) -> None:
-    import uvicorn
-
-    from csametric.web.protocol import HeaderTimeoutProtocol
-
-    config = uvicorn.Config(
-        app,
-        http=HeaderTimeoutProtocol,
-        log_level="warning",
-        lifespan="off",
-        ws="none",
-        server_header=False,
-        limit_concurrency=MAX_CONNECTIONS,
-        timeout_graceful_shutdown=2,
-    )
-    with suppress(KeyboardInterrupt):
-        uvicorn.Server(config).run(sockets=[listener])
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def _host_in_url(host: str) -> str:
-    """A host as written in a URL; localhost for a server that listens on all addresses of the machine."""
-    if host in ("0.0.0.0", "::"):
-        return "localhost"
-    return f"[{host}]" if ":" in host else host
+        return server.read_picture(image.read_bytes())
+    except UserError as error:
+        raise UserError(f"{image}: {error}") from error

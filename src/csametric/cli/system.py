@@ -1,12 +1,16 @@
 """doctor: the versions, hardware and attention path of this machine."""
 
-import torch
-from accelerate import Accelerator
+from __future__ import annotations
 
-from csametric.attention.dispatch import choose_path
+from csametric.cli.lazy import lazy_imports
 from csametric.cli.tables import print_table
-from csametric.runs.environment import describe_environment
-from csametric.runs.precision import choose_precision
+
+with lazy_imports():
+    import accelerate
+    import torch
+
+    from csametric.attention import dispatch
+    from csametric.runs import environment, precision
 
 
 def doctor() -> None:
@@ -14,9 +18,9 @@ def doctor() -> None:
 
     Example: csametric doctor
     """
-    device = Accelerator().device
-    path = choose_path("auto", torch.empty(0, 1, 1, 1, device=device), maps=32)
-    environment = describe_environment(device, choose_precision("auto", device))
-    packages = environment.pop("packages")
-    rows = [*environment.items(), ("attention path", path.path), ("attention path reason", path.reason), *packages.items()]
+    device = accelerate.Accelerator().device
+    path = dispatch.choose_path("auto", torch.empty(0, 1, 1, 1, device=device), maps=32)
+    described = environment.describe_environment(device, precision.choose_precision("auto", device))
+    packages = described.pop("packages")
+    rows = [*described.items(), ("attention path", path.path), ("attention path reason", path.reason), *packages.items()]
     print_table("csametric doctor", ["what", "value"], [list(row) for row in rows])

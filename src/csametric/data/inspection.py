@@ -55,7 +55,7 @@ def inspect(dataset: ReidDataset, progress: Callable[[int, int], None] = lambda 
     )
 
 
-def unreadable(dataset: ReidDataset) -> Iterator[str]:
+def unreadable_files(dataset: ReidDataset) -> Iterator[str]:
     """Yield a sentence for each image file that cannot be decoded."""
     yield from filter(None, prefetch(_problem, _all_records(dataset)))
 

@@ -45,7 +45,7 @@ class HPatchesScores:
 
     @property
     def verification_mean(self) -> float | None:
-        """The published figure: imbalanced average precision, averaged over levels and kinds of negatives."""
+        """The published score: imbalanced average precision, averaged over levels and kinds of negatives."""
         if self.verification is None:
             return None
         return float(np.mean([scores.average_precision for level in self.verification.values() for scores in level.values()]))

@@ -10,7 +10,7 @@ from torch import Tensor, nn, optim
 
 from csametric.data.cache import Progress
 from csametric.data.datasets import read_dataset
-from csametric.data.inspection import unreadable
+from csametric.data.inspection import unreadable_files
 from csametric.data.loading import ImageBatch, image_batch, read_images
 from csametric.data.records import ReidDataset, data_digest, number_identities, queries_without_match
 from csametric.data.sampling import identity_batch, image_steps_per_epoch, shuffled_batch
@@ -77,7 +77,7 @@ class ReidTask:
         return "\n".join(lines)
 
     def check_files(self) -> None:
-        broken = list(unreadable(self.dataset))
+        broken = list(unreadable_files(self.dataset))
         if not broken:
             return
         message = str(broken[0])
