@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from csametric import CompressedSelfAttention, SelfAttention
+from csametric.attention.convolution import weight_and_bias
 from csametric.attention.normalization import fold_norm
 from csametric.models.pcb import PCB
 
@@ -66,7 +67,7 @@ def test_the_maps_are_those_the_layer_attends_with():
 
 def test_without_normalisation_the_weights_are_the_convolutions():
     layer = LAYERS["csa with biases"]()
-    assert fold_norm(layer.logits, layer.norm) == (layer.logits.weight, layer.logits.bias)
+    assert fold_norm(*weight_and_bias(layer.logits, 16, 2), 2, None) == (layer.logits.weight, layer.logits.bias)
     assert not any(name.startswith("norm") for name in layer.state_dict())
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.autograd import gradcheck
+from torch.autograd import gradcheck, gradgradcheck
 
 from csametric import CompressedSelfAttention
 from csametric.attention import eager, reference, reordered
@@ -170,12 +170,15 @@ def test_a_gradient_in_any_layout():
     torch.testing.assert_close(torch.autograd.grad(PATHS["eager"](**arguments).sum(), x)[0], ones)
 
 
-def test_differentiating_twice_is_refused():
-    arguments = problem(n=1, channels=4, height=2, width=2, maps=2, groups=1)
-    x = arguments["x_NCHW"].requires_grad_()
-    (gradient,) = torch.autograd.grad(PATHS["eager"](**arguments).square().sum(), x, create_graph=True)
-    with pytest.raises(RuntimeError, match="once_differentiable"):
-        gradient.sum().backward()
+@both_paths
+def test_gradients_can_be_differentiated(path):
+    arguments = problem(n=2, channels=4, height=3, width=2, maps=2, groups=2, bias=True)
+    tensors = {name: value.requires_grad_() for name, value in arguments.items() if isinstance(value, torch.Tensor)}
+
+    def forward(*values):
+        return PATHS[path](**(arguments | dict(zip(tensors, values, strict=True))))
+
+    assert gradgradcheck(forward, tuple(tensors.values()))
 
 
 def test_backward_under_autocast_stays_exact():

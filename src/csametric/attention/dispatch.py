@@ -10,6 +10,7 @@ from torch import Tensor
 
 from csametric.attention import eager, reference, reordered
 from csametric.attention.reference import CSAWeights
+from csametric.attention.tracing import what_needs_plain_operators
 from csametric.errors import UserError
 
 Backend = Literal["auto", "reference", "reordered", "fused"]
@@ -65,8 +66,8 @@ def _why_not_faster(x_NCHW: Tensor) -> str:
 
 
 def _reordered_form(x_NCHW: Tensor) -> str:
-    """Plain operators for a compiler to differentiate, and for inputs without values; else the hand-written backward."""
-    return "reordered" if torch.compiler.is_compiling() or not x_NCHW.numel() else "eager"
+    """Plain operators for whatever traces or transforms, and for inputs without values; else the hand-written backward."""
+    return "reordered" if torch.compiler.is_compiling() or what_needs_plain_operators() or not x_NCHW.numel() else "eager"
 
 
 def why_not_fused(x_NCHW: Tensor, maps: int) -> str:
@@ -75,6 +76,8 @@ def why_not_fused(x_NCHW: Tensor, maps: int) -> str:
         return obstacle
     if _is_exporting():
         return "an exported program has no fused kernels"
+    if why := what_needs_plain_operators():
+        return why
     from csametric.attention import fused
 
     return fused.why_not(x_NCHW, maps)

@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from csametric.attention.gradients import (
     elementary_gradients,
@@ -24,13 +23,13 @@ from csametric.attention.gradients import (
     split_images,
 )
 from csametric.attention.reference import CSAWeights, without_autocast
-from csametric.attention.reordered import is_channels_last
+from csametric.attention.reordered import differentiable_gradients, is_channels_last
 
 Blocks = tuple[Tensor, ...]  # the blocks of one feature map, each (B, c, P)
 
 
 def compressed_self_attention(x_NCHW: Tensor, weights: CSAWeights) -> Tensor:
-    """O = X + alpha (Wg (X B^T) + bg) W, equal to equation (7); differentiable once.
+    """O = X + alpha (Wg (X B^T) + bg) W, equal to equation (7).
 
     Args:
         x_NCHW: (N, C, H, W), at least one value.
@@ -72,12 +71,13 @@ class _EagerCSA(torch.autograd.Function):
         ctx.save_for_backward(*tensors, output[1])
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad_NCHW: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         *tensors, means_GcK = ctx.saved_tensors
         with without_autocast(grad_NCHW):
             x_NCHW, logit_weight, value_weight, alpha, logit_bias, value_bias = tensors
             weights = CSAWeights(logit_weight, value_weight, alpha, logit_bias, value_bias, ctx.groups)
+            if torch.is_grad_enabled():  # the gradients will be differentiated
+                return differentiable_gradients(grad_NCHW, x_NCHW, weights)
             return _backward(grad_NCHW, x_NCHW, weights, means_GcK)
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from csametric.attention import kernels
 from csametric.attention.gradients import elementary_gradients, elementary_outputs, group_matrices
 from csametric.attention.reference import CSAWeights, without_autocast
+from csametric.attention.reordered import differentiable_gradients
 
 MAX_MAPS = 128  # per group
 ACCUMULATED = 16384  # values of U that a program of 8 warps holds in registers: the most that does not spill on an sm_90
@@ -324,6 +325,10 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tenso
 def _differentiate(ctx: Any, gradient_NCHW: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     *kept, logit_bias, value_bias = ctx.saved_tensors
     with without_autocast(gradient_NCHW):
+        if torch.is_grad_enabled():  # the gradients will be differentiated
+            x_NCHW, _, _, logit_weight, value_weight, alpha = kept
+            weights = CSAWeights(logit_weight, value_weight, alpha, logit_bias, value_bias, ctx.groups)
+            return differentiable_gradients(gradient_NCHW, x_NCHW, weights)
         *gradients, logit_bias_grad, value_bias_grad = _backward(gradient_NCHW, *kept, logit_bias, value_bias, ctx.groups)
     bias_grads = (None if logit_bias is None else logit_bias_grad, None if value_bias is None else value_bias_grad)
     return *gradients, *bias_grads, None

@@ -3,11 +3,22 @@
 from collections.abc import Callable
 
 import torch
+import torch.fx
 from torch import Tensor, nn
 
 from csametric.attention import dispatch, reference
-from csametric.attention.normalization import fold_norm, input_norm, observe
+from csametric.attention.convolution import weight_and_bias
+from csametric.attention.normalization import (
+    ForwardMemory,
+    Statistics,
+    centre_input,
+    fold_norm,
+    input_norm,
+    observe,
+    running_statistics,
+)
 from csametric.attention.reference import AttentionMaps, CSAWeights
+from csametric.attention.tracing import is_recorded
 from csametric.errors import UserError
 
 MakeLayer = Callable[[int], nn.Module]
@@ -28,7 +39,7 @@ class CompressedSelfAttention(nn.Module):
         bias: True gives the two 1x1 convolutions biases; the paper's equations have none.
         norm: True normalises each input channel by its running mean and deviation, and scales the result back to the input's
             units. Ours, not the paper's: before pretrained weights the maps may have any scale (docs/decisions/0007). It
-            costs nothing at inference.
+            costs nothing at inference in fp32, and two passes over the input in 16-bit types.
         backend: "auto", or a path by name: "reference", "reordered" or "fused".
 
     Attributes:
@@ -69,29 +80,38 @@ class CompressedSelfAttention(nn.Module):
         self.channels, self.maps, self.groups, self.backend = channels, maps, groups, backend
         self.logits = nn.Conv2d(channels, groups * maps, 1, groups=groups, bias=bias)
         self.value = nn.Conv2d(channels, channels, 1, groups=groups, bias=bias)
-        self.norm = input_norm(channels, norm)
+        self.norm, self._memory = input_norm(channels, norm), ForwardMemory()
         _register_alpha(self, alpha, learn_alpha)
         self.last_path, self.last_form, self.last_reason = "", "", ""
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W), equation (7)."""
-        _check_input(x_NCHW, self.channels)
-        observe(self.norm, x_NCHW)
-        self.last_path, self.last_form, self.last_reason = dispatch.choose_path(self.backend, x_NCHW, self.maps)
-        return dispatch.compressed_self_attention(self.last_form, x_NCHW, self._weights())
+        return _forward(self, x_NCHW)
+
+    def _run(self, x_NCHW: Tensor) -> Tensor:
+        centred_NCHW, statistics = centre_input(x_NCHW, observe(self.norm, self._memory, x_NCHW))
+        self.last_path, self.last_form, self.last_reason = dispatch.choose_path(self.backend, centred_NCHW, self.maps)
+        out_NCHW = dispatch.compressed_self_attention(self.last_form, centred_NCHW, self._weights(x_NCHW, statistics))
+        if centred_NCHW is x_NCHW:
+            return out_NCHW
+        return x_NCHW + (out_NCHW - centred_NCHW)  # exactly x where alpha is 0
 
     def attention(self, x_NCHW: Tensor) -> AttentionMaps:
         """The base maps and adaptive weights for an input of (N, C, H, W), each (N, G, D, H, W), equations (3), (4)."""
         _check_input(x_NCHW, self.channels)
-        weights = self._weights().to(x_NCHW.dtype)
+        statistics = None if self.norm is None else running_statistics(self.norm)
+        centred_NCHW, statistics = centre_input(x_NCHW, statistics)
+        weights = self._weights(x_NCHW, statistics).to(x_NCHW.dtype)
         with reference.without_autocast(x_NCHW):
-            return reference.attention_maps(x_NCHW, weights.logit_weight, weights.logit_bias, self.groups)
+            return reference.attention_maps(centred_NCHW, weights.logit_weight, weights.logit_bias, self.groups)
 
-    def _weights(self) -> CSAWeights:
-        """The weights as the paths take them, with the running mean and deviation folded in."""
-        logit_weight, logit_bias = fold_norm(self.logits, self.norm)
-        value_weight, value_bias = fold_norm(self.value, self.norm, in_units_of_input=True)
-        return CSAWeights(logit_weight, value_weight, self.alpha, logit_bias, value_bias, self.groups)
+    def _weights(self, x_NCHW: Tensor, statistics: Statistics | None) -> CSAWeights:
+        """The weights as the paths take them, with the mean and deviation of the input folded in."""
+        with reference.without_autocast(x_NCHW):
+            logits, value = (weight_and_bias(part, self.channels, self.groups) for part in (self.logits, self.value))
+            logit_weight, logit_bias = fold_norm(*logits, self.groups, statistics)
+            value_weight, value_bias = fold_norm(*value, self.groups, statistics, in_units_of_input=True)
+            return CSAWeights(logit_weight, value_weight, self.alpha, logit_bias, value_bias, self.groups)
 
     def extra_repr(self) -> str:
         """What `print` shows beside the convolutions."""
@@ -135,28 +155,39 @@ class SelfAttention(nn.Module):
         self.query = nn.Conv2d(channels, channels // reduction, 1, bias=bias)
         self.key = nn.Conv2d(channels, channels // reduction, 1, bias=bias)
         self.value = nn.Conv2d(channels, channels, 1, bias=bias)
-        self.norm = input_norm(channels, norm)
+        self.norm, self._memory = input_norm(channels, norm), ForwardMemory()
         _register_alpha(self, alpha, learn_alpha)
 
     def forward(self, x_NCHW: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C, H, W)."""
-        _check_input(x_NCHW, self.channels)
-        observe(self.norm, x_NCHW)
+        return _forward(self, x_NCHW)
+
+    def _run(self, x_NCHW: Tensor) -> Tensor:
+        centred_NCHW, statistics = centre_input(x_NCHW, observe(self.norm, self._memory, x_NCHW))
         with reference.without_autocast(x_NCHW):
-            query, key = (self._project(x_NCHW, *fold_norm(conv, self.norm)) for conv in (self.query, self.key))
-            value = self._project(x_NCHW, *fold_norm(self.value, self.norm, in_units_of_input=True))
-            attended_NCP = reference.self_attention(query, key, value)
+            convolutions = (self.query, self.key, self.value)
+            query, key, value = (weight_and_bias(part, self.channels, groups=1) for part in convolutions)
+            query_NKP, key_NKP = (_project(centred_NCHW, *fold_norm(*part, 1, statistics)) for part in (query, key))
+            value_NCP = _project(centred_NCHW, *fold_norm(*value, 1, statistics, in_units_of_input=True))
+            attended_NCP = reference.self_attention(query_NKP, key_NKP, value_NCP)
             attended_NCHW = attended_NCP.unflatten(2, x_NCHW.shape[2:])
             return x_NCHW + self.alpha.to(x_NCHW.dtype) * attended_NCHW
-
-    @staticmethod
-    def _project(x_NCHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        bias = None if bias is None else bias.to(x_NCHW.dtype)
-        return nn.functional.conv2d(x_NCHW, weight.to(x_NCHW.dtype), bias).flatten(2)
 
     def extra_repr(self) -> str:
         """What `print` shows beside the convolutions."""
         return f"reduction={self.reduction}"
+
+
+@torch.fx.wrap
+def _forward(layer: CompressedSelfAttention | SelfAttention, x_NCHW: Tensor) -> Tensor:
+    """A layer's forward as a function that symbolic tracing records as one call, so that shapes and paths stay dynamic."""
+    _check_input(x_NCHW, layer.channels)
+    return layer._run(x_NCHW)
+
+
+def _project(x_NCHW: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    bias = None if bias is None else bias.to(x_NCHW.dtype)
+    return nn.functional.conv2d(x_NCHW, weight.to(x_NCHW.dtype), bias).flatten(2)
 
 
 def _register_alpha(layer: nn.Module, alpha: float, learn: bool) -> None:
@@ -167,5 +198,5 @@ def _register_alpha(layer: nn.Module, alpha: float, learn: bool) -> None:
 
 
 def _check_input(x_NCHW: Tensor, channels: int) -> None:
-    if x_NCHW.dim() != 4 or x_NCHW.shape[1] != channels:
+    if x_NCHW.dim() != 4 or (not is_recorded() and x_NCHW.shape[1] != channels):
         raise ValueError(f"the layer takes (N, {channels}, H, W), got {tuple(x_NCHW.shape)}")

@@ -31,6 +31,18 @@ def is_channels_last(x_NCHW: Tensor) -> bool:
     return x_NCHW.stride(1) == 1 and not x_NCHW.is_contiguous()
 
 
+def differentiable_gradients(grad_NCHW: Tensor, x_NCHW: Tensor, weights: CSAWeights) -> tuple[Tensor | None, ...]:
+    """The gradients of X and of every field of the weights in operators that can be differentiated again.
+
+    The hand-written backwards take this for `create_graph=True`, as in gradient penalties. None for what needs no gradient.
+    """
+    arguments = (x_NCHW, *weights)
+    wanted = [part for part in arguments if isinstance(part, Tensor) and part.requires_grad]
+    out_NCHW = compressed_self_attention(x_NCHW, weights)
+    gradients = iter(torch.autograd.grad(out_NCHW, wanted, grad_NCHW, create_graph=True))
+    return tuple(next(gradients) if isinstance(part, Tensor) and part.requires_grad else None for part in arguments)
+
+
 def _channels_first(x_NCHW: Tensor, weights: CSAWeights) -> Tensor:
     """All groups of all images in one batch of B = N*G matrices of c x P."""
     images, groups = x_NCHW.shape[0], weights.groups
