@@ -12,7 +12,8 @@ from subprocess import CompletedProcess
 from tempfile import TemporaryDirectory
 
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["csametric.cli.runs", "csametric.training.loop", "csametric.reports.reid_report"])
+PRELOADED = ["csametric.cli.runs", "csametric.training.loop", "csametric.reports.run_report", "csametric.reports.reid_report"]
+CONTEXT.set_forkserver_preload(PRELOADED)
 SECONDS = 300
 
 

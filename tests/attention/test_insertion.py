@@ -193,3 +193,80 @@ def test_distributed_data_parallel(tmp_path):
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0, done.stderr
+
+
+class FixedSize(nn.Module):
+    """A network for images of 32 x 32: its classifier fails on others."""
+
+    def __init__(self, first=None):
+        super().__init__()
+        self.layer1 = nn.Sequential(first or nn.Conv2d(3, 16, 3, 2, 1), nn.ReLU())
+        self.fc = nn.Linear(16 * 16 * 16, 10)
+
+    def forward(self, x):
+        return self.fc(self.layer1(x).flatten(1))
+
+
+class TwoInputs(nn.Module):
+    """A network whose forward takes two images."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer1 = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8))
+
+    def forward(self, a, b):
+        return self.layer1(a) - self.layer1(b)
+
+
+class ByEinsum(nn.Module):
+    """A network for one channel, without any convolution."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(8, 1))
+        self.stage = nn.Identity()
+
+    def forward(self, x):
+        return self.stage(torch.einsum("nchw,oc->nohw", x, self.weight))
+
+
+def test_the_network_runs_only_up_to_the_stages():
+    model = insert_after(FixedSize(), {"layer1": attending()})
+    assert model(torch.randn(2, 3, 32, 32)).shape == (2, 10)
+
+
+def test_an_example_stands_for_the_image():
+    a, b = torch.randn(2, 3, 9, 9), torch.randn(2, 3, 9, 9)
+    model = TwoInputs()
+    with pytest.raises(UserError, match=r"fails on an image of 256 x 256 \(TypeError: .*give insert_after an example="):
+        insert_after(model, {"layer1": attending()})
+    state = copy.deepcopy(model.state_dict())
+    insert_after(model, {"layer1": attending()}, example=(a, b))
+    assert model.layer1.attention.channels == 8
+    assert model.training
+    assert all(torch.equal(model.state_dict()[name], tensor) for name, tensor in state.items())
+    model = insert_after(ByEinsum(), {"stage": attending()}, example=torch.randn(2, 1, 5, 4))
+    assert model(torch.randn(2, 1, 5, 4)).shape == (2, 8, 5, 4)
+
+
+def test_a_wrong_example_is_explained():
+    with pytest.raises(UserError, match=r"the network fails on the example \(RuntimeError: "):
+        insert_after(FixedSize(), {"layer1": attending()}, example=torch.randn(1, 4, 8, 8))
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.*:FutureWarning")
+def test_networks_with_reparametrised_weights():
+    model = FixedSize(nn.utils.weight_norm(nn.Conv2d(3, 16, 3, 2, 1)))
+    x = torch.randn(2, 3, 32, 32)
+    before = model(x)
+    insert_after(model, {"layer1": attending(alpha=0.0)})
+    assert model.layer1[0].weight.device.type == "cpu"
+    torch.testing.assert_close(model(x), before)
+
+
+def test_lazy_parameters_are_refused():
+    model = FixedSize(nn.LazyConv2d(16, 3, 2, 1))
+    with pytest.raises(UserError, match="lazy parameters without a shape; run it once"):
+        insert_after(model, {"layer1": attending()})
+    model(torch.randn(2, 3, 32, 32))
+    assert insert_after(model, {"layer1": attending()}).layer1.attention.channels == 16

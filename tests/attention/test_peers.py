@@ -200,3 +200,9 @@ def test_widths_are_the_published_ones():
 def test_channels_that_cannot_be_reduced():
     with pytest.raises(UserError, match="multiple of reduction"):
         peer("csa_pooled")(12)
+
+
+@pytest.mark.parametrize("channels", [32, 256])
+def test_global_context_starts_as_the_identity(channels):
+    x = torch.randn(2, channels, H, W)
+    assert torch.equal(peer("gc")(channels)(x), x)

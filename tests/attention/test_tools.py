@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 from csametric import CompressedSelfAttention, SelfAttention
 from csametric.errors import UserError
+from tests.processes import run_group
 
 LAYERS = {
     "csa": lambda **options: CompressedSelfAttention(8, maps=4, alpha=0.5, **options),
@@ -324,3 +325,7 @@ def test_kernels_can_be_differentiated_twice():
         seconds.append(torch.autograd.grad(first.square().sum(), [x, *each.parameters()]))
     for got, expected in zip(*seconds, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_sharded_by_fsdp2(tmp_path):
+    run_group(2, "tests.attention.sharded", cwd=tmp_path)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from csametric.attention.reference import without_autocast
+
 
 def weight_and_bias(convolution: nn.Module, channels: int, groups: int) -> tuple[Tensor, Tensor | None]:
     """The weight (O, channels/groups, 1, 1) and bias (O,) of a 1x1 convolution or of what stands for it.
@@ -28,7 +30,8 @@ def weight_and_bias(convolution: nn.Module, channels: int, groups: int) -> tuple
     example = next(convolution.parameters())
     units_cc = torch.eye(size, dtype=example.dtype, device=example.device)
     columns_Cc = torch.cat([units_cc, units_cc.new_zeros(size, 1)], 1).repeat(groups, 1)  # the last one gives the bias
-    outputs_Oc = convolution(columns_Cc[None, :, :, None])[0, :, :, 0]
+    with without_autocast(columns_Cc):
+        outputs_Oc = convolution(columns_Cc[None, :, :, None])[0, :, :, 0]
     bias_O = outputs_Oc[:, -1]
     return (outputs_Oc[:, :-1] - bias_O[:, None])[:, :, None, None], bias_O
 

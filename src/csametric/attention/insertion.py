@@ -4,16 +4,20 @@ A stage is an outermost submodule within which the resolution stays: layer1 to l
 an EfficientNet, stages.0 to stages.3 of a ConvNeXt.
 """
 
-import copy
+import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from csametric.attention.layers import MakeLayer
 from csametric.errors import UserError
+
+Example = Tensor | tuple[Any, ...]  # an input, or all arguments of a forward
 
 CHILD = "attention"
 _PROBE_SIDE = 256
@@ -26,7 +30,7 @@ class FeatureMap(NamedTuple):
     reduction: int  # how many times smaller than the image the map is, a power of two
 
 
-def insert_after(model: nn.Module, layers: Mapping[str, MakeLayer]) -> nn.Module:
+def insert_after(model: nn.Module, layers: Mapping[str, MakeLayer], example: Example | None = None) -> nn.Module:
     """Put `make_layer(channels)` after each named stage, in place; returns the model.
 
     The layer becomes the child "attention" of its stage, on its device, of its type and in its mode, so that all state-dict
@@ -36,10 +40,12 @@ def insert_after(model: nn.Module, layers: Mapping[str, MakeLayer]) -> nn.Module
     Args:
         layers: for the name of a stage (`stages(model)` lists them) or of another submodule whose output is a map
             (N, C, H, W), a function from C to a module (N, C, H, W) -> (N, C, H, W).
+        example: an input that the network takes, a tensor or a tuple of arguments, for networks that cannot be run on an
+            image of 256 x 256 up to the named stages. By default shapes are found without computing values.
 
     Raises:
-        UserError: an unknown stage (the message lists the known ones), one that cannot take a layer, or one that already has
-            a layer. The model is left unchanged.
+        UserError: an unknown stage (the message lists the known ones), one that cannot take a layer, one that already has a
+            layer, or a network that needs an example. The model is left unchanged.
 
     Examples:
         >>> import torchvision
@@ -53,13 +59,13 @@ def insert_after(model: nn.Module, layers: Mapping[str, MakeLayer]) -> nn.Module
             raise UserError(
                 f"{name!r} needs a function or class that makes a layer from a number of channels, got {make_layer}"
             )
-    maps = feature_maps(model)
+    maps = feature_maps(model, example, until=layers)
     for name in layers:
         _check_stage(model, maps, name)
     new_layers = {name: make_layer(maps[name].channels) for name, make_layer in layers.items()}
     for name in new_layers:
         model.get_submodule(name).add_module(CHILD, nn.Identity())
-    run_by_their_stage = feature_maps(model)  # Sequential and its like run every child they have
+    run_by_their_stage = feature_maps(model, example, until=layers)  # Sequential and its like run every child they have
     for name, layer in new_layers.items():
         stage = model.get_submodule(name)
         stage.add_module(CHILD, _like(stage, layer))
@@ -96,23 +102,85 @@ def stages(model: nn.Module) -> dict[str, FeatureMap]:
     return dict(_stages(model, feature_maps(model), ""))
 
 
-def feature_maps(model: nn.Module) -> dict[str, FeatureMap]:
-    """All submodules whose output is a map, by name, in the order they finish; one forward of shapes without values."""
-    probed = copy.deepcopy(model).to("meta").eval()
+def feature_maps(model: nn.Module, example: Example | None = None, until: Collection[str] = ()) -> dict[str, FeatureMap]:
+    """All submodules whose output is a map, by name, in the order they finish, from one forward in evaluation mode.
+
+    Args:
+        model: left unchanged.
+        example: as in `insert_after`; without one, the forward computes shapes without values.
+        until: the forward stops once these have finished.
+
+    Raises:
+        UserError: the network cannot be run on the example.
+    """
     maps: dict[str, FeatureMap] = {}
-    for name, module in probed.named_modules():
-        if name:
-            module.register_forward_hook(_shape_recorder(maps, name))
-    channels = next(module.in_channels for module in probed.modules() if isinstance(module, nn.Conv2d))
-    with torch.no_grad():
-        probed(torch.empty(2, channels, _PROBE_SIDE, _PROBE_SIDE, device="meta"))
+    inputs = _inputs(model, example)
+    side = next((tensor.shape[2] for tensor in inputs if isinstance(tensor, Tensor) and tensor.dim() == 4), _PROBE_SIDE)
+    hooks = [
+        module.register_forward_hook(_shape_recorder(maps, name, side, until)) for name, module in model.named_modules() if name
+    ]
+    try:
+        with torch.no_grad(), _unchanged(model):
+            model.eval()
+            if example is None:
+                torch.func.functional_call(model, _without_values(model), inputs)
+            else:
+                model(*inputs)
+    except _AllFinishedError:
+        pass
+    except Exception as error:
+        what = f"an image of {side} x {side}" if example is None else "the example"
+        problem = f"the network fails on {what} ({type(error).__name__}: {error})"
+        raise UserError(f"{problem}; give insert_after an example=, an input that the network takes") from error
+    finally:
+        for hook in hooks:
+            hook.remove()
     return maps
 
 
-def _shape_recorder(maps: dict[str, FeatureMap], name: str) -> Callable[[nn.Module, Any, Any], None]:
+class _AllFinishedError(Exception):
+    """Ends a forward whose remaining results are not needed."""
+
+
+def _inputs(model: nn.Module, example: Example | None) -> tuple[Any, ...]:
+    if example is not None:
+        return (example,) if isinstance(example, Tensor) else tuple(example)
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        raise UserError("the network has lazy parameters without a shape; run it once on an example before insert_after")
+    convolutions = (module for module in model.modules() if isinstance(module, nn.Conv2d))
+    channels = next((convolution.in_channels for convolution in convolutions), 3)
+    return (torch.empty(2, channels, _PROBE_SIDE, _PROBE_SIDE, device="meta"),)
+
+
+def _without_values(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers of the right shapes and types, without memory."""
+    tensors = itertools.chain(model.named_parameters(), model.named_buffers())
+    return {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
+
+
+@contextmanager
+def _unchanged(model: nn.Module) -> Iterator[None]:
+    """Restore the modes of all modules, and the tensors that hooks such as `weight_norm` set as plain attributes."""
+    before = [
+        (module, module.training, {name: value for name, value in vars(module).items() if isinstance(value, Tensor)})
+        for module in model.modules()
+    ]
+    try:
+        yield
+    finally:
+        for module, is_training, tensors in before:
+            module.training = is_training
+            vars(module).update(tensors)
+
+
+def _shape_recorder(
+    maps: dict[str, FeatureMap], name: str, side: int, until: Collection[str]
+) -> Callable[[nn.Module, Any, Any], None]:
     def record(module: nn.Module, inputs: Any, output: Any) -> None:
-        if isinstance(output, Tensor) and output.dim() == 4:
-            maps[name] = FeatureMap(output.shape[1], 2 ** round(math.log2(_PROBE_SIDE / output.shape[2])))
+        if isinstance(output, Tensor) and output.dim() == 4 and output.numel():
+            maps[name] = FeatureMap(output.shape[1], 2 ** round(math.log2(side / output.shape[2])))
+        if until and maps.keys() >= set(until):
+            raise _AllFinishedError
 
     return record
 

@@ -91,7 +91,7 @@ class CompressedSelfAttention(nn.Module):
     def _run(self, x_NCHW: Tensor) -> Tensor:
         centred_NCHW, statistics = centre_input(x_NCHW, observe(self.norm, self._memory, x_NCHW))
         self.last_path, self.last_form, self.last_reason = dispatch.choose_path(self.backend, centred_NCHW, self.maps)
-        out_NCHW = dispatch.compressed_self_attention(self.last_form, centred_NCHW, self._weights(x_NCHW, statistics))
+        out_NCHW = dispatch.compressed_self_attention(self.last_form, centred_NCHW, self._weights(statistics))
         if centred_NCHW is x_NCHW:
             return out_NCHW
         return x_NCHW + (out_NCHW - centred_NCHW)  # exactly x where alpha is 0
@@ -101,17 +101,16 @@ class CompressedSelfAttention(nn.Module):
         _check_input(x_NCHW, self.channels)
         statistics = None if self.norm is None else running_statistics(self.norm)
         centred_NCHW, statistics = centre_input(x_NCHW, statistics)
-        weights = self._weights(x_NCHW, statistics).to(x_NCHW.dtype)
+        weights = self._weights(statistics).to(x_NCHW.dtype)
         with reference.without_autocast(x_NCHW):
             return reference.attention_maps(centred_NCHW, weights.logit_weight, weights.logit_bias, self.groups)
 
-    def _weights(self, x_NCHW: Tensor, statistics: Statistics | None) -> CSAWeights:
+    def _weights(self, statistics: Statistics | None) -> CSAWeights:
         """The weights as the paths take them, with the mean and deviation of the input folded in."""
-        with reference.without_autocast(x_NCHW):
-            logits, value = (weight_and_bias(part, self.channels, self.groups) for part in (self.logits, self.value))
-            logit_weight, logit_bias = fold_norm(*logits, self.groups, statistics)
-            value_weight, value_bias = fold_norm(*value, self.groups, statistics, in_units_of_input=True)
-            return CSAWeights(logit_weight, value_weight, self.alpha, logit_bias, value_bias, self.groups)
+        logits, value = (weight_and_bias(part, self.channels, self.groups) for part in (self.logits, self.value))
+        logit_weight, logit_bias = fold_norm(*logits, self.groups, statistics)
+        value_weight, value_bias = fold_norm(*value, self.groups, statistics, in_units_of_input=True)
+        return CSAWeights(logit_weight, value_weight, self.alpha, logit_bias, value_bias, self.groups)
 
     def extra_repr(self) -> str:
         """What `print` shows beside the convolutions."""

@@ -28,8 +28,13 @@ def position_attention(channels: int) -> nn.Module:
 
 
 def global_context(channels: int) -> nn.Module:
-    """The GC block with a bottleneck of C/16 (Cao et al., ICCV 2019 workshops): one map for all positions; from timm."""
-    return GlobalContext(channels, fuse_add=True, fuse_scale=False, rd_ratio=1 / 16)
+    """The GC block with a bottleneck of C/16 (Cao et al., ICCV 2019 workshops): one map for all positions; from timm.
+
+    It starts as the identity, as published; timm leaves the bias of its last convolution random.
+    """
+    block = GlobalContext(channels, fuse_add=True, fuse_scale=False, rd_ratio=1 / 16)
+    nn.init.zeros_(block.mlp_add.fc2.bias)  # type: ignore[arg-type]
+    return block
 
 
 def squeeze_excitation(channels: int) -> nn.Module:
