@@ -1,6 +1,8 @@
 """Commands about patches: Brown, HPatches, matching, converted weights."""
 
 import json
+import shutil
+import sqlite3
 
 import cv2
 import numpy as np
@@ -158,8 +160,41 @@ def test_photographs_of_equal_stems_have_separate_results(tmp_path, called_here)
         "y_a_png-y_b_png.json",
     ]
     named = called_here("match", "sift", "pairs.txt", "--out", "out", "--colmap", "d.db", cwd=tmp_path)
-    assert named.returncode == 2
-    assert "share a file name" in named.stderr
+    assert named.returncode == 0, named.stderr
+    assert f"its image path is {tmp_path}" in named.stdout
+    with sqlite3.connect(tmp_path / "d.db") as database:
+        names = [name for (name,) in database.execute("SELECT name FROM images ORDER BY name")]
+    assert names == ["x/a.png", "x/b.png", "y/a.png", "y/b.png"]
+
+
+def test_dashes_in_names_do_not_mix_pairs_up(tmp_path, called_here):
+    """1-2 with 3 and 1 with 2-3 would both be 1-2-3."""
+    write_pair(tmp_path)
+    for source, name in (("a", "1-2"), ("b", "3"), ("a", "1"), ("b", "2-3")):
+        shutil.copy(tmp_path / f"{source}.png", tmp_path / f"{name}.png")
+    (tmp_path / "pairs.txt").write_text("1-2.png 3.png\n1.png 2-3.png\n")
+    done = called_here("match", "sift", "pairs.txt", "--out", "out", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["1--2-3.json", "1-2--3.json", "graph.json"]
+
+
+def test_a_folder_is_searched_below_and_results_are_left_out(tmp_path, called_here):
+    (tmp_path / "deep").mkdir()
+    write_pair(tmp_path)
+    (tmp_path / "b.png").rename(tmp_path / "deep" / "b.png")
+    for _ in range(2):  # the second time, matches/ holds a picture
+        done = called_here("match", "sift", ".", "--pictures", cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert len(json.loads((tmp_path / "matches" / "graph.json").read_text())["pairs"]) == 1
+
+
+def test_a_list_without_any_match_writes_nothing(tmp_path, called_here):
+    (tmp_path / "pairs.txt").write_text("x.png y.png\n")
+    done = called_here("match", "sift", "pairs.txt", "--colmap", "d.db", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "none of the 1 pairs could be matched" in done.stderr
+    assert "skipped: photograph x.png does not exist" in done.stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["pairs.txt"]
 
 
 @pytest.mark.parametrize(

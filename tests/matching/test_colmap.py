@@ -1,13 +1,14 @@
 """The COLMAP database holds the matched pair; COLMAP itself reads it, if installed."""
 
 import sqlite3
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from csametric.errors import UserError
 from csametric.evaluation.homography import transfer
-from csametric.matching.colmap import MAX_IMAGES, write_colmap_database
+from csametric.matching.colmap import MAX_IMAGES, image_names, write_colmap_database
 from csametric.matching.descriptors import classical_descriptor
 from csametric.matching.photographs import MatchSettings, match_many
 from tests.matching.scenes import write_pair
@@ -67,3 +68,28 @@ def test_colmap_reads_the_database(matched, tmp_path):
     assert database.num_images() == 2
     assert len(database.read_keypoints(1)) == len(matched[0].first.points)
     np.testing.assert_array_equal(database.read_matches(1, 2), matched[0].matches.pairs)
+
+
+def test_names_are_relative_to_the_image_path(tmp_path):
+    (tmp_path / "left").mkdir()
+    write_pair(tmp_path)
+    (tmp_path / "a.png").rename(tmp_path / "left" / "1.png")
+    (tmp_path / "right").mkdir()
+    (tmp_path / "b.png").rename(tmp_path / "right" / "1.png")
+    pairs = list(
+        match_many([(tmp_path / "left" / "1.png", tmp_path / "right" / "1.png")], classical_descriptor("sift"), MatchSettings())
+    )
+    write_colmap_database(tmp_path / "common.db", pairs)
+    write_colmap_database(tmp_path / "given.db", pairs, root=tmp_path.parent)
+    names = []
+    for name in ("common", "given"):
+        with sqlite3.connect(tmp_path / f"{name}.db") as database:
+            names += [row for (row,) in database.execute("SELECT name FROM images ORDER BY image_id")]
+    assert names == ["left/1.png", "right/1.png", f"{tmp_path.name}/left/1.png", f"{tmp_path.name}/right/1.png"]
+    with pytest.raises(UserError, match=r"lies outside .*left; name a folder that holds all photographs"):
+        write_colmap_database(tmp_path / "outside.db", pairs, root=tmp_path / "left")
+
+
+def test_a_name_that_is_not_utf8_is_refused():
+    with pytest.raises(UserError, match=r"the name of scene/\\udcff.png is not UTF-8"):
+        image_names([Path("scene/\udcff.png")], Path("scene"))

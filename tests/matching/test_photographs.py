@@ -1,6 +1,7 @@
 """Photographs are matched in the pixels of their files, and mistakes of the user are explained."""
 
 import json
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -107,8 +108,9 @@ def test_unusable_photographs_are_refused_or_skipped(tmp_path):
     pairs = all_pairs([tmp_path / name for name in ("a.png", "uniform.png", "b.png", "none.png")])
     assert len(list(match_many(pairs, SIFT, settings, skipped))) == 1
     assert [path.name for path in skipped] == ["uniform.png", "none.png"]
+    (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"need at least 2 photographs in .*, got 0; add some"):
-        find_photographs(tmp_path.parent / tmp_path.name / "..")
+        find_photographs(tmp_path / "empty")
     assert [path.name for path in find_photographs(tmp_path)] == ["a.png", "b.png", "text.jpg", "uniform.png"]
     assert len(all_pairs(find_photographs(tmp_path))) == 6
     with pytest.raises(UserError, match="not a run"):
@@ -143,3 +145,46 @@ def test_lists_of_pairs_are_read_or_refused(tmp_path):
 def test_settings_out_of_range_are_refused(settings, message):
     with pytest.raises(UserError, match=message):
         MatchSettings(**settings)
+
+
+def plane(seed=0):
+    """A textured plane of 480 x 640 pixels."""
+    noise = np.random.default_rng(seed).uniform(0, 255, (60, 80)).astype(np.float32)
+    return cv2.resize(noise, (640, 480), interpolation=cv2.INTER_CUBIC).clip(0, 255).astype(np.uint8)
+
+
+def test_a_plane_gets_a_homography_and_depth_a_fundamental_matrix(tmp_path):
+    """What COLMAP chooses itself: a homography of a scene with depth would give it one plane of the scene only."""
+    image = plane()
+    shift = np.float32([[1, 0, 12], [0, 1, 4]])
+    moved = cv2.warpAffine(image, shift, (640, 480), borderMode=cv2.BORDER_REFLECT)
+    layered = moved.copy()
+    for band, pixels in enumerate((0, 24, 6, 36, 12, 30)):  # each band at another depth
+        rows = slice(80 * band, 80 * band + 80)
+        layered[rows] = np.roll(image, pixels, axis=1)[rows]
+    for name, photo in (("a", image), ("moved", moved), ("layered", layered)):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), photo)
+    pairs = [(tmp_path / "a.png", tmp_path / "moved.png"), (tmp_path / "a.png", tmp_path / "layered.png")]
+    planar, deep = match_many(pairs, SIFT, MatchSettings(model="auto"))
+    assert (planar.model, deep.model) == ("homography", "fundamental")
+    assert deep.geometry.inliers.sum() > 0.8 * len(deep.matches.pairs)
+    assert planar.as_json()["model"] == "homography"
+
+
+@pytest.mark.parametrize(
+    ("line", "names"),
+    [
+        ('"a, b.png" c.png', ("a, b.png", "c.png")),
+        ('"a, b.png" "c, d.png"', ("a, b.png", "c, d.png")),
+        ('"a, b.png","c, d.png"', ("a, b.png", "c, d.png")),
+        ('"a, b.png", c.png', ("a, b.png", "c.png")),
+        ("a b.png, c d.png", ("a b.png", "c d.png")),
+        ("'a b.png' c.png", ("a b.png", "c.png")),
+        ("it's.png b.png", ("it's.png", "b.png")),
+        ("it's.png, b.png", ("it's.png", "b.png")),
+    ],
+)
+def test_quotes_protect_commas_and_spaces(tmp_path, line, names):
+    (tmp_path / "pairs.txt").write_text(f"{line}\n")
+    assert read_pairs(tmp_path / "pairs.txt") == [tuple(tmp_path / name for name in names)]
+    assert read_pairs(tmp_path / "pairs.txt", Path("elsewhere")) == [tuple(Path("elsewhere") / name for name in names)]

@@ -18,7 +18,26 @@ with lazy_imports():
     from csametric.matching import keypoints as detection
     from csametric.reports import match_report
 
+OUT = Path("matches")
 LIST_SUFFIXES = (".txt", ".lst", ".csv")
+
+ModelOption = Annotated[
+    Literal["homography", "fundamental", "auto"] | None,
+    typer.Option(
+        "--model",
+        help="Fit a homography (planes, panoramas), a fundamental matrix (other scenes), or the one that COLMAP would choose "
+        "for the pair (auto). [default: homography; with --colmap auto]",
+    ),
+]
+ImageRoot = Annotated[
+    Path | None,
+    typer.Option(
+        "--image-root",
+        help="The folder that names in a list and in the COLMAP database are relative to. [default: that of the list; else "
+        "the one that holds all photographs]",
+        metavar="FOLDER",
+    ),
+]
 
 
 def match(
@@ -29,9 +48,7 @@ def match(
         Path, typer.Argument(help="A photograph; a folder of them; or a text file with two names per line.", metavar="A")
     ],
     second: Annotated[Path | None, typer.Argument(help="The other photograph.", metavar="B")] = None,
-    out: Annotated[Path, typer.Option("--out", help="The folder for the matches (.json) and the picture (.png).")] = Path(
-        "matches"
-    ),
+    out: Annotated[Path, typer.Option("--out", help="The folder for the matches (.json) and pictures (.png).")] = OUT,
     keypoints: Annotated[
         int, typer.Option("--keypoints", help="Keep this many keypoints per photograph, the strongest.")
     ] = 4096,
@@ -46,14 +63,12 @@ def match(
         float, typer.Option("--ratio", help="Largest ratio of nearest to second-nearest distance; 1 turns the test off.")
     ] = 0.95,
     one_way: Annotated[bool, typer.Option("--one-way", help="Keep also neighbours that are not mutual.")] = False,
-    model: Annotated[
-        Literal["homography", "fundamental"],
-        typer.Option("--model", help="Fit a homography (planes, panoramas) or a fundamental matrix (other scenes)."),
-    ] = "homography",
+    model: ModelOption = None,
     threshold: Annotated[float, typer.Option("--threshold", help="Largest reprojection error of an inlier, pixels.")] = 2.0,
     max_side: Annotated[int, typer.Option("--max-side", help="Scale larger photographs down to this side, pixels.")] = 2048,
     pictures: Annotated[bool, typer.Option("--pictures", help="Also draw every pair of a list or a folder.")] = False,
     colmap: Annotated[Path | None, typer.Option("--colmap", help="Also write a COLMAP database.", metavar="FILE")] = None,
+    image_root: ImageRoot = None,
 ) -> None:
     """Match two photographs, or all pairs of a list or folder, and keep the inliers of the geometry between them (MAGSAC++).
 
@@ -64,22 +79,26 @@ def match(
         max_side=max_side,
         mutual=not one_way,
         ratio=None if ratio == 1 else ratio,
-        model=model,
+        model=model or ("auto" if colmap else "homography"),
         threshold=threshold,
     )
-    pairs = _find_pairs(first, second)
+    pairs = _find_pairs(first, second, image_root, out)
     photos = list(dict.fromkeys(path for pair in pairs for path in pair))
+    root = image_root or (first if first.is_dir() else colmap_database.common_folder(photos))
     if colmap:
-        colmap_database.check_colmap(colmap, photos)
+        colmap_database.check_colmap(colmap, photos, root)
     _check_out(out)
-    names, describer = match_report.distinct_names(photos), descriptors.find_descriptor(descriptor)
+    stems, describer = (
+        match_report.pair_stems(pairs, match_report.distinct_names(photos)),
+        descriptors.find_descriptor(descriptor),
+    )
     if second is not None:
-        matched = _match_two(first, second, describer, settings, out / f"{names[first]}-{names[second]}")
+        matched = _match_two(first, second, describer, settings, out / stems[first, second])
     else:
-        matched = _match_all(pairs, names, describer, settings, out, pictures, colmap is not None)
+        matched = _match_all(stems, describer, settings, out, pictures, colmap is not None)
     if colmap:
-        colmap_database.write_colmap_database(colmap, matched)
-        print(f"COLMAP database: {colmap}")
+        colmap_database.write_colmap_database(colmap, matched, root)
+        print(f"COLMAP database: {colmap}; its image path is {root}")
 
 
 def _check_out(out: Path) -> None:
@@ -87,13 +106,13 @@ def _check_out(out: Path) -> None:
         raise UserError(f"--out {out} is a file; name a folder")
 
 
-def _find_pairs(first: Path, second: Path | None) -> list[tuple[Path, Path]]:
+def _find_pairs(first: Path, second: Path | None, image_root: Path | None, out: Path) -> list[tuple[Path, Path]]:
     if second is not None:
         return [(first, second)]
     if first.is_dir():
-        return photographs.all_pairs(photographs.find_photographs(first))
+        return photographs.all_pairs(photographs.find_photographs(first, excluded=out))
     if first.suffix.lower() in LIST_SUFFIXES:
-        return photographs.read_pairs(first)
+        return photographs.read_pairs(first, image_root)
     raise UserError(f"need a second photograph to match with {first}, or a folder, or a .txt with two names per line")
 
 
@@ -111,8 +130,7 @@ def _match_two(
 
 
 def _match_all(
-    pairs: list[tuple[Path, Path]],
-    names: dict[Path, str],
+    stems: dict[tuple[Path, Path], str],
     descriptor: descriptors.Descriptor,
     settings: photographs.MatchSettings,
     out: Path,
@@ -123,14 +141,16 @@ def _match_all(
     kept: list[photographs.MatchedPair] = []
     edges = []
     skipped: dict[Path, str] = {}
-    matched = photographs.match_many(pairs, descriptor, settings, skipped)
-    for pair in show_progress(matched, "matching", len(pairs), enabled=True):
-        match_report.write_pair(pair, out / f"{names[pair.first.path]}-{names[pair.second.path]}", draw)
+    matched = photographs.match_many(list(stems), descriptor, settings, skipped)
+    for pair in show_progress(matched, "matching", len(stems), enabled=True):
+        match_report.write_pair(pair, out / stems[pair.first.path, pair.second.path], draw)
         edges.append(match_report.graph_edge(pair))
         if keep:
             kept.append(pair)
     for reason in skipped.values():
         print(f"skipped: {reason}")
+    if not edges:
+        raise UserError(f"none of the {len(stems):,} pairs could be matched; nothing was written, see the reasons above")
     path = out / "graph.json"
     table = match_report.write_graph(edges, settings.model, path)
     print_table("pairs, most inliers first", table.header, table.rows)

@@ -4,6 +4,7 @@ The tables are those of COLMAP 3. Each photograph gets its own camera: SIMPLE_RA
 longer side, COLMAP's default. COLMAP's origin is the corner of the first pixel, ours is its centre.
 """
 
+import os
 import sqlite3
 from collections.abc import Collection, Sequence
 from contextlib import closing
@@ -38,31 +39,69 @@ CREATE UNIQUE INDEX index_name ON images(name);
 """
 
 
-def check_colmap(path: Path, photos: Collection[Path]) -> None:
+def common_folder(photos: Collection[Path]) -> Path:
+    """The innermost folder that holds all photographs.
+
+    Examples:
+        >>> common_folder([Path("/scene/left/1.jpg"), Path("/scene/right/1.jpg")]).as_posix()
+        '/scene'
+    """
+    return Path(os.path.commonpath([photo.absolute().parent for photo in photos]))
+
+
+def image_names(photos: Collection[Path], root: Path) -> dict[Path, str]:
+    """The names by which COLMAP knows photographs: their paths relative to its image path, with slashes.
+
+    Raises:
+        UserError: a photograph lies outside the root, two are the same file, or a name is not UTF-8.
+
+    Examples:
+        >>> image_names([Path("scene/left/1.jpg")], Path("scene"))
+        {PosixPath('scene/left/1.jpg'): 'left/1.jpg'}
+    """
+    names = {photo: Path(os.path.relpath(photo, root)).as_posix() for photo in photos}
+    for photo, name in names.items():
+        if name.startswith("../"):
+            raise UserError(f"{photo} lies outside {root}; name a folder that holds all photographs (--image-root)")
+        if any("\ud800" <= character <= "\udfff" for character in name):  # bytes that Python could not decode
+            raise UserError(f"the name of {photo} is not UTF-8, which COLMAP needs; rename the file")
+    if len(set(names.values())) < len(names):
+        raise UserError("a photograph is named in two ways; name each by one path")
+    return names
+
+
+def check_colmap(path: Path, photos: Collection[Path], root: Path) -> None:
     """Check that a database can be written, before any work is done.
 
     Raises:
-        UserError: the file exists, or two photographs share a file name.
+        UserError: the file exists, or a photograph cannot be named (see `image_names`).
     """
     if path.exists():
         raise UserError(f"{path} already exists; choose another file or remove it")
-    if len({photo.name for photo in photos}) < len(photos):
-        raise UserError("two photographs share a file name, and COLMAP cannot tell them apart; rename one")
+    image_names(photos, root)
 
 
-def write_colmap_database(path: Path, pairs: Sequence[MatchedPair]) -> None:
+def write_colmap_database(path: Path, pairs: Sequence[MatchedPair], root: Path | None = None) -> None:
     """Write photographs, keypoints, matches and two-view geometries, atomically.
 
+    Args:
+        path: the file to create.
+        pairs: each at most once, in one order.
+        root: COLMAP's image path, which names are relative to; by default the innermost folder that holds all photographs.
+
     Raises:
-        UserError: the file exists, two photographs share a file name, a pair occurs twice, or the file cannot be written.
+        UserError: the file exists, a photograph cannot be named (see `image_names`), a pair occurs twice, or the file cannot
+            be written.
     """
     photos = {photo.path: photo for pair in pairs for photo in (pair.first, pair.second)}
-    check_colmap(path, photos)
+    root = root or common_folder(photos)
+    check_colmap(path, photos, root)
+    names = image_names(photos, root)
     try:
         with temporary_path(path) as new:
             with closing(sqlite3.connect(new)) as database, database:
                 database.executescript(TABLES)
-                image_ids = {photo.path: _add_photo(database, photo) for photo in photos.values()}
+                image_ids = {photo.path: _add_photo(database, photo, names[photo.path]) for photo in photos.values()}
                 for pair in pairs:
                     _add_pair(database, image_ids[pair.first.path], image_ids[pair.second.path], pair)
             new.replace(path)
@@ -70,14 +109,14 @@ def write_colmap_database(path: Path, pairs: Sequence[MatchedPair]) -> None:
         raise UserError(f"cannot write {path} ({error}); list each pair once, or choose another file") from error
 
 
-def _add_photo(database: sqlite3.Connection, photo: DescribedPhoto) -> int:
+def _add_photo(database: sqlite3.Connection, photo: DescribedPhoto, name: str) -> int:
     width, height = photo.size
     parameters = np.array([FOCAL_OVER_SIDE * max(width, height), width / 2, height / 2, 0.0])
     camera = database.execute(
         "INSERT INTO cameras (model, width, height, params, prior_focal_length) VALUES (?, ?, ?, ?, 0)",
         (SIMPLE_RADIAL, width, height, parameters.tobytes()),
     ).lastrowid
-    image_id = database.execute("INSERT INTO images (name, camera_id) VALUES (?, ?)", (photo.path.name, camera)).lastrowid
+    image_id = database.execute("INSERT INTO images (name, camera_id) VALUES (?, ?)", (name, camera)).lastrowid
     axes = photo.frames.axes * np.array(photo.scale)[:, None] / 2
     keypoints = np.hstack([photo.points + 0.5, axes.reshape(-1, 4)]).astype(np.float32)
     database.execute("INSERT INTO keypoints VALUES (?, ?, ?, ?)", (image_id, *keypoints.shape, keypoints.tobytes()))

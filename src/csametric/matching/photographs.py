@@ -1,5 +1,6 @@
 """Describe and match photographs: image files in, matches in the pixels of those files out."""
 
+import csv
 import math
 import shlex
 from collections import Counter
@@ -7,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +24,7 @@ from csametric.matching.keypoints import DetectorSettings, LocalFrames, detect
 from csametric.matching.matches import Matches, match_descriptors
 
 MAX_SIDE = 2048
+PLANAR_SHARE = 0.8  # COLMAP's max_H_inlier_ratio: more homography inliers per fundamental inlier mean a plane
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ class MatchSettings:
     max_side: int = MAX_SIDE  # pixels, at least 64; larger photographs are reduced to it
     mutual: bool = True  # keep a match only if each keypoint is the other's nearest
     ratio: float | None = 0.95  # in (0, 1], nearest over second nearest distance; None keeps every match
-    model: Model = "homography"  # the geometry to fit to the matches
+    model: Model | Literal["auto"] = "homography"  # the geometry to fit; "auto" chooses for each pair as COLMAP does
     threshold: float = 2.0  # pixels of the reduced photographs, the largest noise of an inlier
     against_chance: bool = True  # drop a geometry that unrelated photographs could have as well
 
@@ -154,14 +156,32 @@ def match_photos(first: DescribedPhoto, second: DescribedPhoto, settings: MatchS
     """Match two described photographs and estimate their geometry."""
     matches = match_descriptors(first.descriptors, second.descriptors, settings.mutual, settings.ratio)
     a, b = (photo.frames.centres[side] for photo, side in zip((first, second), matches.pairs.T, strict=True))
-    geometry = estimate_geometry(a, b, settings.model, settings.threshold)
-    most_by_chance = inliers_by_chance(len(a), settings.model, settings.threshold, *second.image.shape)
-    if settings.against_chance and geometry.inliers.sum() <= most_by_chance:
-        geometry = Geometry(matrix=None, inliers=np.zeros(len(a), bool))
+    if settings.model == "auto":
+        geometry, model = _choose_geometry(a, b, second.image.shape, settings)
+    else:
+        geometry, model = _fit_geometry(a, b, second.image.shape, settings, settings.model), settings.model
     if geometry.matrix is not None:
-        matrix = in_file_pixels(geometry.matrix, first.scale, second.scale, settings.model)
+        matrix = in_file_pixels(geometry.matrix, first.scale, second.scale, model)
         geometry = Geometry(matrix=matrix, inliers=geometry.inliers)
-    return MatchedPair(first=first, second=second, matches=matches, geometry=geometry, model=settings.model)
+    return MatchedPair(first=first, second=second, matches=matches, geometry=geometry, model=model)
+
+
+def _choose_geometry(
+    from_R2: NDArray, to_R2: NDArray, shape: tuple[int, ...], settings: MatchSettings
+) -> tuple[Geometry, Model]:
+    """A homography if it has almost as many inliers as the fundamental matrix, as COLMAP decides; else the latter."""
+    homography, fundamental = (_fit_geometry(from_R2, to_R2, shape, settings, model) for model in ("homography", "fundamental"))
+    if homography.matrix is not None and homography.inliers.sum() > PLANAR_SHARE * fundamental.inliers.sum():
+        return homography, "homography"
+    return fundamental, "fundamental"
+
+
+def _fit_geometry(from_R2: NDArray, to_R2: NDArray, shape: tuple[int, ...], settings: MatchSettings, model: Model) -> Geometry:
+    geometry = estimate_geometry(from_R2, to_R2, model, settings.threshold)
+    most_by_chance = inliers_by_chance(len(from_R2), model, settings.threshold, *shape)
+    if settings.against_chance and geometry.inliers.sum() <= most_by_chance:
+        return Geometry(matrix=None, inliers=np.zeros(len(from_R2), bool))
+    return geometry
 
 
 def in_file_pixels(
@@ -199,50 +219,64 @@ def why_no_geometry(pair: MatchedPair) -> str:
     )
 
 
-def find_photographs(folder: Path) -> list[Path]:
-    """Image files directly inside a folder, sorted.
+def find_photographs(folder: Path, excluded: Path | None = None) -> list[Path]:
+    """Image files inside a folder and the folders below it, sorted.
+
+    Args:
+        folder: where to search.
+        excluded: a folder below it that is left out, for results.
 
     Raises:
         UserError: the folder does not exist or holds fewer than two images.
     """
-    photos = list_images(folder, recursive=False).images
+    outside = None if excluded is None else excluded.absolute()
+    photos = [path for path in list_images(folder).images if outside not in path.absolute().parents]
     if len(photos) < 2:
         suffixes = ", ".join(sorted(SUFFIXES))
         raise UserError(f"need at least 2 photographs in {folder}, got {len(photos)}; add some ({suffixes})")
     return photos
 
 
-def read_pairs(path: Path) -> list[tuple[Path, Path]]:
+def read_pairs(path: Path, root: Path | None = None) -> list[tuple[Path, Path]]:
     """Read pairs of photographs from a text file with two names per line; a pair listed twice is returned once.
 
-    Relative names are resolved from the folder of the file. Names with spaces are quoted, or a comma separates the two. Lines
-    that start with # are comments.
+    Names with spaces or commas are quoted, or a comma separates the two. Lines that start with # are comments.
+
+    Args:
+        path: the text file.
+        root: the folder that relative names start from; by default that of the file.
 
     Raises:
         UserError: the file does not exist, is not UTF-8, lists no pair, or a line does not hold exactly two names.
     """
     if not path.is_file():
         raise UserError(f"list of pairs {path} does not exist; write one with two photographs per line")
-    pairs = []
+    folder, pairs = root or path.parent, []
     for number, line in enumerate(read_text(path).splitlines(), 1):
         names = _names(line)
         if not names or names[0].startswith("#"):
             continue
         if len(names) != 2:
             raise UserError(f"{path}, line {number}: expected two names, got {len(names)}; quote names that contain spaces")
-        pairs.append((path.parent / names[0], path.parent / names[1]))
+        pairs.append((folder / names[0], folder / names[1]))
     if not pairs:
         raise UserError(f"{path} lists no pairs; write two photographs per line")
     return once(pairs)
 
 
 def _names(line: str) -> list[str]:
-    if "," in line:
-        return [name.strip() for name in line.split(",")]
     try:
-        return shlex.split(line)
+        words = shlex.split(line)
     except ValueError:  # an unpaired quotation mark is part of a name
-        return line.split()
+        words = line.split()
+    if "," not in line or (len(words) == 2 and _is_quoted(line) and not words[0].endswith(",")):
+        return words
+    (fields,) = csv.reader([line], skipinitialspace=True)
+    return [field.strip() for field in fields]
+
+
+def _is_quoted(line: str) -> bool:
+    return line.lstrip()[:1] in ("'", '"') or line.rstrip()[-1:] in ("'", '"')
 
 
 def once(pairs: Sequence[tuple[Path, Path]]) -> list[tuple[Path, Path]]:

@@ -1,7 +1,7 @@
 """The results of matching photographs: files and a picture per pair, and a graph over many pairs."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,25 @@ def distinct_names(photos: Sequence[Path]) -> dict[Path, str]:
     return dict(zip(photos, names, strict=True))
 
 
+def pair_stems(pairs: Sequence[tuple[Path, Path]], names: Mapping[Path, str]) -> dict[tuple[Path, Path], str]:
+    """A file name without suffix for the results of each pair, different for all pairs.
+
+    Args:
+        pairs: of photographs.
+        names: as from `distinct_names`.
+
+    Examples:
+        >>> pairs = [(Path("1-2.jpg"), Path("3.jpg")), (Path("1.jpg"), Path("2-3.jpg"))]
+        >>> list(pair_stems(pairs, {path: path.stem for pair in pairs for path in pair}).values())
+        ['1-2--3', '1--2-3']
+    """
+    for dashes in range(1, 4):
+        stems = {(first, second): f"{names[first]}{'-' * dashes}{names[second]}" for first, second in pairs}
+        if len(set(stems.values())) == len(stems):
+            return stems
+    return {pair: f"{stem}_{number}" for number, (pair, stem) in enumerate(stems.items())}
+
+
 def write_pair(pair: MatchedPair, stem: Path, draw: bool) -> None:
     """Write the matches of a pair to `stem`.json, and if wanted a picture of them to `stem`.png."""
     write_text(Path(f"{stem}.json"), json.dumps(pair.as_json(), indent=1))
@@ -69,6 +88,7 @@ def graph_edge(pair: MatchedPair) -> dict[str, Any]:
     return {
         "first": str(pair.first.path),
         "second": str(pair.second.path),
+        "model": pair.model,
         "matches": len(pair.matches.pairs),
         "inliers": int(pair.geometry.inliers.sum()),
     }
@@ -79,7 +99,7 @@ def write_graph(edges: Sequence[dict[str, Any]], model: str, path: Path) -> Tabl
 
     Args:
         edges: pairs as returned by `graph_edge`.
-        model: the geometry that was estimated, a key of `MODEL_NAMES`.
+        model: the geometry that was asked for, a key of `MODEL_NAMES` or "auto".
         path: of the file.
     """
     write_text(path, json.dumps({"model": model, "pairs": list(edges)}, indent=1))
