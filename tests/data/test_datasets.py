@@ -11,7 +11,16 @@ from csametric.data.datasets import READERS, read_dataset
 from csametric.data.folder import read_folder, read_manifest
 from csametric.data.inspection import inspect
 from csametric.data.market1501 import read_market1501
-from csametric.data.records import Count, Record, ReidDataset, count, number_identities, queries_without_match
+from csametric.data.records import (
+    JUNK,
+    Count,
+    Record,
+    ReidDataset,
+    count,
+    number_identities,
+    queries_in_gallery,
+    queries_without_match,
+)
 from csametric.errors import UserError
 from tests.data import people
 
@@ -217,11 +226,11 @@ def test_an_inspection_finds_broken_duplicate_and_unmatched_files(tmp_path):
     person.save(root / "bounding_box_train" / "0003_c1s1_000009_00.png")  # identical to a gallery image
     (root / "query" / "0010_c1s1_000077_00.png").write_bytes(b"broken")
     person.save(root / "query" / "0044_c1s1_000000_00.png")
-    Image.new("I;16", (9, 9)).save(root / "bounding_box_train" / "0003_c2s1_000010_00.png")
+    Image.new("F", (9, 9)).save(root / "bounding_box_train" / "0003_c2s1_000010_00.tif")
     inspection = inspect(read_market1501(root))
     assert len(inspection.unreadable) == 2
     assert any("is not a BMP, GIF" in problem for problem in inspection.unreadable.values())
-    assert any("mode I;16" in problem for problem in inspection.unreadable.values())
+    assert any("mode F" in problem for problem in inspection.unreadable.values())
     assert any("bounding_box_train" in first and "bounding_box_test" in second for first, second in inspection.duplicates)
     assert [path.rpartition("/")[2] for path in inspection.unmatched] == ["0044_c1s1_000000_00.png"]
     train = inspection.splits["train"]
@@ -229,3 +238,113 @@ def test_an_inspection_finds_broken_duplicate_and_unmatched_files(tmp_path):
     assert train.cameras == {1: 33, 2: 33}
     assert (inspection.splits["gallery"].junk, inspection.splits["gallery"].distractors) == (1, 1)
     assert inspection.splits["query"].one_camera == 1
+
+
+HIDDEN = (".ipynb_checkpoints", "@eaDir", "__MACOSX")
+
+
+def test_hidden_and_system_folders_are_not_data_and_are_named(tmp_path):
+    """On noise, a copy of the query in the gallery would be found at rank 1."""
+    people.write_folders(tmp_path)
+    clean = read_folder(tmp_path)
+    for folder in sorted(tmp_path.glob("*/person*")):
+        for hidden in HIDDEN:
+            (folder / hidden).mkdir()
+            shutil.copy(sorted(folder.glob("*.png"))[0], folder / hidden / "copy.png")
+        (folder / "._first.png").write_bytes(b"resource fork")
+    (folder / "phone.heic").write_bytes(b"heic")
+    dataset = read_folder(tmp_path)
+    assert (dataset.train, dataset.query, dataset.gallery) == (clean.train, clean.query, clean.gallery)
+    skipped, others = dataset.notes
+    folders = len(list(tmp_path.glob("*/person*")))
+    assert skipped.startswith(f"{4 * folders} hidden or system files or folders skipped, first ")
+    assert others == "not read as images: 1 .heic"
+    assert f"\nnote: {skipped}\nnote: {others}" in str(dataset)
+
+
+CAMERA_FORMS = {
+    "Market-1501": "{i:04d}_c{c}s1_{k}.png",
+    "MARS": "{i:04d}C{c}T0001F{k:03d}.png",
+    "camera": "camera{c}_{k}.png",
+    "dashes": "{i:04d}-cam-{c}-{k}.png",
+    "cam": "cam{c}_{k}.png",
+    "spaces": "person {i} camera {c} {k}.png",
+}
+
+
+def write_cameras(root, form, pattern=None):
+    for i in range(4):
+        (root / f"p{i}").mkdir(parents=True)
+        for c in (1, 2):
+            for k in range(2):
+                Image.new("RGB", (8, 16)).save(root / f"p{i}" / form.format(i=i, c=c, k=k))
+    return root
+
+
+@pytest.mark.parametrize("form", CAMERA_FORMS.values(), ids=CAMERA_FORMS)
+def test_cameras_are_read_from_the_usual_names(tmp_path, form):
+    dataset = read_folder(write_cameras(tmp_path / "people", form))
+    assert {record.camera for record in (*dataset.query, *dataset.gallery)} == {1, 2}
+    assert dataset.notes == []
+
+
+def test_names_that_seem_to_hold_a_camera_are_pointed_out(tmp_path):
+    dataset = read_folder(write_cameras(tmp_path / "people", "IPCAM_{c}_{k}.png"))
+    assert not dataset.has_several_cameras
+    (note,) = dataset.notes
+    assert note == "CAMERAS NOT READ from names such as IPCAM_1_0.png; set data.camera_pattern if they name one"
+    patterned = read_folder(tmp_path / "people", r"ipcam_(\d)")
+    assert patterned.has_several_cameras
+    assert patterned.notes == []
+
+
+def test_other_names_have_one_camera_without_a_note(tmp_path):
+    dataset = read_folder(write_cameras(tmp_path / "people", "pic_3c4a{c}{k}.png"))
+    assert {record.camera for record in dataset.gallery} == {0}
+    assert dataset.notes == []
+
+
+def test_a_camera_in_some_names_only_is_refused(tmp_path):
+    """Camera 0 for the others would make them matches from another camera."""
+    root = write_cameras(tmp_path / "people", "c{c}_{k}.png")
+    (root / "p1" / "c2_1.png").rename(root / "p1" / "holiday.png")
+    with pytest.raises(UserError, match=r"15 of 16 image names have a camera, but .*holiday.png has not; rename it"):
+        read_folder(root)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "advice"),
+    [
+        ("cam(", "is not a regular expression"),
+        ("cam", "needs a group for the number of the camera"),
+        ("(c)am", "camera 'c' in cam1_0.png is not a whole number"),
+    ],
+)
+def test_a_wrong_pattern_is_explained(tmp_path, pattern, advice):
+    with pytest.raises(UserError) as error:
+        read_folder(write_cameras(tmp_path / "people", "cam{c}_{k}.png"), pattern)
+    assert advice in str(error.value)
+
+
+def test_nobody_in_particular_is_not_trained_on(tmp_path):
+    people.write_market(tmp_path)
+    folder = tmp_path / "bounding_box_train"
+    for name in ("-1_c1s1_000000_00.png", "0000_c2s1_000000_00.png"):
+        people.person(99, 1, 0).save(folder / name)
+    dataset = read_dataset("market1501", tmp_path)
+    assert {record.identity for record in dataset.train} == set(range(1, people.IDENTITIES + 1))
+    assert count(dataset.train) == Count(len(dataset.train), people.IDENTITIES)
+    (note,) = dataset.notes
+    assert note.startswith("2 images of identity -1 or 0 left out of training, first ")
+
+
+def test_queries_that_are_in_the_gallery_too_are_found(tmp_path):
+    for name in "abcd":
+        people.person(ord(name), 1, 0).save(tmp_path / f"{name}.png")
+    shutil.copy(tmp_path / "a.png", tmp_path / "copy.png")
+    a, b, c, d, copy = (tmp_path / f"{name}.png" for name in ("a", "b", "c", "d", "copy"))
+    query = [Record(a, 1, 1), Record(b, 2, 1), Record(c, 3, 1), Record(d, 4, 1)]
+    gallery = [Record(copy, 1, 2), Record(b, 2, 1), Record(c, JUNK, 2)]
+    dataset = ReidDataset(name="x", train=[], query=query, gallery=gallery)
+    assert queries_in_gallery(dataset, camera_filter=True) == [query[0]]  # b's copy is left out, c's is junk
+    assert queries_in_gallery(dataset, camera_filter=False) == query[:2]

@@ -144,3 +144,44 @@ def test_missing_and_unreadable_files_are_named(tmp_path, monkeypatch):
 
 def test_the_installed_pillow_decodes_webp():
     assert features.check("webp")
+
+
+def content_of(image, kind="PNG", **options):
+    data = io.BytesIO()
+    image.save(data, kind, **options)
+    return data.getvalue()
+
+
+GREY = np.random.default_rng(0).integers(0, 256, (40, 50), np.uint8)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF", "PPM"])
+def test_sixteen_bits_are_scaled_not_clipped(kind):
+    wide = content_of(Image.fromarray(GREY.astype(np.uint16) * 257), kind)
+    np.testing.assert_array_equal(decode_grey(wide).pixels, GREY)
+    np.testing.assert_array_equal(decode_colours(wide), np.repeat(GREY[..., None], 3, 2))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+@pytest.mark.parametrize("decode", [decode_grey, decode_colours])
+def test_numbers_of_unknown_range_are_refused(dtype, decode):
+    with pytest.raises(UnreadableImageError, match=r"has mode [IF], numbers of an unknown range") as error:
+        decode(content_of(Image.fromarray(GREY.astype(dtype)), "TIFF"))
+    assert error.value.reason == "mode"
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P"])
+@pytest.mark.parametrize("hidden", [0, 200])
+def test_the_colour_behind_transparency_is_never_seen(mode, hidden):
+    grey = Image.fromarray(np.where(np.arange(50) < 25, GREY, hidden).astype(np.uint8))
+    alpha = Image.fromarray(np.where(np.arange(50) < 25, 255, 0)[None].repeat(40, 0).astype(np.uint8))
+    if mode == "P":
+        values = np.where(np.arange(50) < 25, GREY // 2, 255).astype(np.uint8)
+        image, options = Image.fromarray(values).convert("P"), {"transparency": 255}
+        expected = np.where(np.arange(50) < 25, GREY // 2, 255)
+    else:
+        image, options = Image.merge("LA", [grey, alpha]).convert(mode), {}
+        expected = np.where(np.arange(50) < 25, GREY, 255)
+    data = content_of(image, **options)
+    np.testing.assert_array_equal(decode_grey(data).pixels, expected)
+    np.testing.assert_array_equal(decode_colours(data)[..., 0], expected)

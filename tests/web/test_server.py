@@ -128,8 +128,13 @@ def test_files_that_are_not_pictures_are_refused(client, content):
     expect_refusal(client, content, 415, "is not a BMP, JPEG, PNG, TIFF or WEBP image")
 
 
-def test_sixteen_bit_pictures_are_refused(client):
-    expect_refusal(client, file_of(Image.fromarray(np.zeros((9, 9), np.uint16))), 415, "convert it to RGB")
+def test_sixteen_bit_pictures_are_scaled_to_eight(client):
+    grey = np.random.default_rng(0).integers(0, 256, (9, 9), np.uint8)
+    deep, plain = (
+        client.post("/attention", content=file_of(Image.fromarray(pixels))).json()
+        for pixels in (grey.astype(np.uint16) * 257, grey)
+    )
+    assert deep == plain
 
 
 @pytest.mark.parametrize("kind", ["png", "jpeg", "bmp", "webp"])

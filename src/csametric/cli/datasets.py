@@ -10,7 +10,7 @@ import typer
 import csametric
 from csametric.cli.lazy import lazy_imports
 from csametric.cli.tables import print_table
-from csametric.data.listing import SUFFIXES, list_images
+from csametric.data.listing import SUFFIXES, describe_skipped, list_images
 from csametric.errors import UserError
 from csametric.progress import show_data_progress
 
@@ -32,6 +32,16 @@ def data() -> None:
     """
 
 
+CameraPattern = Annotated[
+    str | None,
+    typer.Option(
+        "--camera-pattern",
+        help="For folder: a regular expression whose group is the camera in a file's name, e.g. 'view(\\d+)'.",
+        metavar="REGEX",
+    ),
+]
+
+
 @app.command()
 def check(
     dataset: Annotated[
@@ -40,12 +50,13 @@ def check(
     out: Annotated[Path, typer.Option("--out", help="The contact sheet to write, a .png, .pdf or .svg.")] = Path(
         "contact_sheet.png"
     ),
+    camera_pattern: CameraPattern = None,
 ) -> None:
     """Check a dataset: compare its counts with the published ones, if any; find damaged and duplicate files; draw samples.
 
     Example: csametric data check cuhk03-detected:/data/cuhk03-np
     """
-    contents = readers.read_dataset(*split_data(dataset))
+    contents = readers.read_dataset(*split_data(dataset), camera_pattern or "")
     with show_data_progress(True, "reading", "files") as progress:
         checked = inspection.inspect(contents, progress)
     table = dataset_report.inspection_table(checked)
@@ -86,13 +97,14 @@ def embed(
     model = csametric.load(run)
     if not isinstance(model, images.ImageEmbedder):
         raise UserError(f"{run} embeds patches, not images; in Python, use csametric.load({str(run)!r}).embed(patches)")
-    files = list_images(folder).images
+    listing = list_images(folder)
+    files = listing.images
     if not files:
         raise UserError(f"{folder} contains no images ({', '.join(sorted(SUFFIXES))}); name another folder")
     embedded = feature_files.embed_files(model, files, flip)
     feature_files.write_features(out, [path.relative_to(folder).as_posix() for path in embedded.paths], embedded.features)
     print(f"{len(embedded.paths):,} images, {embedded.features.shape[1]:,} dimensions: {out}")
-    for problem in embedded.problems:
+    for problem in [*embedded.problems, *describe_skipped([listing])]:
         print(f"skipped: {problem}")
 
 

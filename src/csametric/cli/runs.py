@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import csametric
-from csametric.cli.datasets import split_data
+from csametric.cli.datasets import CameraPattern, split_data
 from csametric.cli.lazy import lazy_imports
 from csametric.cli.tables import print_scores, print_table
 from csametric.data.datasets import READERS, read_dataset
@@ -126,6 +126,7 @@ def evaluate(
     no_camera_filter: Annotated[
         bool, typer.Option("--no-camera-filter", help="Keep gallery images from the query's camera (re-identification).")
     ] = False,
+    camera_pattern: CameraPattern = None,
 ) -> None:
     """Score a finished run, by default on the data it was trained with.
 
@@ -135,12 +136,15 @@ def evaluate(
     Example: csametric evaluate runs/pcb_csa --data dukemtmc:/data/DukeMTMC-reID
     """
     model = csametric.load(run)
+    switches = {"rerank": rerank, "flip": flip, "no-camera-filter": no_camera_filter}
+    options = [option for option, is_given in switches.items() if is_given]
     if not isinstance(model, patches.PatchEmbedder):
-        _evaluate_reid(run, model, data, rerank, flip, not no_camera_filter)
+        _evaluate_reid(run, model, _evaluated_data(model, data, no_camera_filter, camera_pattern), options)
         return
-    if rerank or flip or no_camera_filter:
+    if options or camera_pattern:
         raise UserError(
-            f"--rerank, --flip and --no-camera-filter are for re-identification, but {run} is a descriptor; omit them"
+            f"--rerank, --flip, --no-camera-filter and --camera-pattern are for re-identification, but {run} is a descriptor; "
+            "omit them"
         )
     evaluation = descriptor_evaluation.evaluate_descriptor(run, model, data)
     if evaluation.note:
@@ -148,20 +152,29 @@ def evaluate(
     print_table(evaluation.title, evaluation.table.header, evaluation.table.rows)
 
 
-def _evaluate_reid(
-    run: Path, model: images.ImageEmbedder, data: str | None, rerank: bool, flip: bool, camera_filter: bool
-) -> None:
-    trained_on = model.experiment.data
-    kind, path = split_data(data) if data else (trained_on.kind, trained_on.path)
-    settings = replace(trained_on, kind=kind, path=path, camera_filter=camera_filter and trained_on.camera_filter)
-    dataset = read_dataset(kind, path)
+def _evaluated_data(
+    model: images.ImageEmbedder, data: str | None, no_camera_filter: bool, camera_pattern: str | None
+) -> experiments.ReidData:
+    """The data that a run was trained on, with what the options change."""
+    settings = model.experiment.data
+    if data is not None:
+        kind, path = split_data(data)
+        settings = replace(settings, kind=kind, path=path)
+    if no_camera_filter:
+        settings = replace(settings, camera_filter=False)
+    if camera_pattern is not None:
+        settings = replace(settings, camera_pattern=camera_pattern)
+    return settings
+
+
+def _evaluate_reid(run: Path, model: images.ImageEmbedder, data: experiments.ReidData, options: list[str]) -> None:
+    dataset = read_dataset(data.kind, data.path, data.camera_pattern)
     machine = machines.join_processes(model.experiment.precision)
-    scores = reid_scoring.score_dataset(model.model.to(machine.device), dataset, settings, machine, flip, rerank)
+    network = model.model.to(machine.device)
+    scores = reid_scoring.score_dataset(network, dataset, data, machine, "flip" in options, "rerank" in options)
     if not machine.is_main:
         return
-    switches = {"rerank": rerank, "flip": flip, "no-camera-filter": not camera_filter}
-    options = [option for option, is_given in switches.items() if is_given]
-    json_path, picture_path = reid_evaluation.write_evaluation(run, scores, settings, options)
+    json_path, picture_path = reid_evaluation.write_evaluation(run, scores, data, options)
     table = reid_report.reid_table({run.resolve().name: scores})
     print(dataset)
     print_table(f"{run} on {dataset.name}", table.header, table.rows)

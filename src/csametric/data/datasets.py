@@ -38,12 +38,13 @@ def dataset_root(kind: str, path: str | Path) -> Path:
     return expanded.parent if kind == "csv" else expanded
 
 
-def read_dataset(kind: str, path: str | Path) -> ReidDataset:
+def read_dataset(kind: str, path: str | Path, camera_pattern: str = "") -> ReidDataset:
     """Read a dataset.
 
     Args:
         kind: a key of `READERS`.
         path: the folder of the dataset, or its CSV file; `~` is expanded.
+        camera_pattern: for "folder", as in `read_folder`; the other kinds say themselves where the camera is.
 
     Raises:
         UserError: the kind is unknown, the path is empty, or the dataset cannot be read.
@@ -53,4 +54,6 @@ def read_dataset(kind: str, path: str | Path) -> ReidDataset:
         raise UserError(f"unknown dataset kind {kind!r}; use one of {kinds}")
     if not str(path):
         raise NoDatasetError(f"no dataset given; name a kind ({kinds}) and a path")
+    if kind == "folder":
+        return read_folder(Path(path).expanduser(), camera_pattern)
     return READERS[kind](Path(path).expanduser())

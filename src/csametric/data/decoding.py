@@ -22,7 +22,9 @@ FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow's names
 MAX_BYTES = 2**30
 MAX_PIXELS = 178_956_970  # Pillow's own limit
 MAX_JPEG_SCANS = 100  # each scan of a progressive JPEG costs a pass over the whole image
-COLOUR_MODES = {"RGB", "L", "P", "RGBA", "LA", "CMYK", "YCbCr", "1"}
+EIGHT_BIT_MODES = ("1", "L", "P", "RGB", "CMYK", "YCbCr")
+ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+BACKGROUND = "white"  # behind transparent pixels, whose own colours are never seen
 
 _JPEG_START, _JPEG_SCAN = b"\xff\xd8", b"\xff\xda"
 _PNG_START, _PNG_CHANNELS = b"\x89PNG\r\n\x1a\n", {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # number of channels by colour type
@@ -44,7 +46,7 @@ class UnreadableImageError(UserError):
 
     Attributes:
         problem: the message without the name of the file.
-        reason: "format" (not one of `FORMATS`), "mode" (not 8-bit colours), "size" (too large or too small) or "damage".
+        reason: "format" (not one of `FORMATS`), "mode" (not 8 or 16 bits), "size" (too large or too small) or "damage".
     """
 
     def __init__(self, source: Path | bytes, problem: str, reason: Reason) -> None:
@@ -64,7 +66,7 @@ class DecodedPhoto(NamedTuple):
 def decode_colours(source: Path | bytes, max_pixels: int = MAX_PIXELS, formats: tuple[str, ...] = FORMATS) -> NDArray:
     """Decode an image file as RGB, rotated upright according to its EXIF orientation.
 
-    Grey, paletted and transparent images are converted to RGB.
+    Grey, paletted and 16-bit images are converted to 8-bit RGB; transparent ones are laid on white.
 
     Args:
         source: a path, or the content of a file.
@@ -83,13 +85,11 @@ def decode_colours(source: Path | bytes, max_pixels: int = MAX_PIXELS, formats: 
         (2, 3, 3)
     """
     with _open(source, max_pixels, formats) as image:
-        if image.mode not in COLOUR_MODES:
-            raise UnreadableImageError(source, f"has mode {image.mode} instead of 8-bit colours; convert it to RGB", "mode")
-        return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+        return np.array(_eight_bit(ImageOps.exif_transpose(image), image.format, source).convert("RGB"))
 
 
 def decode_grey(source: Path | bytes, max_side: int | None = None) -> DecodedPhoto:
-    """Decode an image file as grey values, ignoring its EXIF orientation.
+    """Decode an image file as 8-bit grey values, ignoring its EXIF orientation; transparent images are laid on white.
 
     Args:
         source: a path, or the content of a file.
@@ -108,11 +108,28 @@ def decode_grey(source: Path | bytes, max_side: int | None = None) -> DecodedPho
         file_size = image.size
         if max_side is not None:
             image.draft("L", (max_side, max_side))  # decodes a JPEG at a fraction of its size, which is faster
-        has_sixteen_bits = image.mode.startswith("I;16")
-        grey = (image.convert("I").point(lambda value: value / 256) if has_sixteen_bits else image).convert("L")
+        grey = _eight_bit(image, image.format, source).convert("L")
     if max_side is not None and max(grey.size) > max_side:
         grey.thumbnail((max_side, max_side), Image.Resampling.BOX)
     return DecodedPhoto(np.asarray(grey), file_size)
+
+
+def _eight_bit(image: Image.Image, file_format: str | None, source: Path | bytes) -> Image.Image:
+    """The image with 8 bits per channel and without transparency.
+
+    Raises:
+        UnreadableImageError: integers or floating-point numbers whose range the file does not say.
+    """
+    if image.mode in ALPHA_MODES or "transparency" in image.info:
+        layer = image.convert("RGBA")
+        background = Image.new("RGBA", layer.size, BACKGROUND)
+        return Image.alpha_composite(background, layer).convert("RGB")
+    if image.mode.startswith("I;16") or (image.mode == "I" and file_format == "PPM"):  # 0 to 65535
+        return Image.fromarray((np.asarray(image.convert("I")) >> 8).clip(0, 255).astype(np.uint8))
+    if image.mode not in EIGHT_BIT_MODES:
+        problem = f"has mode {image.mode}, numbers of an unknown range, instead of 8 or 16 bits; convert it to 8 bits"
+        raise UnreadableImageError(source, problem, "mode")
+    return image
 
 
 @contextmanager

@@ -1,12 +1,14 @@
 """List image files: the only place where folders are searched for images."""
 
 import os
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from csametric.errors import UserError
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
+SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 _SYSTEM = (".", "@", "__MACOSX")  # .ipynb_checkpoints, @eaDir and similar folders hold copies of images
 
 
@@ -46,6 +48,24 @@ def list_images(folder: Path, recursive: bool = True) -> Listing:
             else:
                 listing.others.append(path)
     return Listing(*map(sorted, listing))
+
+
+def describe_skipped(listings: Sequence[Listing]) -> list[str]:
+    """One sentence about hidden and system files and one about files of other types, where folders hold any.
+
+    Examples:
+        >>> describe_skipped([Listing([], [Path("a.heic"), Path("b.HEIC"), Path("notes")], [Path(".thumbs")])])
+        ['1 hidden or system file or folder skipped, first .thumbs', 'not read as images: 2 .heic, 1 without suffix']
+    """
+    sentences = []
+    skipped = [path for listing in listings for path in listing.skipped]
+    if skipped:
+        what = "file or folder" if len(skipped) == 1 else "files or folders"
+        sentences.append(f"{len(skipped):,} hidden or system {what} skipped, first {min(skipped)}")
+    suffixes = Counter(path.suffix.lower() or "without suffix" for listing in listings for path in listing.others)
+    if suffixes:
+        sentences.append(f"not read as images: {', '.join(f'{count:,} {suffix}' for suffix, count in suffixes.most_common())}")
+    return sentences
 
 
 def list_folders(folder: Path) -> list[Path]:

@@ -54,6 +54,7 @@ class ReidDataset:
     gallery: Sequence[Record]
     published: dict[str, Count] | None = None  # the counts published by the dataset's authors, by split
     names: Sequence[str] = ()  # names of identities 1, 2, ...; empty where identities are numbers only
+    notes: Sequence[str] = ()  # what was left out or not understood, one sentence each
 
     @property
     def splits(self) -> dict[str, Sequence[Record]]:
@@ -78,10 +79,10 @@ class ReidDataset:
         text = f"{self.name}: " + "; ".join(f"{name} {count(split)}" for name, split in self.splits.items())
         differences = self.differences()
         if differences:
-            return f"{text}; NOT AS PUBLISHED: {', '.join(differences)}"
-        if self.published:
-            return f"{text}; as published"
-        return text
+            text += f"; NOT AS PUBLISHED: {', '.join(differences)}"
+        elif self.published:
+            text += "; as published"
+        return "\n".join([text, *(f"note: {note}" for note in self.notes)])
 
 
 def count(records: Sequence[Record]) -> Count:
@@ -95,6 +96,31 @@ def count(records: Sequence[Record]) -> Count:
         images=sum(record.identity != JUNK for record in records),
         identities=len({record.identity for record in records if record.identity > 0}),
     )
+
+
+def queries_in_gallery(dataset: ReidDataset, camera_filter: bool) -> list[Record]:
+    """Queries whose own file, or a file with the same content, is among the gallery images that they are compared with.
+
+    Args:
+        dataset: its query and gallery files are compared, those of equal size by content.
+        camera_filter: whether gallery images of the query's identity and camera are left out.
+    """
+    gallery_by_size: dict[int, list[Record]] = {}
+    for record in dataset.gallery:
+        gallery_by_size.setdefault(record.path.stat().st_size, []).append(record)
+
+    def is_copy(query: Record, entry: Record) -> bool:
+        if entry.identity == JUNK:
+            return False
+        if camera_filter and (entry.identity, entry.camera) == (query.identity, query.camera):
+            return False
+        return entry.path == query.path or entry.path.read_bytes() == query.path.read_bytes()
+
+    return [
+        query
+        for query in dataset.query
+        if any(is_copy(query, entry) for entry in gallery_by_size.get(query.path.stat().st_size, ()))
+    ]
 
 
 def queries_without_match(dataset: ReidDataset, camera_filter: bool) -> list[Record]:

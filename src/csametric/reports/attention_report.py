@@ -117,7 +117,7 @@ def attend_queries(run: Path, count: int = 4) -> list[AttendedImage]:
     """
     model = load(run)
     assert isinstance(model, ImageEmbedder)
-    queries = read_dataset(model.experiment.data.kind, model.experiment.data.path).query
+    queries = read_dataset(model.experiment.data.kind, model.experiment.data.path, model.experiment.data.camera_pattern).query
     indices = np.linspace(0, len(queries) - 1, min(count, len(queries))).astype(int)
     return [model.attend(decode_colours(queries[index].path)) for index in indices]
 

@@ -62,6 +62,9 @@ def conventions(scores: Mapping[str, Any]) -> str:
         parts.append("re-ranked (k1 = 20, k2 = 6, lambda = 0.3)")
     if scores["flip"]:
         parts.append("features averaged over the image and its mirror image")
+    copies = scores.get("queries_in_gallery", 0)  # older runs lack it
+    if copies:
+        parts.append(f"WARNING: {copies:,} queries are in the gallery too, as the same file or a copy, which raises the scores")
     missing = len(scores["queries_without_match"])
     if missing:
         parts.append(f"{missing} queries without a match left out")

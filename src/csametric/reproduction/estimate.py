@@ -95,7 +95,7 @@ def count_brown_work(experiment: BrownExperiment) -> tuple[int, int]:
 
 def count_reid_work(experiment: ReidExperiment) -> tuple[int, int]:
     """The number of training steps of a run, and of images that it scores."""
-    dataset = read_dataset(experiment.data.kind, experiment.data.path)
+    dataset = read_dataset(experiment.data.kind, experiment.data.path, experiment.data.camera_pattern)
     steps = experiment.epochs * image_steps_per_epoch(len(dataset.train), experiment.batch_size, 1)
     return steps, len(dataset.query) + len(dataset.gallery)
 
@@ -129,7 +129,7 @@ def measure_reid(experiment: ReidExperiment, machine: Machine) -> Pace:
     """Measure a training step and the embedding of a batch, for re-identification."""
     batch_size = min(PROBE_IMAGES, experiment.batch_size)
     small = replace(experiment, batch_size=batch_size, model=replace(experiment.model, pretrained="none"))
-    task = ReidTask(small, machine, read_dataset(experiment.data.kind, experiment.data.path))
+    task = ReidTask(small, machine, read_dataset(experiment.data.kind, experiment.data.path, experiment.data.camera_pattern))
     model = task.build_model().to(machine.device)
     optimizer, batch = task.build_optimizer(model), task.batch(0)
 

@@ -155,7 +155,7 @@ def score_again(run: Run) -> None:
     model, experiment = load(run.folder), run.experiment
     if not isinstance(model, ImageEmbedder) or not isinstance(experiment, ReidExperiment):
         raise UserError(f"{run.folder / SCORES_BY_QUERY} is missing; remove the folder to train the run again")
-    dataset = read_dataset(experiment.data.kind, experiment.data.path)
+    dataset = read_dataset(experiment.data.kind, experiment.data.path, experiment.data.camera_pattern)
     machine = join_processes(experiment.precision)
     write_scores(run.folder, score_dataset(model.model, dataset, experiment.data, machine))
 

@@ -147,6 +147,7 @@ class ReidData:
     pad: int = 0  # pixels around an image before a random crop
     erasing: float = 0.0  # a probability
     camera_filter: bool = True  # evaluation leaves out gallery images of the query's identity and camera
+    camera_pattern: str = ""  # for kind=folder, a regular expression whose group is the camera; see `data.folder`
 
     def __post_init__(self) -> None:
         _check_least(self, "data.", height=16, width=16, images_per_identity=0, pad=0)
@@ -274,7 +275,9 @@ class ReidExperiment(Experiment):
         return self.model.refined
 
     def refuse_ignored(self, names: Sequence[str]) -> None:
-        """Raise `UserError` if a setting of the attention was set that a peer of CSA does not have."""
+        """Raise `UserError` for a setting of the attention that a peer of CSA does not have, or of another kind of data."""
+        if "data.camera_pattern" in names and self.data.kind != "folder":
+            raise UserError(f"data.camera_pattern has no effect with data.kind={self.data.kind}; leave it out")
         ignored = [name for name in names if name.removeprefix("model.") in ATTENTION_SETTINGS]
         if self.model.attention in PEERS and ignored:
             raise UserError(f"{ignored[0]} has no effect with model.attention={self.model.attention}; leave it out")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from csametric.data.datasets import dataset_root
 from csametric.data.loading import in_batches, prefetch, read_images
-from csametric.data.records import Record, ReidDataset, data_digest
+from csametric.data.records import Record, ReidDataset, data_digest, queries_in_gallery
 from csametric.distances import euclidean_distances
 from csametric.evaluation.reid import evaluate_distances, evaluate_reid, nearest_entries
 from csametric.evaluation.rerank import k_reciprocal_distances
@@ -90,6 +90,7 @@ def score_dataset(
         "dataset": dataset.name,
         "digest": data_digest([*dataset.query, *dataset.gallery]),
         "camera_filter": camera_filter,
+        "queries_in_gallery": len(queries_in_gallery(dataset, camera_filter)),
         "flip": flip,
         "rerank": rerank,
         **{f"rank{k}": metrics.rank(k) for k in (1, 5, 10)},

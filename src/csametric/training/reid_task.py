@@ -41,7 +41,7 @@ def open_reid(
     Raises:
         UserError: the dataset cannot be used, or is too small for a batch.
     """
-    dataset = read_dataset(experiment.data.kind, experiment.data.path)
+    dataset = read_dataset(experiment.data.kind, experiment.data.path, experiment.data.camera_pattern)
     if not dataset.train:
         raise UserError(f"{dataset.name} does not contain training images; use a dataset with a train split")
     task = ReidTask(experiment, machine, dataset)
