@@ -206,7 +206,7 @@ def test_invalid_arguments_are_refused():
         evaluate_reid(**problem | {"query_features": problem["query_features"][1:]})
     with pytest.raises(UserError, match="queries have 4 dimensions and gallery entries 6"):
         evaluate_reid(**problem | {"query_features": problem["query_features"][:, :4]})
-    with pytest.raises(UserError, match=r"gallery_ids \(90,\) and gallery_cameras \(1,\)"):
+    with pytest.raises(UserError, match=r"gallery_ids \(90\) and gallery_cameras \(1\)"):
         evaluate_reid(**problem | {"gallery_cameras": [1]})
     broken = problem["gallery_features"].copy()
     broken[3, 2] = np.nan
@@ -218,3 +218,46 @@ def test_invalid_arguments_are_refused():
         evaluate_distances([[float("nan")]], [1], [0], [1], [1])
     with pytest.raises(UserError, match="a rank must be at least 1, got 0"):
         evaluate_reid(**problem).rank(0)
+
+
+def metrics_of(ids, cameras):
+    problem = features()
+    queries = len(problem["query_ids"])
+    names = {"query_ids": ids[:queries], "gallery_ids": ids[queries:]}
+    if cameras is None:
+        names |= {"query_cameras": None, "gallery_cameras": None}
+    else:
+        names |= {"query_cameras": cameras[:queries], "gallery_cameras": cameras[queries:]}
+    return evaluate_reid(**problem | names)
+
+
+def test_labels_may_be_names():
+    problem = features()
+    ids, cameras = (
+        [int(label) for split in ("query", "gallery") for label in problem[f"{split}_{what}"]] for what in ("ids", "cameras")
+    )
+    ids = [2 + number for number in ids]  # without junk and distractors, which have no names
+    expected = metrics_of(ids, cameras)
+    assert expected.camera_filter
+    named = metrics_of([f"person {number}" for number in ids], [("site", number) for number in cameras])
+    assert (named.map_step, named.minp) == (expected.map_step, expected.minp)
+    arrays = metrics_of(np.array([f"person {number}" for number in ids]), torch.tensor(cameras))
+    assert arrays.map_step == expected.map_step
+    huge = metrics_of([10**20 + number for number in ids], cameras)
+    assert huge.map_step == expected.map_step
+
+
+def test_without_cameras_the_filter_is_off_and_it_says_so():
+    problem = features()
+    ids = [int(label) for split in ("query", "gallery") for label in problem[f"{split}_ids"]]
+    off = metrics_of(ids, None)
+    assert not off.camera_filter
+    assert off.map_step == evaluate_reid(**problem, camera_filter=False).map_step
+
+
+@pytest.mark.parametrize("ids", [[1.7, 2.0, 1.7], [0.0, 2, 3], np.array([1.0, 2.0, 1.0]), torch.tensor([1.0, 2.0, 1.0])])
+def test_fractions_are_no_labels(ids):
+    with pytest.raises(UserError, match=r"ids must be whole numbers or names, got .*astype\(int\)"):
+        evaluate_distances([[0.1, 0.2]], ids[:1], [0], ids[1:], [1, 1])
+    with pytest.raises(UserError, match="one list of labels, got nested lists"):
+        evaluate_distances([[0.1, 0.2]], [[1]], [0], [[1], [2]], [1, 1])

@@ -64,8 +64,12 @@ def test_a_lambda_of_one_keeps_the_order_of_the_distances():
 
 def test_invalid_arguments_are_refused():
     features = clustered(0)
-    with pytest.raises(UserError, match=r"1 <= k2 <= k1 < 60 .*got k1=60, k2=6"):
+    with pytest.raises(UserError, match=r"1 <= k2 <= k1 and .*got k1=3, k2=6"):
+        k_reciprocal_distances(features[:10], features[10:], k1=3)
+    with pytest.raises(UserError, match="k1=60 needs at least 61 images, query and gallery together, got 60; evaluate without"):
         k_reciprocal_distances(features[:10], features[10:], k1=60)
+    with pytest.raises(UserError, match="all features are the same, so re-ranking has nothing to order"):
+        k_reciprocal_distances(np.ones((10, 3)), np.ones((20, 3)))
     with pytest.raises(UserError, match="the same dimensions"):
         k_reciprocal_distances(features[:10], features[10:, :3])
     with pytest.raises(UserError, match="NaN or infinite"):

@@ -8,7 +8,7 @@ Legend: Q queries, G gallery entries, B of them in a block, D dimensions, M matc
 """
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise, repeat
@@ -30,6 +30,7 @@ BLOCK_BYTES = 256 << 20  # of distances at a time
 QUERIES_AT_ONCE = 64
 MANY = 64  # with more matches per query, sorting the row is faster than counting once per match
 
+LabelList = Array | Sequence[Hashable]  # one label per image
 Blocks = Callable[[], Iterable[tuple[int, NDArray]]]  # yields (first gallery column, distances (Q, B))
 
 
@@ -43,6 +44,7 @@ class ReidMetrics:
     minp: float  # number of matches over the rank of the last one (Ye et al. 2021)
     queries: int  # Q
     queries_without_match: list[int]  # indices, counted among all queries
+    camera_filter: bool  # whether gallery entries of a query's identity and camera were left out
     first_match: NDArray  # (Q,), rank of the first match, from 1
     ap_step: NDArray  # (Q,)
     ap_trapezoid: NDArray  # (Q,)
@@ -55,19 +57,19 @@ class ReidMetrics:
 
 
 class Labels(NamedTuple):
-    """Identities and cameras of N images, int64."""
+    """Identities and cameras of N images as numbers."""
 
-    ids: NDArray  # (N,)
-    cameras: NDArray  # (N,)
+    ids: NDArray  # (N,), int64
+    cameras: NDArray  # (N,), int64
 
 
 def evaluate_reid(
     query_features: Array,
-    query_ids: Array,
-    query_cameras: Array,
+    query_ids: LabelList,
+    query_cameras: LabelList | None,
     gallery_features: Array,
-    gallery_ids: Array,
-    gallery_cameras: Array,
+    gallery_ids: LabelList,
+    gallery_cameras: LabelList | None,
     distance: str = "euclidean",
     camera_filter: bool = True,
     rerank: bool = False,
@@ -75,13 +77,15 @@ def evaluate_reid(
     """Evaluate features (Q, D) against (G, D); a gallery that is memory-mapped from disk is read in blocks, twice.
 
     Args:
+        query_ids, gallery_ids: whole numbers, of which -1 is junk and 0 a distractor; or names or any other hashable labels.
+        query_cameras, gallery_cameras: the same; None turns the camera filter off, and `ReidMetrics.camera_filter` says so.
         distance: "euclidean" or "cosine".
         camera_filter: True drops gallery entries of the query's identity and camera; use False if there is one camera.
         rerank: True applies k-reciprocal re-ranking first (Zhong et al. 2017); needs Euclidean distances.
 
     Raises:
-        UserError: sizes that do not agree, an unknown distance, re-ranking of cosines, features that are not
-            finite, or no query with a match.
+        UserError: sizes that do not agree, labels that are fractions, an unknown distance, re-ranking of cosines, features
+            that are not finite, or no query with a match.
 
     Examples:
         >>> features = torch.eye(3)
@@ -91,7 +95,8 @@ def evaluate_reid(
     """
     if distance not in MEASURES:
         raise UserError(f"distance must be one of {', '.join(MEASURES)}, got {distance!r}")
-    queries, gallery = _labels(query_ids, query_cameras, "query"), _labels(gallery_ids, gallery_cameras, "gallery")
+    queries, gallery = _labels(query_ids, query_cameras, gallery_ids, gallery_cameras)
+    camera_filter = camera_filter and query_cameras is not None and gallery_cameras is not None
     _check_size("query_features", query_features, queries)
     _check_size("gallery_features", gallery_features, gallery)
     query_size, gallery_size = np.shape(query_features)[-1], np.shape(gallery_features)[-1]
@@ -107,10 +112,10 @@ def evaluate_reid(
 
 def evaluate_distances(
     distances: Array,
-    query_ids: Array,
-    query_cameras: Array,
-    gallery_ids: Array,
-    gallery_cameras: Array,
+    query_ids: LabelList,
+    query_cameras: LabelList | None,
+    gallery_ids: LabelList,
+    gallery_cameras: LabelList | None,
     camera_filter: bool = True,
 ) -> ReidMetrics:
     """Evaluate distances (Q, G), lower is nearer; see `evaluate_reid`.
@@ -123,7 +128,8 @@ def evaluate_distances(
         >>> metrics.rank(1), round(metrics.map_step, 3)
         (1.0, 0.833)
     """
-    queries, gallery = _labels(query_ids, query_cameras, "query"), _labels(gallery_ids, gallery_cameras, "gallery")
+    queries, gallery = _labels(query_ids, query_cameras, gallery_ids, gallery_cameras)
+    camera_filter = camera_filter and query_cameras is not None and gallery_cameras is not None
     distances_QG = _numpy(distances)
     if distances_QG.shape != (len(queries.ids), len(gallery.ids)):
         raise UserError(
@@ -135,10 +141,10 @@ def evaluate_distances(
 
 def nearest_entries(
     distances: Array,
-    query_ids: Array,
-    query_cameras: Array,
-    gallery_ids: Array,
-    gallery_cameras: Array,
+    query_ids: LabelList,
+    query_cameras: LabelList | None,
+    gallery_ids: LabelList,
+    gallery_cameras: LabelList | None,
     count: int = 10,
     camera_filter: bool = True,
 ) -> list[NDArray]:
@@ -146,7 +152,8 @@ def nearest_entries(
 
     Junk is left out; with the camera filter so are entries of the query's identity and camera.
     """
-    queries, gallery = _labels(query_ids, query_cameras, "query"), _labels(gallery_ids, gallery_cameras, "gallery")
+    queries, gallery = _labels(query_ids, query_cameras, gallery_ids, gallery_cameras)
+    camera_filter = camera_filter and query_cameras is not None and gallery_cameras is not None
     nearest = []
     for distances_G, identity, camera in zip(_numpy(distances), *queries, strict=True):
         same_camera_G = (gallery.ids == identity) & (gallery.cameras == camera) & camera_filter
@@ -166,7 +173,7 @@ def _evaluate(blocks: Blocks, queries: Labels, gallery: Labels, camera_filter: b
     query_M, distances_M = query_S[is_match_S], distances_S[is_match_S]
     at_or_below_M = _count_at_or_below(blocks, query_M, distances_M, gallery.ids != JUNK)
     nonmatches_M = at_or_below_M - _last_of_equals(query_S, distances_S)[is_match_S]
-    return _metrics(nonmatches_M, query_M, len(queries.ids), len(gallery.ids))
+    return _metrics(nonmatches_M, query_M, len(queries.ids), len(gallery.ids), camera_filter)
 
 
 def _last_of_equals(query_S: NDArray, distances_S: NDArray) -> NDArray:
@@ -179,7 +186,7 @@ def _last_of_equals(query_S: NDArray, distances_S: NDArray) -> NDArray:
     return ends[run] - first_S + 1
 
 
-def _metrics(nonmatches_M: NDArray, query_M: NDArray, queries: int, gallery_size: int) -> ReidMetrics:
+def _metrics(nonmatches_M: NDArray, query_M: NDArray, queries: int, gallery_size: int, camera_filter: bool) -> ReidMetrics:
     """Metrics from the number of non-matches at or before each match; the matches are sorted, query by query."""
     if not len(query_M):
         raise UserError("no query has a match in the gallery; check the identities or use camera_filter=False")
@@ -198,6 +205,7 @@ def _metrics(nonmatches_M: NDArray, query_M: NDArray, queries: int, gallery_size
         minp=float((matches / (rank_M[first + matches - 1] + 1)).mean()),
         queries=len(with_match),
         queries_without_match=[int(query) for query in np.setdiff1d(np.arange(queries), with_match)],
+        camera_filter=camera_filter,
         first_match=rank_M[first] + 1,
         ap_step=ap_step,
         ap_trapezoid=ap_trapezoid,
@@ -289,13 +297,40 @@ def _numpy(values: Array) -> NDArray:
     return values.detach().cpu().numpy()
 
 
-def _labels(ids: Array, cameras: Array, what: str) -> Labels:
-    labels = Labels(_numpy(ids).astype(np.int64), _numpy(cameras).astype(np.int64))
-    if labels.ids.ndim != 1 or labels.ids.shape != labels.cameras.shape:
+def _labels(
+    query_ids: LabelList, query_cameras: LabelList | None, gallery_ids: LabelList, gallery_cameras: LabelList | None
+) -> tuple[Labels, Labels]:
+    """Identities and cameras of queries and gallery as numbers; without cameras they are all 0."""
+    ids = _numbers("ids", query_ids, gallery_ids)
+    if query_cameras is None or gallery_cameras is None:
+        cameras = (np.zeros(len(ids[0]), np.int64), np.zeros(len(ids[1]), np.int64))
+    else:
+        cameras = _numbers("cameras", query_cameras, gallery_cameras)
+    for what, own_ids, own_cameras in zip(("query", "gallery"), ids, cameras, strict=True):
+        if len(own_ids) != len(own_cameras):
+            raise UserError(
+                f"{what}_ids ({len(own_ids)}) and {what}_cameras ({len(own_cameras)}) must be lists of the same length"
+            )
+    return Labels(ids[0], cameras[0]), Labels(ids[1], cameras[1])
+
+
+def _numbers(what: str, query: LabelList, gallery: LabelList) -> tuple[NDArray, NDArray]:
+    """Labels as they are if they are whole numbers; otherwise 1, 2, ... in the order in which they occur first."""
+    lists = [values if isinstance(values, list | tuple) else list(_numpy(values)) for values in (query, gallery)]  # type: ignore[arg-type]
+    labels = [label.item() if isinstance(label, np.generic | Tensor) else label for values in lists for label in values]
+    fractions = [label for label in labels if isinstance(label, float)]
+    if fractions:
         raise UserError(
-            f"{what}_ids {labels.ids.shape} and {what}_cameras {labels.cameras.shape} must be lists of the same length"
+            f"{what} must be whole numbers or names, got {fractions[0]}; convert floats that are whole by astype(int)"
         )
-    return labels
+    if any(not isinstance(label, Hashable) for label in labels):
+        raise UserError(f"{what} must be one list of labels, got nested lists; give one label per image")
+    if all(isinstance(label, int) and abs(label) < 2**63 for label in labels):
+        numbers = np.array(labels, np.int64)
+    else:
+        codes = {label: number for number, label in enumerate(dict.fromkeys(labels), 1)}
+        numbers = np.array([codes[label] for label in labels], np.int64)
+    return numbers[: len(lists[0])], numbers[len(lists[0]) :]
 
 
 def _check_size(name: str, features: Array, labels: Labels) -> None:

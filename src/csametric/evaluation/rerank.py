@@ -59,10 +59,12 @@ def rerank_distances(distances_NN: NDArray, queries: int, k1: int = 20, k2: int 
 
 
 def _rerank(rows: Rows, size: int, queries: int, k1: int, k2: int, lambda_value: float) -> NDArray:
-    if not (1 <= k2 <= k1 < size and 0 <= lambda_value <= 1):
+    if not (1 <= k2 <= k1 and 0 <= lambda_value <= 1):
+        raise UserError(f"re-ranking needs 1 <= k2 <= k1 and lambda_value in [0, 1], got {k1=}, {k2=}, {lambda_value=}")
+    if k1 >= size:
         raise UserError(
-            f"re-ranking needs 1 <= k2 <= k1 < {size} (the number of images) and lambda_value in [0, 1], got {k1=}, {k2=}, "
-            f"{lambda_value=}; lower k1 or add images"
+            f"re-ranking with k1={k1} needs at least {k1 + 1} images, query and gallery together, got {size}; evaluate without "
+            "re-ranking, or call k_reciprocal_distances with a smaller k1"
         )
     # neighbours, their reciprocal sets, the sets as weights, and the average over the nearest k2
     neighbours_NK = _neighbours(rows, size, k1 + 1)
@@ -116,7 +118,10 @@ def _encode(rows: Rows, members: sparse.csr_matrix, queries: int) -> tuple[spars
     encoding, original_QG = members.copy(), np.empty((queries, size - queries), np.float32)
     for start in range(0, size, BLOCK_ROWS):
         distances_BN = rows(start, start + BLOCK_ROWS)
-        distances_BN = distances_BN / distances_BN.max(1, keepdims=True)
+        farthest_B = distances_BN.max(1)
+        if not farthest_B.all():
+            raise UserError("all features are the same, so re-ranking has nothing to order; check the model and the images")
+        distances_BN = distances_BN / farthest_B[:, None]
         for row, distances_N in enumerate(distances_BN, start):
             own = slice(members.indptr[row], members.indptr[row + 1])
             weights = np.exp(-distances_N[members.indices[own]])

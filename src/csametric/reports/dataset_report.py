@@ -16,31 +16,20 @@ HEIGHT, WIDTH = 192, 64  # of an image on the contact sheet, pixels
 
 
 def inspection_table(inspection: Inspection) -> Table:
-    """What each split contains, one row per split."""
-    header = [
-        "split",
-        "images",
-        "identities",
-        "junk",
-        "distractors",
-        "images by camera",
-        "images per identity",
-        "identities on one camera",
-    ]
+    """What each split contains, one column per split, which fits a terminal of 80 columns."""
+    splits = inspection.splits.values()
     rows = [
-        [
-            name,
-            f"{split.images:,}",
-            f"{split.identities:,}",
-            f"{split.junk:,}",
-            f"{split.distractors:,}",
-            ", ".join(f"{camera}: {count:,}" for camera, count in split.cameras.items()),
-            f"{split.per_identity[0]} to {split.per_identity[2]}, median {split.per_identity[1]}",
-            f"{split.one_camera:,}",
-        ]
-        for name, split in inspection.splits.items()
+        ["images", *(f"{split.images:,}" for split in splits)],
+        ["identities", *(f"{split.identities:,}" for split in splits)],
+        ["junk images", *(f"{split.junk:,}" for split in splits)],
+        ["distractor images", *(f"{split.distractors:,}" for split in splits)],
+        ["images per identity", *(f"{split.per_identity[0]} to {split.per_identity[2]}" for split in splits)],
+        ["median", *(f"{split.per_identity[1]}" for split in splits)],
+        ["identities on one camera", *(f"{split.one_camera:,}" for split in splits)],
     ]
-    return Table(header=header, rows=rows)
+    cameras = sorted({camera for split in splits for camera in split.cameras})
+    rows += [[f"images of camera {camera}", *(f"{split.cameras.get(camera, 0):,}" for split in splits)] for camera in cameras]
+    return Table(header=["", *inspection.splits], rows=rows)
 
 
 def problems_by_kind(inspection: Inspection) -> dict[str, list[str]]:
