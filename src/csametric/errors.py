@@ -33,6 +33,18 @@ class UserError(ValueError):
         return printable(super().__str__().replace("\n\t", " "))  # torch's own messages are lists of indented lines
 
 
+class StoppedError(BaseException):
+    """Training was stopped by a signal after a checkpoint was saved; like Ctrl-C, it passes through `except Exception`.
+
+    Attributes:
+        signal_number: of the signal; commands exit with 128 plus this.
+    """
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+
 class DivergedError(UserError):
     """Training diverged: a gradient is NaN or infinite."""
 

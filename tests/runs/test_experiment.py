@@ -93,7 +93,7 @@ def test_settings_that_a_peer_would_ignore_are_refused():
 
 def test_defaults_of_the_settings_are_those_of_the_model_but_for_three():
     parameters = signature(PCB).parameters
-    assert {f.name for f in fields(PCBSettings)} == set(parameters) - {"num_ids"} | {"start_from"}
+    assert {f.name for f in fields(PCBSettings)} == set(parameters) - {"num_ids"} | {"start_from", "new_heads"}
     different = {
         f.name: f.default for f in fields(PCBSettings) if f.name in parameters and parameters[f.name].default != f.default
     }

@@ -130,6 +130,20 @@ def test_a_refined_run_can_start_from_a_trained_pcb(tmp_path, market, finished):
         build_pcb(experiment.model, 5)
 
 
+def test_other_identities_can_start_from_the_backbone_with_new_heads(tmp_path, market, finished):
+    settings = [f"model.start_from={finished}", "model.new_heads=true", "epochs=1"]
+    experiment = tiny_reid.experiment("market1501", market, *settings)
+    model, weights = build_pcb(experiment.model, 5), load_file(finished / "weights.safetensors")
+    own = model.state_dict()
+    assert all(torch.equal(own[name], tensor) for name, tensor in weights.items() if name.startswith("backbone."))
+    assert own["classifiers.0.weight"].shape[0] == 5
+    assert not torch.equal(own["embeddings.0.0.weight"], weights["embeddings.0.0.weight"])
+    task = loop.open_task(experiment, join_processes("fp32"))
+    assert "the backbone and its attention; the heads start at random" in task.announcement()
+    with pytest.raises(UserError, match=r"model.new_heads needs model.start_from"):
+        tiny_reid.experiment("market1501", market, "model.new_heads=true")
+
+
 def test_only_the_part_classifier_trains_while_the_rest_is_frozen(market):
     model = build_pcb(tiny_reid.experiment("market1501", market, "model.refined=true", "refine_from=1").model, 8)
     train_only_parts(model, True)

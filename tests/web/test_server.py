@@ -176,8 +176,8 @@ def test_another_host_is_refused(client):
 
 
 @pytest.mark.parametrize("origin", ["http://[", "http://[::1", "http://127.0.0.1:8765]", "//[x"])
-def test_a_malformed_origin_counts_as_another_site(client, origin):
-    expect_refusal(client, file_of(picture()), 403, "another site", origin=origin)
+def test_a_malformed_origin_is_a_bad_request(client, origin):
+    expect_refusal(client, file_of(picture()), 400, "the Origin header is malformed", origin=origin)
 
 
 @pytest.mark.parametrize("host", ["localhost", "localhost:8765", "127.0.0.1:9", "[::1]:8765"])

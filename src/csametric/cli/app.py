@@ -2,6 +2,7 @@
 
 import ast
 import errno
+import signal
 import sys
 import traceback
 import warnings
@@ -13,7 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from csametric.errors import FolderInUseError, NoDatasetError, UserError, explain_full_disk, printable
+from csametric.errors import FolderInUseError, NoDatasetError, StoppedError, UserError, explain_full_disk, printable
 
 # Command -> (module in this folder, function or group in it); the module is imported when the command is called.
 COMMANDS = {
@@ -34,6 +35,7 @@ COMMANDS = {
     "doctor": ("system", "doctor"),
 }
 DEBUG = "--debug"
+INTERRUPTED = 128 + signal.SIGINT  # the exit status after Ctrl-C
 HINTS: dict[type[UserError], str] = {  # which options fix an error of the library
     FolderInUseError: "(--name of train, --out of demo)",
     NoDatasetError: "(--data KIND:PATH, for patches --data brown:ROOT)",
@@ -118,7 +120,7 @@ def main() -> None:
     """Run the command.
 
     An error is printed as one sentence, with its traceback only after --debug. The exit status is 2 if the user can fix it, 1
-    otherwise.
+    otherwise, and 128 plus the number of the signal that stopped the command.
     """
     debug = DEBUG in sys.argv
     warnings.filterwarnings("ignore", r"Image size \(")  # from Pillow, for large images, which users may have
@@ -135,6 +137,13 @@ def main() -> None:
             sys.exit(1)
         _print_error(f"{error.filename}: {error.strerror}; check the path and its permissions", debug)
         sys.exit(2)
+    except StoppedError as stop:
+        _print_error(str(stop), debug)
+        sys.exit(128 + stop.signal_number)
+    except SystemExit as end:
+        if end.code == INTERRUPTED:
+            _print_error("interrupted; the same command goes on where it can", debug)
+        raise
     except Exception as error:
         _print_error(_failure(error), debug)
         sys.exit(1)

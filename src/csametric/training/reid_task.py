@@ -72,6 +72,10 @@ class ReidTask:
 
     def announcement(self) -> str:
         lines = [str(self.dataset)]
+        settings = self.experiment.model
+        if settings.start_from:
+            taken = "the backbone and its attention; the heads start at random" if settings.new_heads else "all weights"
+            lines.append(f"starting from {settings.start_from}: {taken}")
         if self.experiment.model.refined and self.experiment.refine_from == 0 and not self.experiment.model.start_from:
             lines.append("refined parts start without a trained PCB, which is known to collapse; set model.start_from")
         return "\n".join(lines)

@@ -164,11 +164,11 @@ def _refuse_other_sites(request: Request) -> None:
         raise RefusedError(403, "the request came from another site; send pictures from this server's own page")
 
 
-def _host_of(origin: str) -> str | None:
+def _host_of(origin: str) -> str:
     try:
         return urlsplit(origin).netloc
-    except ValueError:  # malformed, so not sent by our page
-        return None
+    except ValueError as error:
+        raise RefusedError(400, "the Origin header is malformed; open the page in a browser") from error
 
 
 def _allowed_hosts(host: str) -> Sequence[str]:
