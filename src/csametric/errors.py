@@ -1,11 +1,15 @@
 """Errors that a user can cause and fix: `UserError` and its subclasses."""
 
 import errno
+import re
 import unicodedata
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+SHOWN = 80  # characters of a value that is cut
+LONGEST_MESSAGE = 2000  # characters
+_ENDLESS = re.compile(r"[^\s/;]{256,}")  # longer than the name of a file can be
 _UNPRINTABLE = {"Cc", "Cs", "Zl", "Zp"}  # control characters, lone surrogates, line and paragraph separators
 
 
@@ -22,15 +26,27 @@ def printable(name: object) -> str:
     )
 
 
+def shortened(message: str) -> str:
+    """A message whose words beyond the length of any file name are cut, and which ends after `LONGEST_MESSAGE` characters.
+
+    Examples:
+        >>> len(shortened("got " + "9" * 5000 + "; use 1")), shortened("got " + "9" * 5000 + "; use 1")[-11:]
+        (94, '9...; use 1')
+    """
+    cut = _ENDLESS.sub(lambda match: f"{match[0][:SHOWN]}...", message)
+    return cut if len(cut) <= LONGEST_MESSAGE else f"{cut[:LONGEST_MESSAGE]}..."
+
+
 class UserError(ValueError):
     """A mistake that the user can fix; the message is one sentence that says what was wrong and what to do.
 
     The command prints the message and exits with status 2. Library callers may catch it as a `ValueError`. The message is one
-    line whatever the names of files in it.
+    line whatever the names of files in it, and values of the user that fill a screen are cut.
     """
 
     def __str__(self) -> str:
-        return printable(super().__str__().replace("\n\t", " "))  # torch's own messages are lists of indented lines
+        message = super().__str__().replace("\n\t", " ")  # torch's own messages are lists of indented lines
+        return shortened(printable(message))
 
 
 class StoppedError(BaseException):

@@ -54,6 +54,19 @@ def read_text(path: Path) -> str:
         raise UserError(f"{path} is not UTF-8 text ({error.reason} at byte {error.start}); save it as UTF-8") from error
 
 
+def is_file(path: Path) -> bool:
+    """Whether a path names a file; false too for text that cannot be a path, which `Path.is_file` raises for.
+
+    Examples:
+        >>> is_file(Path("x" * 5000))  # longer than the name of a file can be
+        False
+    """
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def copy_atomically(source: Path, target: Path) -> None:
     """Copy the content of a file atomically."""
     with source.open("rb") as content:

@@ -1,5 +1,6 @@
 """Readers of re-identification datasets, tested on generated people in each layout."""
 
+import json
 import shutil
 
 import numpy as np
@@ -7,6 +8,8 @@ import pytest
 from PIL import Image
 from scipy.io import loadmat, savemat
 
+from csametric.data import matfile
+from csametric.data.cuhk03 import ARRAYS
 from csametric.data.datasets import READERS, read_dataset
 from csametric.data.folder import read_folder, read_manifest
 from csametric.data.inspection import inspect
@@ -150,8 +153,8 @@ def change_files(root, first):
         ("cuhk03 protocol", lambda root: change_protocol(root, "camId", lambda ids: ids * np.nan), "camId in .* from 1"),
         ("cuhk03 protocol", lambda root: change_protocol(root, "labels", lambda ids: ids[:1]), "labels; download"),
         ("cuhk03 protocol", lambda root: change_mat(root, lambda data: data[: len(data) // 2]), "mat is damaged"),
-        ("cuhk03 protocol", lambda root: change_mat(root, lambda data: b""), "mat is damaged"),
-        ("cuhk03 protocol", lambda root: change_mat(root, lambda data: b"text, not Matlab"), "mat is damaged"),
+        ("cuhk03 protocol", lambda root: change_mat(root, lambda data: b""), "mat is not a MATLAB file"),
+        ("cuhk03 protocol", lambda root: change_mat(root, lambda data: b"text, not Matlab"), "mat is not a MATLAB file"),
         (
             "cuhk03 protocol",
             lambda root: change_files(root, "../1_001_1_01.png"),
@@ -348,3 +351,43 @@ def test_queries_that_are_in_the_gallery_too_are_found(tmp_path):
     dataset = ReidDataset(name="x", train=[], query=query, gallery=gallery)
     assert queries_in_gallery(dataset, camera_filter=True) == [query[0]]  # b's copy is left out, c's is junk
     assert queries_in_gallery(dataset, camera_filter=False) == query[:2]
+
+
+def test_the_split_of_cuhk03_may_be_json(tmp_path):
+    people.write_cuhk03_protocol(tmp_path)
+    (mat,) = tmp_path.glob("*.mat")
+    expected = read_dataset("cuhk03-detected", tmp_path)
+    content = loadmat(mat, squeeze_me=True)
+    values = {name: np.atleast_1d(content[name]).tolist() for name in ARRAYS}
+    mat.unlink()
+    mat.with_suffix(".json").write_text(json.dumps(values))
+    assert read_dataset("cuhk03-detected", tmp_path) == expected
+    for damaged in ("[]", "{}", "[" * 100_000, json.dumps(values | {"labels": [[1], 2]}), json.dumps(values | {"camId": None})):
+        mat.with_suffix(".json").write_text(damaged)
+        with pytest.raises(UserError, match=r"json must be a JSON object with the lists filelist, labels"):
+            read_dataset("cuhk03-detected", tmp_path)
+
+
+def test_a_reader_that_crashes_is_a_sentence(tmp_path, monkeypatch):
+    people.write_cuhk03_protocol(tmp_path)
+    monkeypatch.setattr(matfile.sys, "executable", str(tmp_path / "python"))
+    (tmp_path / "python").write_text("#!/bin/sh\nkill -SEGV $$\n")
+    (tmp_path / "python").chmod(0o755)
+    with pytest.raises(UserError, match=r"mat is damaged \(the reader crashed\); download it again"):
+        read_dataset("cuhk03-detected", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x89HDF\r\n\x1a\n" + bytes(500), "has MATLAB's format 7.3; save it with -v7"),
+        (b"MATLAB 7.3 MAT-file, Platform: GLNXA64" + bytes(500), "has MATLAB's format 7.3; save it with -v7"),
+        (b"MATLAB 5.0 MAT-file" + bytes(500), "is damaged"),
+    ],
+)
+def test_other_mat_files_are_named(tmp_path, content, words):
+    people.write_cuhk03_protocol(tmp_path)
+    (mat,) = tmp_path.glob("*.mat")
+    mat.write_bytes(content)
+    with pytest.raises(UserError, match=words):
+        read_dataset("cuhk03-detected", tmp_path)

@@ -27,6 +27,7 @@ with lazy_imports():
     from csametric.training import machine as machines
 
 RUNS = Path("runs")
+LONGEST_NAME = 200  # characters; file systems allow 255 bytes
 PRINTED_QUERIES = 10  # without a match
 
 IDENTITIES = f"Identities: {', '.join(READERS)}"
@@ -74,10 +75,22 @@ def train(
     if seed is not None:
         assignments.append(f"seed={seed}")
     experiment = overrides.override(experiment, assignments + (settings or []))
-    folder = RUNS / (name or experiment.recipe)
+    folder = _run_folder(experiment.recipe if name is None else name)
     loop.train(experiment, folder)
     if accelerate.PartialState().is_main_process:
         print_scores(f"Run {folder.name}", run_report.report_run(experiment, folder), folder / "report.html")
+
+
+def _run_folder(name: str) -> Path:
+    """The folder of a new run, below runs/.
+
+    Raises:
+        UserError: the name is empty, too long, or leads elsewhere.
+    """
+    parts = Path(name).parts
+    if not parts or Path(name).is_absolute() or ".." in parts or "\0" in name or max(map(len, parts)) > LONGEST_NAME:
+        raise UserError(f"--name must be a name of at most {LONGEST_NAME} characters for a folder in {RUNS}/, got {name!r}")
+    return RUNS / name
 
 
 def _experiment_for(recipe: str, data: str | None) -> tuple[experiments.Experiment, list[str]]:

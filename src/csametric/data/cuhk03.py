@@ -1,5 +1,6 @@
 """CUHK03 in the new protocol (Zhong et al. 2017), with detected or labeled boxes."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -8,11 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csametric.data.market1501 import read_market_layout
+from csametric.data.matfile import read_mat
 from csametric.data.records import Count, Record, ReidDataset
 from csametric.errors import UserError
+from csametric.files import is_file, read_text
 
 Boxes = Literal["detected", "labeled"]
 SPLITS = ("train", "query", "gallery")
+ARRAYS = ("filelist", "labels", "camId", *(f"{split}_idx" for split in SPLITS))  # what the file of the split holds
 PUBLISHED: dict[str, dict[str, Count]] = {
     "detected": {"train": Count(7365, 767), "query": Count(1400, 700), "gallery": Count(5332, 700)},
     "labeled": {"train": Count(7368, 767), "query": Count(1400, 700), "gallery": Count(5328, 700)},
@@ -25,28 +29,30 @@ def read_cuhk03(root: Path, boxes: Boxes) -> ReidDataset:
     Args:
         root: a folder with detected/ or labeled/, which holds bounding_box_train, query and bounding_box_test; or with the
             original images in images_detected/ or images_labeled/ (such as 1_001_1_01.png) beside
-            cuhk03_new_protocol_config_detected.mat or _labeled.mat.
+            cuhk03_new_protocol_config_detected.mat or _labeled.mat, or a .json with the same names.
         boxes: "detected" (found by a person detector) or "labeled" (drawn by hand).
 
     Raises:
-        UserError: the folder has neither layout, the .mat file is damaged, or an image that it lists is missing.
+        UserError: the folder has neither layout, the file of the split is damaged, or an image that it lists is missing.
     """
     name = f"CUHK03-NP {boxes}"
     if (root / boxes).is_dir():
         return read_market_layout(name, root / boxes, PUBLISHED[boxes])
-    protocol = root / f"cuhk03_new_protocol_config_{boxes}.mat"
-    if not protocol.is_file():
-        raise UserError(f"{root} must contain the folder {boxes} or the file {protocol.name}; extract the dataset there")
+    candidates = [root / f"cuhk03_new_protocol_config_{boxes}{suffix}" for suffix in (".json", ".mat")]
+    protocol = next((path for path in candidates if path.is_file()), None)
+    if protocol is None:
+        name = candidates[-1].name
+        raise UserError(f"{root} must contain the folder {boxes} or the file {name} (or .json); extract the dataset there")
     return _read_protocol(name, protocol, root / f"images_{boxes}", PUBLISHED[boxes])
 
 
 def _read_protocol(name: str, protocol: Path, images: Path, published: dict[str, Count]) -> ReidDataset:
-    content = _read_mat(protocol)
+    content = _read_split(protocol)
     records = [
         Record(images / file, int(identity), int(camera))
         for file, identity, camera in zip(content.files, content.labels, content.cameras, strict=True)
     ]
-    missing = [record.path for record in records if not record.path.is_file()]
+    missing = [record.path for record in records if not is_file(record.path)]
     if missing:
         raise UserError(
             f"{len(missing):,} of the {len(records):,} images in {protocol.name} are missing, first {missing[0]}; "
@@ -67,21 +73,30 @@ class _Protocol(NamedTuple):
     indices: dict[str, NDArray]  # by split, numbers of images from 1
 
 
-def _read_mat(path: Path) -> _Protocol:
-    from scipy.io import loadmat
-
-    try:
-        content = loadmat(path, squeeze_me=True)
-        protocol = _Protocol(
-            files=[str(file) for file in content["filelist"]],
-            labels=np.atleast_1d(content["labels"]),
-            cameras=np.atleast_1d(content["camId"]),
-            indices={split: np.atleast_1d(content[f"{split}_idx"]) for split in SPLITS},
-        )
-    except Exception as error:  # scipy fails in as many ways as a file can be damaged
-        raise UserError(f"{path} is damaged ({type(error).__name__}: {error}); download the file again") from error
+def _read_split(path: Path) -> _Protocol:
+    arrays = _read_json(path) if path.suffix == ".json" else read_mat(path, ARRAYS)
+    protocol = _Protocol(
+        files=[str(file) for file in arrays["filelist"]],
+        labels=arrays["labels"],
+        cameras=arrays["camId"],
+        indices={split: arrays[f"{split}_idx"] for split in SPLITS},
+    )
     _check_images(path, protocol)
     return protocol
+
+
+def _read_json(path: Path) -> dict[str, NDArray]:
+    try:
+        values = json.loads(read_text(path))
+        arrays = {name: np.array(values[name]) for name in ARRAYS}
+        if any(array.ndim != 1 or array.dtype == object for array in arrays.values()):
+            raise ValueError("every value must be a list of numbers or names")
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+        problem = f"{type(error).__name__}: {error}"
+        raise UserError(f"{path} must be a JSON object with the lists {', '.join(ARRAYS)} ({problem})") from error
+    return arrays
 
 
 def _check_images(path: Path, protocol: _Protocol) -> None:

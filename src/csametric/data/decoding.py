@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from csametric.errors import UserError
+from csametric.files import is_file
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow's names
 MAX_BYTES = 2**30
@@ -161,7 +162,7 @@ def _open(source: Path | bytes, max_pixels: int, formats: tuple[str, ...]) -> It
 def _read(source: Path | bytes) -> bytes:
     if isinstance(source, bytes):
         return source
-    if not source.is_file():
+    if not is_file(source):
         raise UserError(f"image {source} does not exist; correct the path")
     try:
         if source.stat().st_size > MAX_BYTES:

@@ -10,6 +10,7 @@ from pathlib import Path
 from csametric.data.listing import Listing, describe_skipped, list_folders, list_images
 from csametric.data.records import Record, ReidDataset
 from csametric.errors import UserError
+from csametric.files import is_file
 
 COLUMNS = ("path", "id", "camera", "split")
 CAMERA_DIGITS = 9  # more are a mistake
@@ -178,7 +179,7 @@ def _entry(manifest: Path, number: int, row: dict[str, str]) -> Entry:
     if not row["id"]:
         raise UserError(f"{where}: the id is missing; write the name or number of the person in the image")
     image = manifest.parent / row["path"]
-    if not image.is_file():
+    if not is_file(image):
         raise UserError(f"{where}: image {image} does not exist; correct the path")
     return image, row["id"], int(row["camera"]), row["split"]
 

@@ -229,7 +229,7 @@ def read_task(path: Path, names: Sequence[str]) -> NDArray:
         raise UserError(
             f"{path} names the sequence {error.args[0]}, which is not in its split; download the file from the benchmark"
         ) from error
-    except (ValueError, IndexError) as error:
+    except (ValueError, IndexError, OverflowError) as error:
         raise UserError(invalid) from error
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from csametric.data.market1501 import FOLDERS, read_market_layout
 from csametric.data.records import Count, Record, ReidDataset
 from csametric.errors import UserError
-from csametric.files import read_text
+from csametric.files import is_file, read_text
 
 PUBLISHED = {"train": Count(32_621, 1041), "query": Count(11_659, 3060), "gallery": Count(82_161, 3060)}
+DIGITS = 9  # of an identity or a camera; more are a mistake
 _LISTS = {
     "train": (("train", "list_train.txt"), ("train", "list_val.txt")),
     "query": (("test", "list_query.txt"),),
@@ -44,7 +45,7 @@ def _read_list(root: Path, folder: str, name: str) -> list[Record]:
         raise UserError(f"{root} must contain {name} or {FOLDERS['train']}; extract the dataset there")
     images = _image_folder(root, folder)
     records = [_record(name, images, line.strip()) for line in read_text(path).split("\n") if line.strip()]
-    missing = [record.path for record in records if not record.path.is_file()]
+    missing = [record.path for record in records if not is_file(record.path)]
     if missing:
         raise UserError(
             f"{len(missing):,} of the {len(records):,} images in {name} are missing, first {missing[0]}; "
@@ -63,7 +64,8 @@ def _image_folder(root: Path, folder: str) -> Path:
 def _record(list_name: str, images: Path, line: str) -> Record:
     file, _, identity = line.rpartition(" ")
     parts = Path(file).name.split("_")
-    if not identity.isdecimal() or len(parts) < 3 or not parts[2].isdecimal():
+    is_number = len(parts) > 2 and all(text.isdecimal() and len(text) <= DIGITS for text in (identity, parts[2]))
+    if not is_number:
         raise UserError(
             f"{list_name} must have lines such as 0000/0000_000_01_0303morning_0008_0.jpg 0, got {line!r}; download it again"
         )

@@ -17,13 +17,14 @@ from csametric.data.decoding import UnreadableImageError
 from csametric.data.listing import SUFFIXES, list_images
 from csametric.data.photo_patches import read_photo
 from csametric.errors import UserError
-from csametric.files import read_text
+from csametric.files import is_file, read_text
 from csametric.matching.descriptors import Descriptor
 from csametric.matching.geometry import MIN_INLIERS, Geometry, Model, estimate_geometry, inliers_by_chance
 from csametric.matching.keypoints import DetectorSettings, LocalFrames, detect
 from csametric.matching.matches import Matches, match_descriptors
 
 MAX_SIDE = 2048
+LONGEST_LINE = 10_000  # characters in a list of pairs
 PLANAR_SHARE = 0.8  # COLMAP's max_H_inlier_ratio: more homography inliers per fundamental inlier mean a plane
 
 
@@ -143,7 +144,7 @@ def describe_photos(path: Path, descriptors: Sequence[Descriptor], settings: Mat
 
 
 def _read(path: Path, max_side: int) -> tuple[NDArray, tuple[float, float]]:
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(f"photograph {path} does not exist; correct the path")
     try:
         image, (width, height) = read_photo(path, max_side)
@@ -253,6 +254,8 @@ def read_pairs(path: Path, root: Path | None = None) -> list[tuple[Path, Path]]:
         raise UserError(f"list of pairs {path} does not exist; write one with two photographs per line")
     folder, pairs = root or path.parent, []
     for number, line in enumerate(read_text(path).splitlines(), 1):
+        if len(line) > LONGEST_LINE:
+            raise UserError(f"{path}, line {number}: {len(line):,} characters are too many for two names; correct the line")
         names = _names(line)
         if not names or names[0].startswith("#"):
             continue

@@ -5,15 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from matplotlib.figure import Figure
 
 from csametric.data.brown import brown_root, read_brown
 from csametric.files import write_text
 from csametric.inference.load import load
 from csametric.inference.patches import PatchEmbedder
 from csametric.reports.attention_report import attention_section, grey_to_colours, has_attention
-from csametric.reports.sections import settings_sections
+from csametric.reports.sections import Metrics, settings_sections, training_section
 from csametric.runs.experiment import BrownExperiment
-from csametric.runs.folder import read_metrics, read_scores
+from csametric.runs.folder import damaged_scores, read_scores
 from csametric.visualization import figures
 from csametric.visualization.page import Section, Table, render
 
@@ -51,19 +52,28 @@ def report_brown(title: str, runs: Mapping[str, Path], path: Path) -> Table:
     Returns:
         The table of scores.
     """
-    table = brown_table({label: read_scores(folder)["fpr95"] for label, folder in runs.items()})
-    curves = figures.descriptor_curves(
-        {label: read_metrics(folder) for label, folder in runs.items()}, "pairs of a test subset"
-    )
+    table = brown_table({label: _read_rates(folder) for label, folder in runs.items()})
+
+    def draw(metrics: Metrics) -> Figure:
+        return figures.descriptor_curves(metrics, "pairs of a test subset")
+
     caption = "Training loss, and FPR95 on a sample of the first test subset during training"
     sections = [
         Section(title="How good are the descriptors?", text=EXPLANATION, table=table),
         *(_attention_section(label, folder) for label, folder in runs.items() if has_attention(folder)),
-        Section(title="Training", pictures=[(figures.data_uri(curves), caption)]),
+        training_section(runs, draw, caption),
         *settings_sections(runs),
     ]
     write_text(path, render(title, EXPLANATION, sections))
     return table
+
+
+def _read_rates(folder: Path) -> dict[str, float]:
+    """FPR95 of a run by subset."""
+    rates: dict[str, float] = read_scores(folder, {"fpr95": dict})["fpr95"]
+    if not rates or not all(isinstance(rate, float | int) for rate in rates.values()):
+        raise damaged_scores(folder, f"fpr95 is {rates}")
+    return rates
 
 
 def _attention_section(label: str, folder: Path) -> Section:
@@ -83,4 +93,4 @@ def _percent(value: float | None) -> str:
 
 def brown_scores(folder: Path) -> Table:
     """The scores of a finished run, with a caption that says what they measure."""
-    return replace(brown_table({"per cent": read_scores(folder)["fpr95"]}), caption=EXPLANATION)
+    return replace(brown_table({"per cent": _read_rates(folder)}), caption=EXPLANATION)

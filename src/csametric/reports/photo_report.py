@@ -15,9 +15,9 @@ from csametric.inference.load import load
 from csametric.inference.patches import PatchEmbedder
 from csametric.models.sift import sift_descriptors
 from csametric.reports.attention_report import attention_section, grey_to_colours, has_attention
-from csametric.reports.sections import settings_sections
+from csametric.reports.sections import settings_sections, training_section
 from csametric.runs.experiment import DescriptorExperiment
-from csametric.runs.folder import check_data, read_metrics, read_scores
+from csametric.runs.folder import check_data, damaged_scores, read_scores
 from csametric.visualization import figures
 from csametric.visualization.page import Section, Table, render
 
@@ -43,7 +43,11 @@ def baseline_scores(patches: PhotoPatches) -> dict[str, DescriptorScores]:
 
 def run_scores(folder: Path) -> DescriptorScores:
     """The scores of a finished run, from its folder."""
-    return scores_from_dict(read_scores(folder))
+    scores = read_scores(folder, {"levels": dict, "stereo": dict})
+    try:
+        return scores_from_dict(scores)
+    except (TypeError, AttributeError) as error:
+        raise damaged_scores(folder, error) from error
 
 
 def score_table(scores: Mapping[str, DescriptorScores]) -> Table:
@@ -113,9 +117,8 @@ def _table_section(scores: Mapping[str, DescriptorScores]) -> Section:
 
 
 def _curve_section(runs: Mapping[str, Path]) -> Section:
-    metrics = {label: read_metrics(folder) for label, folder in runs.items()}
     caption = "Training loss, and FPR95 on held-out photographs during training"
-    return Section(title="Training", pictures=[(figures.data_uri(figures.descriptor_curves(metrics)), caption)])
+    return training_section(runs, figures.descriptor_curves, caption)
 
 
 def _attention_section(label: str, model: PatchEmbedder, patches: PhotoPatches) -> Section:

@@ -11,9 +11,9 @@ from csametric.data.datasets import dataset_root
 from csametric.data.transforms import read_image
 from csametric.files import write_text
 from csametric.reports.attention_report import attend_queries, attention_section, has_attention
-from csametric.reports.sections import settings_sections
+from csametric.reports.sections import settings_sections, training_section
 from csametric.runs.experiment import ReidData, ReidExperiment
-from csametric.runs.folder import read_experiment, read_metrics, read_scores
+from csametric.runs.folder import damaged_scores, read_experiment, read_scores
 from csametric.visualization import figures
 from csametric.visualization.page import Section, Table, render
 
@@ -24,6 +24,16 @@ ROWS = {
     "map_step": "mAP (step)",
     "map_trapezoid": "mAP (trapezoid)",
     "minp": "mINP",
+}
+REQUIRED = {  # what a report needs of scores.json
+    "dataset": str,
+    "camera_filter": bool,
+    "rerank": bool,
+    "flip": bool,
+    **dict.fromkeys(ROWS, float | int),
+    "queries": int,
+    "queries_without_match": list,
+    "ranked": list,
 }
 HEIGHT, WIDTH = 192, 64  # of an image in a ranked list, pixels
 EXPLANATION = (
@@ -99,16 +109,14 @@ def report_reid(title: str, runs: Mapping[str, Path], path: Path) -> Table:
     Returns:
         The table of scores, with their conventions as its caption.
     """
-    scores = {label: read_scores(folder) for label, folder in runs.items()}
+    scores = {label: read_scores(folder, REQUIRED) for label, folder in runs.items()}
     first = next(iter(scores.values()))
     table = replace(reid_table(scores), caption=conventions(first))
-    metrics = {label: read_metrics(folder) for label, folder in runs.items()}
-    curves = (figures.data_uri(figures.reid_curves(metrics)), "Training loss, and alpha of each attention layer")
     sections = [
         Section(title="How well are people re-identified?", text=EXPLANATION + conventions(first), table=table),
         *(_ranked_section(label, scores[label], folder) for label, folder in runs.items()),
         *(attention_section(label, attend_queries(folder)) for label, folder in runs.items() if has_attention(folder)),
-        Section(title="Training", pictures=[curves]),
+        training_section(runs, figures.reid_curves, "Training loss, and alpha of each attention layer"),
         *settings_sections(runs),
     ]
     write_text(path, render(title, conventions(first), sections))
@@ -118,12 +126,15 @@ def report_reid(title: str, runs: Mapping[str, Path], path: Path) -> Table:
 def _ranked_section(label: str, scores: Mapping[str, Any], run: Path) -> Section:
     experiment = read_experiment(run)
     assert isinstance(experiment, ReidExperiment)
-    picture = figures.data_uri(ranked_picture(scores, experiment.data))
+    try:
+        picture = figures.data_uri(ranked_picture(scores, experiment.data))
+    except (KeyError, TypeError, AttributeError) as error:
+        raise damaged_scores(run, f"ranked: {error}") from error
     caption = f"{label}: evenly spread queries and their nearest gallery images; green: the same person, orange: another person"
     return Section(title=f"Ranked lists of {label}", pictures=[(picture, caption)])
 
 
 def reid_scores(folder: Path) -> Table:
     """The scores of a finished run, with their conventions as the caption."""
-    scores = read_scores(folder)
+    scores = read_scores(folder, REQUIRED)
     return replace(reid_table({"per cent": scores}), caption=conventions(scores))

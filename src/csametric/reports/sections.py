@@ -1,11 +1,32 @@
 """Sections that all reports have."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from csametric.runs.folder import read_environment, read_experiment
+from matplotlib.figure import Figure
+
+from csametric.errors import UserError
+from csametric.runs.folder import METRICS, read_environment, read_experiment, read_metrics
+from csametric.visualization import figures
 from csametric.visualization.page import Section, Table
+
+Metrics = Mapping[str, Sequence[Mapping[str, float]]]  # the rows of metrics.jsonl, by the label of the run
+
+
+def training_section(runs: Mapping[str, Path], draw: Callable[[Metrics], Figure], caption: str) -> Section:
+    """The training curves of runs; a sentence in their place if a log is damaged, which need not cost the whole report.
+
+    Args:
+        runs: run folders, by their label on the page.
+        draw: draws the rows of metrics.jsonl, by label.
+        caption: of the picture.
+    """
+    try:
+        picture = figures.data_uri(draw({label: read_metrics(folder) for label, folder in runs.items()}))
+    except (UserError, KeyError, ValueError, TypeError, AttributeError) as error:
+        return Section(title="Training", text=f"No curves: {METRICS} of a run is damaged ({error}).")
+    return Section(title="Training", pictures=[(picture, caption)])
 
 
 def settings_sections(runs: Mapping[str, Path]) -> Sequence[Section]:

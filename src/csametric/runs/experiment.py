@@ -15,6 +15,8 @@ PATCH_LOSSES = {  # by name, the function that `kinds.resolve` imports: settings
     "ral": "losses.ralnet:ral_loss",
     "sos": "losses.sosnet:sos_loss",
 }
+GREATEST = 10**9  # of any number of things, pixels, steps or units
+LEAST_EPOCHS = 0.001  # between decays
 ATTENTION_SETTINGS = ("maps", "groups", "alpha", "learn_alpha", "attention_norm")  # of PCBSettings, which peers do not have
 
 
@@ -88,6 +90,8 @@ class DescriptorOptimizer:
 
     def __post_init__(self) -> None:
         _check_not_negative(self, "optimizer.")
+        _check_probabilities(self, "optimizer.", "momentum")
+        _check_probabilities(self, "optimizer.", "dampening", highest=1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,8 +239,12 @@ class ReidOptimizer:
 
     def __post_init__(self) -> None:
         _check_not_negative(self, "optimizer.")
-        if self.decay_every == 0:
-            raise UserError("optimizer.decay_every must be the number of epochs between decays, got 0")
+        _check_probabilities(self, "optimizer.", "momentum")
+        _check_probabilities(self, "optimizer.", "decay", highest=1.0)
+        if self.decay_every < LEAST_EPOCHS:
+            raise UserError(f"optimizer.decay_every must be at least {LEAST_EPOCHS} epochs, got {self.decay_every:g}")
+        if self.nesterov and self.momentum == 0:
+            raise UserError("optimizer.nesterov needs optimizer.momentum above 0; set for example optimizer.momentum=0.9")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -295,14 +303,20 @@ EXPERIMENTS: dict[str, type[Experiment]] = {
 
 def _check_least(settings: Any, prefix: str, **least: int) -> None:
     for name, value in least.items():
-        if getattr(settings, name) < value:
-            raise UserError(f"{prefix}{name} must be at least {value}, got {getattr(settings, name)}")
+        _check_range(prefix + name, getattr(settings, name), value)
 
 
 def _check_not_negative(settings: Any, prefix: str) -> None:
     for name, value in asdict(settings).items():
-        if isinstance(value, float) and value < 0:
-            raise UserError(f"{prefix}{name} must be at least 0, got {value}")
+        if isinstance(value, float):
+            _check_range(prefix + name, value, 0)
+
+
+def _check_range(name: str, value: float, least: int) -> None:
+    if value < least:
+        raise UserError(f"{name} must be at least {least}, got {value:g}")
+    if value > GREATEST:
+        raise UserError(f"{name} must be at most {GREATEST:,}, got {value:g}")
 
 
 def _check_probabilities(settings: Any, prefix: str, *names: str, highest: float = 0.999) -> None:

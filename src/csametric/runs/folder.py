@@ -6,17 +6,19 @@ state/checkpoint.pt    weights, optimizer and the number of steps done; random s
 weights.safetensors, scores.npz, scores.json    when the run is done, in this order
 """
 
+import hashlib
 import json
-import zipfile
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from csametric.errors import FolderInUseError, UserError
@@ -30,6 +32,7 @@ ENVIRONMENT = "environment.json"
 METRICS = "metrics.jsonl"
 CHECKPOINT = Path("state") / "checkpoint.pt"
 WEIGHTS, BUNDLED_WEIGHTS = "weights.safetensors", "model.safetensors"
+DIGEST = "sha256"  # key of the digest in the metadata of weights
 SCORES, SCORES_BY_QUERY = "scores.json", "scores.npz"
 CONFIG = "config.json"  # in bundles only
 RENAME = "choose another folder for this run"
@@ -86,15 +89,31 @@ def read_experiment(folder: Path) -> Experiment:
         raise UserError(f"{folder} is not a run: {EXPERIMENT} is missing; name a folder that `csametric train` made")
     try:
         return from_json(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UserError:
+        raise
+    except (ValueError, OverflowError, RecursionError) as error:
         advice = "get the bundle again" if (folder / CONFIG).exists() else f"remove {folder} and train again"
         raise UserError(f"{path} is damaged ({error}); {advice}") from error
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
-    """Write a state dict as safetensors, in plain contiguous layout."""
+    """Write a state dict as safetensors, in plain contiguous layout, with a digest of its values in the metadata."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    write_atomically(path, lambda out: out.write(save(tensors)))
+    content = save(tensors, {DIGEST: _split_safetensors(save(tensors)).digest})
+    write_atomically(path, lambda out: out.write(content))
+
+
+class _Safetensors(NamedTuple):
+    """What a file of weights says about its values, and what they are."""
+
+    metadata: dict[str, str]
+    digest: str  # SHA-256 of the values
+
+
+def _split_safetensors(content: bytes) -> _Safetensors:
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    return _Safetensors(header.get("__metadata__", {}), hashlib.sha256(content[8 + size :]).hexdigest())
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -107,9 +126,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         advice = "get the bundle again" if bundled else "the run is not finished; run its `csametric train` again"
         raise UserError(f"{path.name} is missing in {path.parent}: {advice}")
+    content = path.read_bytes()
     try:
-        tensors = load_file(path)
+        tensors = load_safetensors(content)
         check_tensors(tensors)
+        metadata, digest = _split_safetensors(content)
+        if metadata.get(DIGEST, digest) != digest:  # files of older versions have none
+            raise ValueError("its values are not those that were saved")
         return tensors
     except (SafetensorError, ValueError) as error:
         advice = "get the bundle again" if bundled else "remove it and train again"
@@ -163,13 +186,17 @@ def read_metrics(folder: Path) -> list[dict[str, float]]:
         rows = [json.loads(line) for line in path.read_text().split("\n")[:-1]]
         if not all(isinstance(row, dict) and "step" in row for row in rows):
             raise ValueError("a line is not a JSON object with a step")
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path} is damaged ({error}); remove {folder} and train again") from error
     return rows
 
 
-def read_scores(folder: Path) -> dict[str, Any]:
+def read_scores(folder: Path, required: Mapping[str, type | UnionType] | None = None) -> dict[str, Any]:
     """The scores of a finished run, as JSON values.
+
+    Args:
+        folder: of the run.
+        required: the types of values that the caller needs, by key.
 
     Raises:
         UserError: the run is not finished, or the file is damaged.
@@ -177,7 +204,16 @@ def read_scores(folder: Path) -> dict[str, Any]:
     path = folder / SCORES
     if not path.is_file():
         raise UserError(f"{SCORES} is missing in {folder}: the run is not finished; run its `csametric train` again")
-    return _read_object(path)
+    scores = _read_object(path)
+    for name, kind in (required or {}).items():
+        if not isinstance(scores.get(name), kind):
+            raise damaged_scores(folder, f"{name} is {scores.get(name)!r}")
+    return scores
+
+
+def damaged_scores(folder: Path, problem: object) -> UserError:
+    """The error for a scores.json that does not hold what its kind of run writes."""
+    return UserError(f"{folder / SCORES} is damaged ({problem}); remove it and give the same command again")
 
 
 def write_scores(folder: Path, scores: Mapping[str, Any]) -> None:
@@ -201,7 +237,7 @@ def read_scores_by_query(folder: Path) -> dict[str, NDArray]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except Exception as error:  # a damaged archive can raise anything
         raise UserError(f"{path} is damaged ({error}); remove it and give the same command again") from error
 
 

@@ -1,9 +1,8 @@
 """Checkpoints: weights and optimizer after a step, saved atomically and restored strictly."""
 
 import io
-import pickle
-import zipfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn, optim
@@ -40,7 +39,20 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: optim.Optimizer) 
         state = torch.load(serialised, map_location="cpu", weights_only=True)
         check_tensors(state["model"])
         model.load_state_dict(state["model"])
+        _check_shapes(state["optimizer"], optimizer)
         optimizer.load_state_dict(state["optimizer"])
-    except (RuntimeError, ValueError, EOFError, KeyError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        step = int(state["step"])
+        if step < 1:
+            raise ValueError(f"step {step}")
+    except Exception as error:  # a damaged file can raise anything
         raise UserError(f"{path} is damaged or of another version of csametric; remove it to train from the start") from error
-    return int(state["step"])
+    return step
+
+
+def _check_shapes(state: dict[str, Any], optimizer: optim.Optimizer) -> None:
+    """Raise `ValueError` if a momentum has another shape than its parameter, which `load_state_dict` does not check."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, values in state["state"].items():
+        for value in values.values():
+            if isinstance(value, torch.Tensor) and value.dim() and value.shape != parameters[index].shape:
+                raise ValueError(f"momentum {index} has shape {tuple(value.shape)}")
