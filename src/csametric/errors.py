@@ -26,15 +26,15 @@ def printable(name: object) -> str:
     )
 
 
-def shortened(message: str) -> str:
-    """A message whose words beyond the length of any file name are cut, and which ends after `LONGEST_MESSAGE` characters.
+def shortened(message: str, longest: int = LONGEST_MESSAGE) -> str:
+    """A message whose words beyond the length of any file name are cut, and which ends after `longest` characters.
 
     Examples:
         >>> len(shortened("got " + "9" * 5000 + "; use 1")), shortened("got " + "9" * 5000 + "; use 1")[-11:]
         (94, '9...; use 1')
     """
     cut = _ENDLESS.sub(lambda match: f"{match[0][:SHOWN]}...", message)
-    return cut if len(cut) <= LONGEST_MESSAGE else f"{cut[:LONGEST_MESSAGE]}..."
+    return cut if len(cut) <= longest else f"{cut[:longest]}..."
 
 
 class UserError(ValueError):

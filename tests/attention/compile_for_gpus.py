@@ -5,7 +5,7 @@ recorded instead of run, then compiled for each target; prints kernel, case, tar
 """
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -16,11 +16,31 @@ from csametric.attention import fused, kernels
 
 KERNELS = ("gather", "join", "scatter", "gather_gradient", "input_gradient")
 TARGETS = (89, 90)
-CASES = (  # type, C, groups, maps, memory format
-    ("bfloat16", 1024, 1, 32, torch.contiguous_format),
-    ("bfloat16", 1024, 1, 8, torch.channels_last),
-    ("float16", 256, 2, 128, torch.channels_last),
-    ("float32", 256, 2, 128, torch.contiguous_format),
+
+
+class Case(NamedTuple):
+    """A launch: of an input (2, channels, height, 8) of a type."""
+
+    dtype: torch.dtype
+    channels: int
+    groups: int
+    maps: int
+    channels_last: bool = False
+    height: int = 24
+    tf32: bool = False
+    flat: bool = True  # False: an input whose rows are not one behind the other
+
+
+CASES = (
+    Case(torch.bfloat16, 1024, 1, 32),
+    Case(torch.bfloat16, 1024, 1, 8, channels_last=True),
+    Case(torch.float16, 256, 2, 128, channels_last=True),
+    Case(torch.float32, 256, 2, 128),
+    Case(torch.bfloat16, 256, 2, 16, height=2),  # one split
+    Case(torch.bfloat16, 512, 2, 64),
+    Case(torch.float16, 512, 2, 64, channels_last=True, flat=False),
+    Case(torch.float32, 512, 2, 64, tf32=True),
+    Case(torch.float32, 256, 1, 16, tf32=True, flat=False),
 )
 TYPES = {torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16"}
 
@@ -35,10 +55,13 @@ class Recorder:
         return lambda *arguments, **options: self.launches.append((self.kernel, arguments, options))
 
 
-def launches_of(dtype: torch.dtype, channels: int, groups: int, maps: int, memory_format: torch.memory_format) -> list[Any]:
+def launches_of(case: Case) -> list[Any]:
     launches: list[Any] = []
+    dtype, channels, groups, maps = case[:4]
     originals = {name: getattr(kernels, name) for name in KERNELS}
-    x = torch.randn(2, channels, 24, 8, dtype=dtype).to(memory_format=memory_format)
+    torch.backends.cuda.matmul.fp32_precision = "tf32" if case.tf32 else "ieee"
+    x = torch.randn(2, channels, case.height, 8 if case.flat else 16, dtype=dtype)
+    x = x.to(memory_format=torch.channels_last if case.channels_last else torch.contiguous_format)[..., :8]
     logit_weight = torch.randn(groups * maps, channels // groups, 1, 1, dtype=dtype)
     value_weight = torch.randn(channels, channels // groups, 1, 1, dtype=dtype)
     alpha, bias = torch.ones((), dtype=dtype), torch.zeros(groups * maps, dtype=dtype)
@@ -75,10 +98,9 @@ def kind_of(value: Any) -> str:
 
 if __name__ == "__main__":
     fused.interpreted = lambda: False
-    for name, channels, groups, maps, memory_format in CASES:
-        for kernel, arguments, options in launches_of(getattr(torch, name), channels, groups, maps, memory_format):
+    for case in CASES:
+        for kernel, arguments, options in launches_of(case):
             for target in TARGETS:
                 compiled = compile_launch(kernel, arguments, options, target)
-                case = f"{name}, {channels} channels, {groups} groups, {maps} maps"
-                row = {"kernel": kernel.__name__, "case": case, "target": target, "shared": compiled.metadata.shared}
+                row = {"kernel": kernel.__name__, "case": str(case), "target": target, "shared": compiled.metadata.shared}
                 print(json.dumps(row), flush=True)

@@ -236,7 +236,7 @@ def test_concurrent_exports_leave_one_complete_bundle(people_run, patch_run, tmp
 
     def write(run):
         try:
-            write_bundle(run, tmp_path / "bundle", onnx=False)
+            write_bundle(people_run, tmp_path / "bundle", onnx=False)
             outcomes.append("written")
         except UserError as error:
             outcomes.append(str(error))
@@ -296,3 +296,20 @@ def test_bundles_of_another_model_or_other_data_are_not_replaced(people_run, pat
     with pytest.raises(UserError, match="is a bundle of other weights or data"):
         write_bundle(tmp_path / "run", tmp_path / "bundle", onnx=False)
     assert load(tmp_path / "bundle").embed(random_inputs(load(people_run))).shape[0] == 5
+
+
+@pytest.mark.parametrize("config", ["[]", "{}", "null", "not JSON", '{"library_name": "other"}'])
+def test_a_folder_that_is_no_bundle_is_explained(tmp_path, config):
+    (tmp_path / "config.json").write_text(config)
+    with pytest.raises(UserError, match="is not a bundle; write one with"):
+        Bundle.from_pretrained(tmp_path)
+
+
+def test_a_bundle_of_an_older_version_lacks_new_settings_and_is_the_same_model(tmp_path, people_run):
+    write_bundle(people_run, tmp_path / "bundle", onnx=False)
+    path = tmp_path / "bundle" / "config.json"
+    config = json.loads(path.read_text())
+    for group, name in (("data", "camera_pattern"), ("model", "new_heads")):
+        config["experiment"][group].pop(name, None)
+    path.write_text(json.dumps(config))
+    write_bundle(people_run, tmp_path / "bundle", onnx=False)

@@ -45,3 +45,11 @@ def test_nan_is_refused(tmp_path):
     torch.save({"conv.weight": torch.tensor([1.0, float("nan")])}, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"w.pth is damaged \(conv.weight contains NaN"):
         read_state(tmp_path / "w.pth")
+
+
+@pytest.mark.filterwarnings("ignore:.*quantize")
+def test_tensors_that_are_no_plain_numbers_are_refused(tmp_path):
+    for tensor in (torch.ones(2, 2).to_sparse(), torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.qint8)):
+        torch.save({"conv.weight": tensor}, tmp_path / "w.pth")
+        with pytest.raises(UserError, match=r"w.pth is damaged \(conv.weight is sparse or quantized\)"):
+            read_state(tmp_path / "w.pth")

@@ -43,8 +43,11 @@ def test_the_step_is_saved_and_the_run_goes_on_to_the_same_weights(tmp_path, mon
     assert all(torch.equal(ended[name], tensor) for name, tensor in expected.items())
 
 
-def test_handlers_are_restored_and_a_second_signal_acts_as_usual():
-    before = signal.getsignal(signal.SIGINT)
+def test_handlers_are_restored_and_a_second_signal_acts_as_usual(monkeypatch):
+    before = signal.default_int_handler
+    monkeypatch.setattr(signal, "SIGINT", signal.SIGUSR1)  # test runners ignore SIGINT
+    monkeypatch.setattr("csametric.training.stopping.SIGNALS", (signal.SIGUSR1,))
+    signal.signal(signal.SIGINT, before)
     with stop_requests() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.signal_number == signal.SIGINT

@@ -14,7 +14,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-from csametric.errors import FolderInUseError, NoDatasetError, StoppedError, UserError, explain_full_disk, printable
+from csametric.errors import FolderInUseError, NoDatasetError, StoppedError, UserError, explain_full_disk, printable, shortened
 
 # Command -> (module in this folder, function or group in it); the module is imported when the command is called.
 COMMANDS = {
@@ -35,6 +35,7 @@ COMMANDS = {
     "doctor": ("system", "doctor"),
 }
 DEBUG = "--debug"
+LONGEST_FAILURE = 300  # characters of an error that is not the user's
 INTERRUPTED = 128 + signal.SIGINT  # the exit status after Ctrl-C
 HINTS: dict[type[UserError], str] = {  # which options fix an error of the library
     FolderInUseError: "(--name of train, --out of demo)",
@@ -123,7 +124,7 @@ def main() -> None:
     otherwise, and 128 plus the number of the signal that stopped the command.
     """
     debug = DEBUG in sys.argv
-    warnings.filterwarnings("ignore", r"Image size \(")  # from Pillow, for large images, which users may have
+    warnings.filterwarnings("ignore", module="PIL")  # about large images and odd metadata; unreadable files are named
     sys.argv = [argument for argument in sys.argv if argument != DEBUG]
     try:
         with explain_full_disk(Path.cwd(), "free some space and run the same command again"):
@@ -150,7 +151,8 @@ def main() -> None:
 
 
 def _failure(error: Exception) -> str:
-    return f"csametric failed: {type(error).__name__}: {error}; run it again with {DEBUG} and report the error"
+    problem = shortened(f"{type(error).__name__}: {error}", LONGEST_FAILURE)
+    return f"csametric failed: {problem}; run it again with {DEBUG} and report the error"
 
 
 def _print_error(message: str, debug: bool) -> None:

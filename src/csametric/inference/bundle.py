@@ -16,7 +16,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, Self, cast
 
 from huggingface_hub import ModelHubMixin, snapshot_download
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -43,7 +43,7 @@ from csametric.runs.folder import (
     save_weights,
 )
 from csametric.runs.kinds import call
-from csametric.runs.overrides import to_json
+from csametric.runs.overrides import from_json, to_json
 
 CARD, ONNX = "README.md", "model.onnx"
 FILES = (CONFIG, EXPERIMENT, ENVIRONMENT, SCORES, BUNDLED_WEIGHTS, CARD, ONNX)
@@ -79,12 +79,27 @@ class Bundle(ModelHubMixin, library_name="csametric", license="apache-2.0", tags
         self.folder = Path(folder)
         if not _is_bundle(self.folder):
             raise UserError(f"{folder} is not a bundle; write one with csametric.inference.bundle.write_bundle(run, folder)")
-        self.make_embedder = load(self.folder)
+        self.embedder = load(self.folder)
         self._hub_mixin_config = json.loads((self.folder / CONFIG).read_text())
 
     def embed(self, images: Images) -> Tensor:
         """Embed images or patches, as `ImageEmbedder.embed` or `PatchEmbedder.embed` does, whichever the model is."""
-        return cast(ImageEmbedder, self.make_embedder).embed(images)
+        return cast(ImageEmbedder, self.embedder).embed(images)
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> Self:
+        """Load a bundle from a folder, or from a repository on the hub.
+
+        Args:
+            pretrained_model_name_or_path: the folder, or the name of the repository.
+            options: as in `huggingface_hub.ModelHubMixin.from_pretrained`.
+
+        Raises:
+            UserError: the folder is not a bundle, or it is damaged.
+        """
+        if Path(pretrained_model_name_or_path).is_dir():
+            return cls(pretrained_model_name_or_path)
+        return super().from_pretrained(pretrained_model_name_or_path, **options)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         """Copy all files; `save_pretrained` has already removed config.json, even if the bundle is saved onto itself."""
@@ -175,8 +190,11 @@ def _check_same_model(folder: Path, experiment: Experiment, data_digest: str) ->
     if not _is_bundle(folder):
         return
     config = json.loads((folder / CONFIG).read_text())
-    existing = config.get("experiment", {})
-    is_same_experiment = existing == json.loads(to_json(experiment.without_paths()))
+    existing = config.get("experiment") or {}
+    try:
+        is_same_experiment = from_json(json.dumps(existing)) == experiment.without_paths()  # settings added since have defaults
+    except ValueError:
+        is_same_experiment = False
     is_same_data = data_digest != "" and config.get("data_digest", "") == data_digest
     if not (is_same_experiment and is_same_data):
         raise UserError(

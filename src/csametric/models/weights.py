@@ -6,6 +6,7 @@ tensors do not fit the model.
 
 import io
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -97,7 +98,7 @@ def _load_pickled(path: Path) -> Any:
     if zipfile.is_zipfile(content):
         check_archive(content)
     content.seek(0)
-    with torch.serialization.safe_globals(_NUMPY_NUMBERS):
+    with torch.serialization.safe_globals(_NUMPY_NUMBERS), warnings.catch_warnings(action="ignore"):
         return torch.load(content, map_location="cpu", weights_only=True)
 
 
@@ -124,6 +125,8 @@ def check_tensors(state: Mapping[str, Tensor]) -> None:
         >>> check_tensors({"weight": torch.ones(2)})
     """
     for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_quantized:
+            raise ValueError(f"{name} is sparse or quantized")
         if tensor.is_complex():
             raise ValueError(f"{name} contains complex numbers")
         if not tensor.isfinite().all():

@@ -11,6 +11,8 @@ from matplotlib.colors import hsv_to_rgb
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from csametric.errors import printable
+
 RIGHT, WRONG = "#21d19f", "#ff6a13"
 DOTS_PER_INCH = 110
 
@@ -23,13 +25,13 @@ def data_uri(figure: Figure) -> str:
 
 
 def literal(text: str) -> str:
-    r"""Escape dollar signs, which matplotlib would read as the start of mathematics.
+    r"""Escape dollar signs, which matplotlib would read as the start of mathematics, and what no font can draw.
 
     Examples:
         >>> literal("run $1") == r"run \$1"
         True
     """
-    return text.replace("$", r"\$")
+    return printable(text).replace("$", r"\$")
 
 
 def descriptor_curves(
