@@ -236,7 +236,7 @@ def test_concurrent_exports_leave_one_complete_bundle(people_run, patch_run, tmp
 
     def write(run):
         try:
-            write_bundle(people_run, tmp_path / "bundle", onnx=False)
+            write_bundle(run, tmp_path / "bundle", onnx=False)
             outcomes.append("written")
         except UserError as error:
             outcomes.append(str(error))

@@ -242,9 +242,7 @@ class ReidOptimizer:
         _check_probabilities(self, "optimizer.", "momentum")
         _check_probabilities(self, "optimizer.", "decay", highest=1.0)
         if self.decay_every < LEAST_EPOCHS:
-            raise UserError(
-                f"optimizer.decay_every must be the number of epochs between decays, got {self.decay_every:g}; use 1 or more"
-            )
+            raise UserError(f"optimizer.decay_every must be the number of epochs between decays, got {self.decay_every:g}")
         if self.nesterov and self.momentum == 0:
             raise UserError("optimizer.nesterov needs optimizer.momentum above 0; set for example optimizer.momentum=0.9")
 
