@@ -162,6 +162,16 @@ def test_low_rank_adapters_take_part(make):
     assert all(parameter.grad.abs().sum() > 0 for name, parameter in layer.named_parameters() if "up" in name or "down" in name)
 
 
+def test_adapters_that_mix_groups_are_refused():
+    """peft's LoRA of a grouped convolution has no groups; one column per channel and group could not tell them apart."""
+    layer = CompressedSelfAttention(8, maps=4, groups=2)
+    adapter = LowRank(layer.value)
+    adapter.down = nn.Conv2d(8, 2, 1, bias=False)
+    layer.value = adapter
+    with pytest.raises(UserError, match=r"LowRank mixes the 2 groups of channels .*groups=1, or use an adapter with groups=2"):
+        layer(torch.randn(2, 8, 4, 3))
+
+
 WRAPPERS = {
     "spectral_norm": nn.utils.spectral_norm,
     "weight_norm": nn.utils.weight_norm,

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from csametric.attention.reference import without_autocast
+from csametric.errors import UserError
 
 
 def weight_and_bias(convolution: nn.Module, channels: int, groups: int) -> tuple[Tensor, Tensor | None]:
@@ -16,7 +17,10 @@ def weight_and_bias(convolution: nn.Module, channels: int, groups: int) -> tuple
     Args:
         convolution: linear in its input but for a bias.
         channels: of its input.
-        groups: of the convolution.
+        groups: of the convolution, and of every convolution in a module around it.
+
+    Raises:
+        UserError: a module around the convolution mixes its groups, as LoRA of peft does with groups > 1.
 
     Examples:
         >>> convolution = nn.Conv2d(4, 2, 1)
@@ -26,6 +30,7 @@ def weight_and_bias(convolution: nn.Module, channels: int, groups: int) -> tuple
     """
     if _is_plain(convolution):
         return convolution.weight, convolution.bias  # type: ignore[return-value]
+    _check_groups(convolution, groups)
     size = channels // groups
     example = next(convolution.parameters())
     units_cc = torch.eye(size, dtype=example.dtype, device=example.device)
@@ -34,6 +39,17 @@ def weight_and_bias(convolution: nn.Module, channels: int, groups: int) -> tuple
         outputs_Oc = convolution(columns_Cc[None, :, :, None])[0, :, :, 0]
     bias_O = outputs_Oc[:, -1]
     return (outputs_Oc[:, :-1] - bias_O[:, None])[:, :, None, None], bias_O
+
+
+def _check_groups(module: nn.Module, groups: int) -> None:
+    """Raise `UserError` if a part of the module has fewer groups: its effect on one group could not be told from the others."""
+    mixing = [type(part).__name__ for part in module.modules() if isinstance(part, nn.Linear | nn.Conv2d)]
+    grouped = [part for part in module.modules() if isinstance(part, nn.Conv2d) and part.groups == groups]
+    if groups > 1 and len(grouped) < len(mixing):
+        raise UserError(
+            f"{type(module).__name__} mixes the {groups} groups of channels of an attention layer; adapt a layer with groups=1, "
+            f"or use an adapter with groups={groups}"
+        )
 
 
 def _is_plain(convolution: nn.Module) -> bool:
