@@ -47,7 +47,7 @@ def _check_groups(module: nn.Module, groups: int) -> None:
     grouped = [part for part in module.modules() if isinstance(part, nn.Conv2d) and part.groups == groups]
     if groups > 1 and len(grouped) < len(mixing):
         raise UserError(
-            f"{type(module).__name__} mixes the {groups} groups of channels of an attention layer; adapt a layer with groups=1, "
+            f"{type(module).__name__} mixes the {groups} groups of channels of a layer; adapt one with groups=1, "
             f"or use an adapter with groups={groups}"
         )
 

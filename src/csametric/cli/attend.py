@@ -10,7 +10,7 @@ import typer
 import csametric
 from csametric.cli.lazy import lazy_imports
 from csametric.cli.tables import print_table
-from csametric.data.listing import list_images
+from csametric.data.listing import describe_skipped, list_images
 from csametric.errors import UserError
 
 with lazy_imports():
@@ -56,7 +56,7 @@ def attend(
     if not is_folder and (folder := next((path for path in images if path.is_dir()), None)):
         raise UserError(f"{folder} is a folder; name one folder alone, or only image files")
     model = csametric.load(run)
-    files = list_images(images[0], recursive=False).images[:SHEET_IMAGES] if is_folder else images
+    files = _sheet_files(images[0]) if is_folder else images
     if not files:
         raise UserError(f"{images[0]} contains no images; name another folder")
     attended, problems = attention_report.attend_files(model, files, skip_unreadable=is_folder)
@@ -79,6 +79,14 @@ def attend(
     table = attention_report.statistics_table(attended)
     print_table(f"{run}, images: {len(drawn)}; drawn: {selection.layer}, group {group}", table.header, table.rows)
     print(f"written: {out}")
+
+
+def _sheet_files(folder: Path) -> list[Path]:
+    """The first images of a folder; says what else it holds."""
+    listing = list_images(folder, recursive=False)
+    for reason in describe_skipped([listing]):
+        print(f"skipped: {reason}")
+    return listing.images[:SHEET_IMAGES]
 
 
 def _position(text: str) -> tuple[float, float]:

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from csametric.data.cache import Progress
-from csametric.data.photo_patches import PhotoPatches, check_held_out, open_photo_patches
+from csametric.data.listing import Listing, describe_skipped, list_images
+from csametric.data.photo_patches import PhotoPatches, check_held_out, open_photo_patches, photo_root
 from csametric.data.sampling import PairBatch, pair_batch, steps_per_epoch
 from csametric.data.stereo import motorcycle_patches
 from csametric.evaluation.descriptor_scores import curve_fpr95, score_descriptor
@@ -44,7 +45,10 @@ class PhotoPairs:
         return {"train": self.patches.summary.train, "held_out": self.patches.summary.held_out}
 
     def announcement(self) -> str:
-        return str(self.patches.summary)
+        root = photo_root(self.experiment.data)
+        hidden = list_images(root).skipped if root.is_dir() else []
+        notes = [f"note: {note}" for note in describe_skipped([Listing([], [], hidden)])]
+        return "\n".join([str(self.patches.summary), *notes])
 
     def batch(self, step: int, rank: int, world_size: int) -> PairBatch:
         settings = {"batch_size": self.experiment.batch_size, "seed": self.experiment.seed}
