@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from csametric.attention.insertion import insert_after
     from csametric.attention.layers import CompressedSelfAttention, SelfAttention
+    from csametric.evaluation.calibration import calibrate_distances
     from csametric.evaluation.reid import evaluate_distances, evaluate_reid
     from csametric.evaluation.rerank import k_reciprocal_distances
     from csametric.evaluation.verification import fpr95
@@ -27,6 +28,7 @@ __all__ = [
     "CompressedSelfAttention",
     "L2Net",
     "SelfAttention",
+    "calibrate_distances",
     "evaluate_distances",
     "evaluate_reid",
     "fpr95",
@@ -45,6 +47,7 @@ _ROOMS = {
     "PCB": "models.pcb",
     "hardnet_loss": "losses.hardnet",
     "ral_loss": "losses.ralnet",
+    "calibrate_distances": "evaluation.calibration",
     "evaluate_distances": "evaluation.reid",
     "evaluate_reid": "evaluation.reid",
     "k_reciprocal_distances": "evaluation.rerank",
