@@ -1,9 +1,10 @@
 """Errors that a user can cause and fix: `UserError` and its subclasses."""
 
+import difflib
 import errno
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -35,6 +36,33 @@ def shortened(message: str, longest: int = LONGEST_MESSAGE) -> str:
     """
     cut = _ENDLESS.sub(lambda match: f"{match[0][:SHOWN]}...", message)
     return cut if len(cut) <= longest else f"{cut[:longest]}..."
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The start of a hint about a misspelt name, ending in a space; empty if none of the known names resembles it.
+
+    Examples:
+        >>> suggestion("hardent", ["pcb", "hardnet"])
+        'did you mean hardnet? '
+    """
+    nearest = difflib.get_close_matches(name, known, 1, 0.6)
+    return f"did you mean {nearest[0]}? " if nearest else ""
+
+
+def wrong_path(what: str, path: Path) -> str:
+    """The start of a message about a path that is not what it should be.
+
+    Args:
+        what: "folder", or the kind of file, for example "photograph".
+        path: where it was looked for.
+
+    Examples:
+        >>> wrong_path("folder", Path("holiday"))
+        'folder holiday does not exist'
+    """
+    if what == "folder" and path.exists():
+        return f"{path} is a file, not a folder"
+    return f"{path} is a folder, not a file" if path.is_dir() else f"{what} {path} does not exist"
 
 
 class UserError(ValueError):

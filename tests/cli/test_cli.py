@@ -70,7 +70,7 @@ def test_demo_compares_two_runs(tmp_path, cache, photo_folder):
         (["train", "hardent"], "use one of hardnet"),
         (["train", "hardnet", "--set", "optimizer.rate=1"], "did you mean"),
         (["train", "hardnet", "--data", "photos:nowhere"], "nowhere does not exist"),
-        (["train", "hardnet", "--data", "video:x"], "write photos:FOLDER"),
+        (["train", "hardnet", "--data", "video:x"], "write one of photos:FOLDER, brown:FOLDER"),
         (["evaluate", "nowhere"], "is not a run"),
         (["train", "hardnet", "--seed", "-1"], "seed must be a whole number"),
         (["bench", "nothing"], "use one of attention"),

@@ -89,7 +89,10 @@ def test_figure_5_is_drawn_from_the_finished_run(called_here, root, out):
         (["table1", "--data-root", "nowhere"], "folder nowhere does not exist"),
         (["table1", "--data-root", ".", "--row", "PCD"], "table1: unknown row 'PCD'; use one of"),
         (["table1", "--data-root", ".", "--collect", "nowhere"], "folder nowhere, from which to collect runs, does not exist"),
-        (["table2", "--data-root", "."], "nothing could be run: market-1501 is missing; get Market-1501-v15.09.15.zip"),
+        (
+            ["table2", "--data-root", "."],
+            "nothing could be run: Market-1501-v15.09.15 is missing; get Market-1501-v15.09.15.zip",
+        ),
     ],
 )
 def test_mistakes_are_explained(called_here, tmp_path, arguments, message):

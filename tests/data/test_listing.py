@@ -37,6 +37,13 @@ def test_images_other_files_and_skipped_files_are_listed_apart(folder):
     assert [path.name for path in list_folders(folder)] == ["a folder.png", "deep"]
 
 
+def test_an_excluded_folder_is_not_listed(tmp_path):
+    for name in ("a.png", "matches/a-b.png", "matches/a-b.json"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list_images(tmp_path, excluded=tmp_path / "matches") == ([tmp_path / "a.png"], [], [])
+
+
 def test_a_folder_inside_a_hidden_one_is_listed(tmp_path):
     (tmp_path / ".data" / "mine").mkdir(parents=True)
     (tmp_path / ".data" / "mine" / "a.png").touch()

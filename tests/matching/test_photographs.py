@@ -111,8 +111,8 @@ def test_unusable_photographs_are_refused_or_skipped(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=r"need at least 2 photographs in .*, got 0; add some"):
         find_photographs(tmp_path / "empty")
-    assert [path.name for path in find_photographs(tmp_path)] == ["a.png", "b.png", "text.jpg", "uniform.png"]
-    assert len(all_pairs(find_photographs(tmp_path))) == 6
+    assert [path.name for path in find_photographs(tmp_path).images] == ["a.png", "b.png", "text.jpg", "uniform.png"]
+    assert len(all_pairs(find_photographs(tmp_path).images)) == 6
     with pytest.raises(UserError, match="not a run"):
         find_descriptor(str(tmp_path))
 

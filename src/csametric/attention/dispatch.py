@@ -42,13 +42,13 @@ def choose_path(backend: str, x_NCHW: Tensor, maps: int) -> Choice:
         UserError: the fused kernels were asked for and cannot run on this input; the message says why.
     """
     if backend == "reference":
-        return Choice("reference", "reference", "asked for by name")
+        return Choice("reference", "reference", "chosen by name")
     if backend == "reordered":
-        return Choice("reordered", _reordered_form(x_NCHW), "asked for by name")
+        return Choice("reordered", _reordered_form(x_NCHW), "chosen by name")
     obstacle = why_not_fused(x_NCHW, maps)
     if backend == "fused":
         _refuse_fused(obstacle)
-        return Choice("fused", "fused", "asked for by name")
+        return Choice("fused", "fused", "chosen by name")
     if why := obstacle or _why_not_faster(x_NCHW):
         reason = f"auto: {why}; the reordered operators are the fastest exact ones"
         return Choice("reordered", _reordered_form(x_NCHW), reason)

@@ -39,7 +39,7 @@ LONGEST_FAILURE = 300  # characters of an error that is not the user's
 INTERRUPTED = 128 + signal.SIGINT  # the exit status after Ctrl-C
 HINTS: dict[type[UserError], str] = {  # which options fix an error of the library
     FolderInUseError: "(--name of train, --out of demo)",
-    NoDatasetError: "(--data KIND:PATH, for patches --data brown:ROOT)",
+    NoDatasetError: "(--data KIND:PATH)",
 }
 FIXABLE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}
 

@@ -11,7 +11,7 @@ import csametric
 from csametric.cli.lazy import lazy_imports
 from csametric.cli.tables import print_table
 from csametric.data.listing import SUFFIXES, describe_skipped, list_images
-from csametric.errors import UserError
+from csametric.errors import UserError, wrong_path
 from csametric.progress import show_data_progress
 
 with lazy_imports():
@@ -56,7 +56,7 @@ def check(
 
     Example: csametric data check cuhk03-detected:/data/cuhk03-np
     """
-    contents = readers.read_dataset(*split_data(dataset), camera_pattern or "")
+    contents = readers.read_dataset(*readers.split_data(dataset, readers.READERS), camera_pattern or "")
     with show_data_progress(True, "reading", "files") as progress:
         checked = inspection.inspect(contents, progress)
     table = dataset_report.inspection_table(checked)
@@ -93,7 +93,7 @@ def embed(
     if out.suffix not in feature_files.SUFFIXES:
         raise UserError(f"--out must end in .npy or .parquet, got {out}")
     if not folder.is_dir():
-        raise UserError(f"folder {folder} does not exist; name a folder of images")
+        raise UserError(f"{wrong_path('folder', folder)}; name a folder of images")
     model = csametric.load(run)
     if not isinstance(model, images.ImageEmbedder):
         raise UserError(f"{run} embeds patches, not images; in Python, use csametric.load({str(run)!r}).embed(patches)")
@@ -106,19 +106,3 @@ def embed(
     print(f"{len(embedded.paths):,} images, {embedded.features.shape[1]:,} dimensions: {out}")
     for problem in [*embedded.problems, *describe_skipped([listing])]:
         print(f"skipped: {problem}")
-
-
-def split_data(data: str) -> tuple[str, str]:
-    """Split "KIND:PATH" into the kind and the absolute path.
-
-    Raises:
-        UserError: the kind or the path is missing.
-
-    Examples:
-        >>> split_data("market1501:/data/market")
-        ('market1501', '/data/market')
-    """
-    kind, separator, path = data.partition(":")
-    if not separator or not path:
-        raise UserError(f"expected a dataset as KIND:PATH, got {data!r}; write for example market1501:/data/Market-1501")
-    return kind, str(Path(path).expanduser().resolve())

@@ -9,7 +9,7 @@ import typer
 
 from csametric.cli.lazy import lazy_imports
 from csametric.cli.tables import print_table
-from csametric.errors import UserError
+from csametric.errors import UserError, wrong_path
 from csametric.files import lock_folder
 from csametric.progress import show_progress
 
@@ -65,7 +65,7 @@ def score(
         raise UserError(f"unknown split {split}; use one of {', '.join(benchmark.read_splits())}")
     if not tasks.is_dir():
         raise UserError(
-            f"folder {tasks} does not exist; name the folder of the benchmark's task files, or any folder to do without"
+            f"{wrong_path('folder', tasks)}; name the folder of the benchmark's task files, or any folder to do without"
         )
     names = benchmark.find_sequences(descriptors)
     progress = show_progress(names, "reading", len(names), enabled=True)

@@ -9,7 +9,7 @@ import typer
 
 from csametric.cli.lazy import lazy_imports
 from csametric.cli.tables import print_table
-from csametric.data.listing import describe_skipped, list_images
+from csametric.data.listing import describe_skipped
 from csametric.errors import UserError
 from csametric.progress import show_progress
 
@@ -111,9 +111,10 @@ def _find_pairs(first: Path, second: Path | None, image_root: Path | None, out: 
     if second is not None:
         return [(first, second)]
     if first.is_dir():
-        for reason in describe_skipped([list_images(first)]):
+        listing = photographs.find_photographs(first, excluded=out)
+        for reason in describe_skipped([listing]):
             print(f"skipped: {reason}")
-        return photographs.all_pairs(photographs.find_photographs(first, excluded=out))
+        return photographs.all_pairs(listing.images)
     if first.suffix.lower() in LIST_SUFFIXES:
         return photographs.read_pairs(first, image_root)
     raise UserError(f"need a second photograph to match with {first}, or a folder, or a .txt with two names per line")

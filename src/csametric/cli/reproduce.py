@@ -132,11 +132,15 @@ def _print_plan(
         ]
         for estimate in estimates
     ]
-    print_table("plan", ["run", "state", "images or pairs to train on", "time on this machine"], rows)
+    if runs:
+        print_table("plan", ["run", "state", "images or pairs to train on", "time on this machine"], rows)
     for reason in dict.fromkeys(plan.missing.values()):
         print(f"left out: {reason}")
     if any(table.name == "table6" for table in tables):
         print("Table 6 also runs the benchmarks memory and model, which take a few minutes that are not counted here.")
+    if not runs:
+        print("nothing to run")
+        return
     total = _duration(sum(estimate.seconds for estimate in estimates))
     print(f"total: {total} of training and scoring, extrapolated from two steps, plus a few seconds per run")
 

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 
 import csametric
-from csametric.cli.datasets import CameraPattern, split_data
+from csametric.cli.datasets import CameraPattern
 from csametric.cli.lazy import lazy_imports
 from csametric.cli.tables import print_scores, print_table
-from csametric.data.datasets import READERS, read_dataset
+from csametric.data.datasets import DESCRIPTOR_KINDS, READERS, read_dataset, split_data
 from csametric.errors import UserError
 
 with lazy_imports():
@@ -30,13 +30,13 @@ RUNS = Path("runs")
 LONGEST_NAME = 200  # characters; file systems allow 255 bytes
 PRINTED_QUERIES = 10  # without a match
 
-IDENTITIES = f"Identities: {', '.join(READERS)}"
+IDENTITIES = f"For identities: {', '.join(READERS)}"
 TrainingData = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help=f"{IDENTITIES}. Descriptors: photos (a folder), brown. "
-        "[default: for descriptors the photographs in scikit-image; identities have none]",
+        help=f"{IDENTITIES}. For descriptors: photos, brown. "
+        "[default: for descriptors, the photographs that come with scikit-image; for identities, none]",
         metavar="KIND:PATH",
     ),
 ]
@@ -44,7 +44,7 @@ EvaluationData = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help=f"{IDENTITIES}. Descriptors: photos, brown, hpatches, sequences, pairs. [default: the run's own data]",
+        help=f"{IDENTITIES}. For descriptors: {', '.join(DESCRIPTOR_KINDS)}. [default: the run's own data]",
         metavar="KIND:PATH",
     ),
 ]
@@ -112,7 +112,7 @@ def patch_assignments(data: str) -> list[str]:
         >>> patch_assignments("brown:/data/brown")
         ['data.root=/data/brown']
     """
-    kind, path = descriptor_evaluation.folder_of(data, ("photos", "brown"))
+    kind, path = split_data(data, ("photos", "brown"))
     return [f"data.{'root' if kind == 'brown' else 'folder'}={path}"]
 
 
@@ -123,7 +123,7 @@ def dataset_assignments(data: str) -> list[str]:
         >>> dataset_assignments("market1501:/data/market")
         ['data.kind=market1501', 'data.path=/data/market']
     """
-    kind, path = split_data(data)
+    kind, path = split_data(data, READERS)
     return [f"data.kind={kind}", f"data.path={path}"]
 
 
@@ -171,7 +171,7 @@ def _evaluated_data(
     """The data that a run was trained on, with what the options change."""
     settings = model.experiment.data
     if data is not None:
-        kind, path = split_data(data)
+        kind, path = split_data(data, READERS)
         settings = replace(settings, kind=kind, path=path)
     if no_camera_filter:
         settings = replace(settings, camera_filter=False)

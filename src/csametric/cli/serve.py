@@ -10,7 +10,7 @@ import typer
 
 import csametric
 from csametric.cli.lazy import lazy_imports
-from csametric.errors import UserError
+from csametric.errors import UserError, wrong_path
 
 with lazy_imports():
     import numpy as np
@@ -47,7 +47,7 @@ def serve(
 def _application(run: Path, image: Path | None, host: str) -> ASGIApp:
     """Build the web application around a run whose model is warmed up, so that the first image is answered without delay."""
     if image is not None and not image.is_file():
-        raise UserError(f"image {image} does not exist; correct the path")
+        raise UserError(f"{wrong_path('image', image)}; correct the path")
     first = None if image is None else _read_first(image)
     model = csametric.load(run)
     model.attend(np.zeros((64, 64, 3), np.uint8))

@@ -26,7 +26,7 @@ from csametric.data.cache import Progress, cache_key, cached_folder, map_cached
 from csametric.data.decoding import decode_grey
 from csametric.data.loading import prefetch
 from csametric.data.sampling import Turn
-from csametric.errors import NoDatasetError, UserError
+from csametric.errors import NoDatasetError, UserError, wrong_path
 from csametric.files import sync_file
 
 SUBSETS = {"liberty": 450_092, "notredame": 468_159, "yosemite": 633_587}  # published number of patches
@@ -170,7 +170,7 @@ def read_points(folder: Path) -> NDArray:
         UserError: the folder or info.txt is missing, or info.txt is damaged.
     """
     if not folder.is_dir():
-        raise UserError(f"folder {folder} does not exist; unpack the subset there (liberty, notredame or yosemite)")
+        raise UserError(f"{wrong_path('folder', folder)}; unpack the subset there (liberty, notredame or yosemite)")
     points = _read_integers(folder / "info.txt", columns=2)[:, 0]
     if not len(points):
         raise UserError(f"{folder / 'info.txt'} is empty; unpack the subset again")
@@ -234,7 +234,7 @@ def brown_root(settings: BrownSettings) -> Path:
         raise NoDatasetError("no dataset given; set data.root to the folder that holds liberty, notredame and yosemite")
     root = Path(settings.root).expanduser()
     if not root.is_dir():
-        raise UserError(f"folder {root} does not exist; give the one that holds liberty, notredame and yosemite")
+        raise UserError(f"{wrong_path('folder', root)}; give the one that holds liberty, notredame and yosemite")
     if (root / "info.txt").is_file():
         raise UserError(f"{root} is a single subset; give the folder above it, {root.parent}")
     return root

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from csametric.errors import UserError
+from csametric.errors import UserError, wrong_path
 from csametric.files import is_file
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow's names
@@ -163,7 +163,7 @@ def _read(source: Path | bytes) -> bytes:
     if isinstance(source, bytes):
         return source
     if not is_file(source):
-        raise UserError(f"image {source} does not exist; correct the path")
+        raise UserError(f"{wrong_path('image', source)}; correct the path")
     try:
         if source.stat().st_size > MAX_BYTES:
             raise UnreadableImageError(source, "is larger than 1 GiB; reduce its size", "size")

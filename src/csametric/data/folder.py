@@ -9,7 +9,7 @@ from pathlib import Path
 
 from csametric.data.listing import Listing, describe_skipped, list_folders, list_images
 from csametric.data.records import Record, ReidDataset
-from csametric.errors import UserError
+from csametric.errors import UserError, wrong_path
 from csametric.files import is_file
 
 COLUMNS = ("path", "id", "camera", "split")
@@ -39,7 +39,7 @@ def read_manifest(path: Path) -> ReidDataset:
     """
     columns = ", ".join(COLUMNS)
     if not path.is_file():
-        raise UserError(f"file {path} does not exist; write one with the columns {columns}")
+        raise UserError(f"{wrong_path('file', path)}; write one with the columns {columns}")
     try:
         with path.open(newline="", encoding="utf-8-sig") as lines:
             rows = [{name: value or "" for name, value in row.items() if name} for row in csv.DictReader(lines)]
@@ -71,7 +71,7 @@ def read_folder(root: Path, camera_pattern: str = "") -> ReidDataset:
             the camera can be read from some names and not from others.
     """
     if not root.is_dir():
-        raise UserError(f"folder {root} does not exist; give one that holds a folder of images for each identity")
+        raise UserError(f"{wrong_path('folder', root)}; give one that holds a folder of images for each identity")
     find_camera = _camera_finder(camera_pattern)
     if all((root / split).is_dir() for split in SPLITS[1:]):
         present = [split for split in SPLITS if (root / split).is_dir()]
@@ -180,7 +180,7 @@ def _entry(manifest: Path, number: int, row: dict[str, str]) -> Entry:
         raise UserError(f"{where}: the id is missing; write the name or number of the person in the image")
     image = manifest.parent / row["path"]
     if not is_file(image):
-        raise UserError(f"{where}: image {image} does not exist; correct the path")
+        raise UserError(f"{where}: {wrong_path('image', image)}; correct the path")
     return image, row["id"], int(row["camera"]), row["split"]
 
 

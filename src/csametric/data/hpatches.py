@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from csametric.data.decoding import decode_grey
 from csametric.data.listing import list_folders
-from csametric.errors import UserError
+from csametric.errors import UserError, wrong_path
 from csametric.files import write_atomically
 
 LEVELS = {"easy": "e", "hard": "h", "tough": "t"}
@@ -53,7 +53,7 @@ def find_sequences(root: Path) -> list[str]:
         UserError: the folder does not exist or holds no sequence.
     """
     if not root.is_dir():
-        raise UserError(f"folder {root} does not exist; give the one that holds i_ajuntament and the other sequences")
+        raise UserError(f"{wrong_path('folder', root)}; give the one that holds i_ajuntament and the other sequences")
     names = [folder.name for folder in list_folders(root) if folder.name.startswith(("i_", "v_"))]
     if not names:
         raise UserError(f"{root} holds no sequence (i_* or v_*); give the folder of HPatches' patch release")

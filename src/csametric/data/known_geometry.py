@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csametric.data.listing import list_folders
-from csametric.errors import UserError
+from csametric.errors import UserError, wrong_path
 from csametric.files import read_text
 
 SUFFIXES = (".ppm", ".png", ".jpg", ".pgm")
@@ -48,7 +48,7 @@ def read_sequences(root: Path) -> list[PlanarPair]:
         UserError: the folder does not exist or holds no sequence, a homography is damaged, or a photograph is missing.
     """
     if not root.is_dir():
-        raise UserError(f"folder {root} does not exist; give the one that holds the sequences (i_*, v_*)")
+        raise UserError(f"{wrong_path('folder', root)}; give the one that holds the sequences (i_*, v_*)")
     pairs = [pair for folder in list_folders(root) for pair in _read_sequence(folder)]
     if not pairs:
         raise UserError(f"{root} holds no sequence; put folders with 1.ppm ... 6.ppm and H_1_2 ... H_1_6 there")
@@ -97,7 +97,7 @@ def read_posed_pairs(path: Path) -> list[PosedPair]:
         UserError: the file does not exist, or a line has another form.
     """
     if not path.is_file():
-        raise UserError(f"file {path} does not exist; write one with one line per pair: {PAIR_COLUMNS}")
+        raise UserError(f"{wrong_path('file', path)}; write one with one line per pair: {PAIR_COLUMNS}")
     lines = enumerate(read_text(path).splitlines(), 1)
     pairs = [_parse_posed_pair(path, number, line) for number, line in lines if line.strip() and not _is_comment(line)]
     if not pairs:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from csametric.errors import UserError
+from csametric.errors import UserError, wrong_path
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 _SYSTEM = (".", "@", "__MACOSX")  # .ipynb_checkpoints, @eaDir and similar folders hold copies of images
@@ -20,7 +20,7 @@ class Listing(NamedTuple):
     skipped: list[Path]  # hidden and system files, and such folders, whose contents are not listed
 
 
-def list_images(folder: Path, recursive: bool = True) -> Listing:
+def list_images(folder: Path, recursive: bool = True, excluded: Path | None = None) -> Listing:
     """List the image files of a folder.
 
     Files and folders whose names begin with a dot, `@` or `__MACOSX` are skipped. Links to files count as files; links to
@@ -29,16 +29,20 @@ def list_images(folder: Path, recursive: bool = True) -> Listing:
     Args:
         folder: where to search.
         recursive: whether to search the folders below it too.
+        excluded: a folder below it that is left out, for results.
 
     Raises:
         UserError: the folder does not exist, or one below it cannot be read.
     """
     if not folder.is_dir():
-        raise UserError(f"folder {folder} does not exist; correct the path")
+        raise UserError(f"{wrong_path('folder', folder)}; correct the path")
     listing = Listing([], [], [])
+    outside = None if excluded is None else excluded.absolute()
     for root, folders, files in os.walk(folder, onerror=_raise_unreadable):
         listing.skipped.extend(Path(root, name) for name in folders if _is_system(name))
-        folders[:] = [name for name in folders if recursive and not _is_system(name)]  # os.walk descends into these
+        folders[:] = [  # os.walk descends into these
+            name for name in folders if recursive and not _is_system(name) and Path(root, name).absolute() != outside
+        ]
         for name in files:
             path = Path(root, name)
             if _is_system(name):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from csametric.data.listing import SUFFIXES, Listing, describe_skipped, list_images
 from csametric.data.records import Count, Record, ReidDataset
-from csametric.errors import UserError
+from csametric.errors import UserError, wrong_path
 
 FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 PUBLISHED = {"train": Count(12_936, 751), "query": Count(3368, 750), "gallery": Count(15_913, 750)}
@@ -57,7 +57,7 @@ def read_market_layout(name: str, root: Path, published: Mapping[str, Count] | N
 
 def _list_images(folder: Path) -> Listing:
     if not folder.is_dir():
-        raise UserError(f"folder {folder} does not exist; give the folder that contains {folder.name}")
+        raise UserError(f"{wrong_path('folder', folder)}; give the folder that contains {folder.name}")
     listing = list_images(folder, recursive=False)
     if not listing.images:
         raise UserError(f"{folder} contains no images ({', '.join(sorted(SUFFIXES))}); extract the dataset there")

@@ -24,7 +24,7 @@ from csametric.data.decoding import DecodedPhoto, UnreadableImageError, decode_g
 from csametric.data.keypoints import CONTRAST_THRESHOLD, SEPARATION, SUPPORT, Keypoints, detect_keypoints
 from csametric.data.listing import SUFFIXES, list_images
 from csametric.data.patch_views import LEVELS, PATCH_SIDE, pyramid, random_views, sample_patches
-from csametric.errors import UserError, printable
+from csametric.errors import UserError, printable, wrong_path
 from csametric.files import sync_file
 
 BUNDLED = "bundled"
@@ -161,7 +161,7 @@ def find_photos(settings: PhotoSettings) -> tuple[list[Path], list[Path]]:
     if settings.folder == BUNDLED:
         return [folder / name for name in (*BUNDLED_TRAIN, *BUNDLED_HELD_OUT)], []
     if not folder.is_dir():
-        raise UserError(f"folder {folder} does not exist; give one that holds photographs")
+        raise UserError(f"{wrong_path('folder', folder)}; give one that holds photographs")
     photos, others, _ = list_images(folder)
     if len(photos) < 2:
         raise UserError(

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from csametric.data.decoding import UnreadableImageError
-from csametric.data.listing import SUFFIXES, list_images
+from csametric.data.listing import SUFFIXES, Listing, list_images
 from csametric.data.photo_patches import read_photo
-from csametric.errors import UserError
+from csametric.errors import UserError, wrong_path
 from csametric.files import is_file, read_text
 from csametric.matching.descriptors import Descriptor
 from csametric.matching.geometry import MIN_INLIERS, Geometry, Model, estimate_geometry, inliers_by_chance
@@ -145,7 +145,7 @@ def describe_photos(path: Path, descriptors: Sequence[Descriptor], settings: Mat
 
 def _read(path: Path, max_side: int) -> tuple[NDArray, tuple[float, float]]:
     if not is_file(path):
-        raise UserError(f"photograph {path} does not exist; correct the path")
+        raise UserError(f"{wrong_path('photograph', path)}; correct the path")
     try:
         image, (width, height) = read_photo(path, max_side)
     except UnreadableImageError as error:
@@ -220,8 +220,8 @@ def why_no_geometry(pair: MatchedPair) -> str:
     )
 
 
-def find_photographs(folder: Path, excluded: Path | None = None) -> list[Path]:
-    """Image files inside a folder and the folders below it, sorted.
+def find_photographs(folder: Path, excluded: Path | None = None) -> Listing:
+    """List the image files inside a folder and the folders below it.
 
     Args:
         folder: where to search.
@@ -230,12 +230,11 @@ def find_photographs(folder: Path, excluded: Path | None = None) -> list[Path]:
     Raises:
         UserError: the folder does not exist or holds fewer than two images.
     """
-    outside = None if excluded is None else excluded.absolute()
-    photos = [path for path in list_images(folder).images if outside not in path.absolute().parents]
-    if len(photos) < 2:
+    listing = list_images(folder, excluded=excluded)
+    if len(listing.images) < 2:
         suffixes = ", ".join(sorted(SUFFIXES))
-        raise UserError(f"need at least 2 photographs in {folder}, got {len(photos)}; add some ({suffixes})")
-    return photos
+        raise UserError(f"need at least 2 photographs in {folder}, got {len(listing.images)}; add some ({suffixes})")
+    return listing
 
 
 def read_pairs(path: Path, root: Path | None = None) -> list[tuple[Path, Path]]:
@@ -251,7 +250,7 @@ def read_pairs(path: Path, root: Path | None = None) -> list[tuple[Path, Path]]:
         UserError: the file does not exist, is not UTF-8, lists no pair, or a line does not hold exactly two names.
     """
     if not path.is_file():
-        raise UserError(f"list of pairs {path} does not exist; write one with two photographs per line")
+        raise UserError(f"{wrong_path('list of pairs', path)}; write one with two photographs per line")
     folder, pairs = root or path.parent, []
     for number, line in enumerate(read_text(path).splitlines(), 1):
         if len(line) > LONGEST_LINE:

@@ -17,7 +17,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from csametric.errors import UserError
+from csametric.errors import UserError, wrong_path
 
 State = dict[str, Tensor]
 
@@ -55,7 +55,7 @@ def read_state(path: Path) -> State:
         UserError: the file does not exist, is damaged, is a Git LFS pointer or a web page, or does not contain tensors by name.
     """
     if not path.is_file():
-        raise UserError(f"file {path} does not exist; name a .pth or .safetensors file")
+        raise UserError(f"{wrong_path('file', path)}; name a .pth or .safetensors file")
     try:
         state = load_file(path) if path.suffix == ".safetensors" else _load_pickled(path)
     except Exception as error:  # a damaged file can raise anything

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from csametric.errors import UserError
+from csametric.errors import UserError, suggestion
 from csametric.recipes import patch_recipes, reid_recipes
 from csametric.recipes.recipe import recipes_of
 from csametric.runs.experiment import Experiment
@@ -21,5 +21,5 @@ def find_recipe(name: str) -> Experiment:
         'csa'
     """
     if name not in RECIPES:
-        raise UserError(f"unknown recipe {name!r}; use one of {', '.join(RECIPES)}")
+        raise UserError(f"unknown recipe {name!r}; {suggestion(name, RECIPES)}use one of {', '.join(RECIPES)}")
     return RECIPES[name]()

@@ -17,7 +17,7 @@ CSA = PCBSettings(attention="csa", deep_supervision=True)
 def pcb() -> ReidExperiment:
     """PCB on ResNet-50 at 384 x 128, 100 epochs.
 
-    Command: csametric train pcb --data market1501:PATH. Expected: 92.3/77.4, 81.7/66.1, 59.7/53.2.
+    Command: csametric train pcb --data market1501:PATH. In the paper: 92.3/77.4, 81.7/66.1, 59.7/53.2.
     """
     return ReidExperiment()
 
@@ -35,7 +35,7 @@ def pcb_sa() -> ReidExperiment:
 def pcb_csa() -> ReidExperiment:
     """PCB + compressed self-attention after stages 1 to 3, with 2 groups of 32 maps and deep supervision.
 
-    Command: csametric train pcb_csa --data market1501:PATH. Expected: 93.7/82.3, 85.5/73.5, 67.2/63.7.
+    Command: csametric train pcb_csa --data market1501:PATH. In the paper: 93.7/82.3, 85.5/73.5, 67.2/63.7.
     """
     return ReidExperiment(model=CSA)
 
@@ -62,7 +62,7 @@ def rpp_sa() -> ReidExperiment:
 def rpp_csa() -> ReidExperiment:
     """PCB-RPP + compressed self-attention, with deep supervision.
 
-    Command: csametric train rpp_csa --data market1501:PATH. Expected: 93.9/83.5, 85.4/73.1, 67.4/65.0.
+    Command: csametric train rpp_csa --data market1501:PATH. In the paper: 93.9/83.5, 85.4/73.1, 67.4/65.0.
     """
     return ReidExperiment(model=replace(CSA, refined=True))
 
@@ -73,61 +73,61 @@ def _ablation(**changes: object) -> ReidExperiment:
 
 @recipe
 def pcb_csa_maps8() -> ReidExperiment:
-    """Table 2: 8 base maps. Expected on Market-1501 and DukeMTMC-reID: 93.6/82.1, 85.0/73.2."""
+    """Table 2: 8 base maps. In the paper: 93.6/82.1, 85.0/73.2."""
     return _ablation(maps=8)
 
 
 @recipe
 def pcb_csa_maps16() -> ReidExperiment:
-    """Table 2: 16 base maps. Expected: 93.6/82.2, 85.5/73.4."""
+    """Table 2: 16 base maps. In the paper: 93.6/82.2, 85.5/73.4."""
     return _ablation(maps=16)
 
 
 @recipe
 def pcb_csa_maps64() -> ReidExperiment:
-    """Table 2: 64 base maps. Expected: 93.9/82.2, 85.3/73.3."""
+    """Table 2: 64 base maps. In the paper: 93.9/82.2, 85.3/73.3."""
     return _ablation(maps=64)
 
 
 @recipe
 def pcb_csa_groups1() -> ReidExperiment:
-    """Table 3: no groups. Expected: 93.6/81.9, 85.2/73.1."""
+    """Table 3: no groups. In the paper: 93.6/81.9, 85.2/73.1."""
     return _ablation(groups=1)
 
 
 @recipe
 def pcb_csa_groups4() -> ReidExperiment:
-    """Table 3: 4 groups. Expected: 93.9/82.1, 85.6/73.4."""
+    """Table 3: 4 groups. In the paper: 93.9/82.1, 85.6/73.4."""
     return _ablation(groups=4)
 
 
 @recipe
 def pcb_csa_groups8() -> ReidExperiment:
-    """Table 3: 8 groups. Expected: 93.8/82.3, 85.5/73.3."""
+    """Table 3: 8 groups. In the paper: 93.8/82.3, 85.5/73.3."""
     return _ablation(groups=8)
 
 
 @recipe
 def pcb_csa_stage1() -> ReidExperiment:
-    """Table 4: after stage 1 only. Expected: 93.5/81.6, 84.6/72.8."""
+    """Table 4: after stage 1 only. In the paper: 93.5/81.6, 84.6/72.8."""
     return _ablation(stages=(1,))
 
 
 @recipe
 def pcb_csa_stages23() -> ReidExperiment:
-    """Table 4: after stages 2 and 3. Expected: 93.3/81.2, 84.7/72.6."""
+    """Table 4: after stages 2 and 3. In the paper: 93.3/81.2, 84.7/72.6."""
     return _ablation(stages=(2, 3))
 
 
 @recipe
 def pcb_csa_unsupervised() -> ReidExperiment:
-    """Table 5: PCB + CSA without the auxiliary losses at the stages. Expected: 93.5/81.3, 85.3/72.8."""
+    """Table 5: PCB + CSA without the auxiliary losses at the stages. In the paper: 93.5/81.3, 85.3/72.8."""
     return _ablation(deep_supervision=False)
 
 
 @recipe
 def rpp_csa_unsupervised() -> ReidExperiment:
-    """Table 5: PCB-RPP + CSA without the auxiliary losses at the stages. Expected: 93.6/82.7, 84.9/72.7."""
+    """Table 5: PCB-RPP + CSA without the auxiliary losses at the stages. In the paper: 93.6/82.7, 84.9/72.7."""
     return _ablation(deep_supervision=False, refined=True)
 
 

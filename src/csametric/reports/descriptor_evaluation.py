@@ -1,13 +1,13 @@
 """Evaluation of local descriptors on each kind of data."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from csametric.data.brown import SUBSETS, BrownSettings, open_brown_tests
+from csametric.data.datasets import split_data
 from csametric.data.photo_patches import check_held_out, open_photo_patches
 from csametric.data.stereo import motorcycle_patches
-from csametric.errors import UserError
 from csametric.evaluation.descriptor_scores import score_descriptor
 from csametric.evaluation.verification import fpr95, pair_distances
 from csametric.inference.patches import PatchEmbedder
@@ -18,14 +18,6 @@ from csametric.reports.geometry_evaluation import on_posed_pairs, on_sequences
 from csametric.reports.hpatches_scores import evaluate_release
 from csametric.reports.photo_report import baseline_scores, photo_settings, score_table
 from csametric.runs.experiment import BrownExperiment
-
-PATHS = {  # how the path of each kind of data is named in messages
-    "photos": "FOLDER",
-    "brown": "ROOT",
-    "hpatches": "ROOT",
-    "sequences": "FOLDER",
-    "pairs": "FILE",
-}
 
 
 def evaluate_descriptor(run: Path, model: PatchEmbedder, data: str | None) -> Evaluation:
@@ -39,7 +31,7 @@ def evaluate_descriptor(run: Path, model: PatchEmbedder, data: str | None) -> Ev
     Raises:
         UserError: the kind is unknown, or the data cannot be used.
     """
-    kind, path = _trained_on(model) if data is None else folder_of(data, EVALUATIONS)
+    kind, path = _trained_on(model) if data is None else split_data(data, EVALUATIONS)
     return EVALUATIONS[kind](run, model, path)
 
 
@@ -48,22 +40,6 @@ def _trained_on(model: PatchEmbedder) -> tuple[str, str]:
     if isinstance(model.experiment, BrownExperiment):
         return "brown", model.experiment.data.root
     return "photos", photo_settings(model).folder
-
-
-def folder_of(data: str, kinds: Collection[str]) -> tuple[str, str]:
-    """Split "KIND:PATH" into the kind and the absolute path.
-
-    Raises:
-        UserError: the kind is not one of `kinds`, or the path is missing.
-
-    Examples:
-        >>> folder_of("brown:/data/brown", ["photos", "brown"])
-        ('brown', '/data/brown')
-    """
-    kind, _, path = data.partition(":")
-    if kind not in kinds or not path:
-        raise UserError(f"unknown data {data!r}; write {' or '.join(f'{kind}:{PATHS[kind]}' for kind in kinds)}")
-    return kind, str(Path(path).expanduser().resolve())
 
 
 def _on_photos(run: Path, model: PatchEmbedder, folder: str) -> Evaluation:
