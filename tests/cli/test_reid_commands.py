@@ -150,8 +150,14 @@ def test_check_lists_problems_and_draws_a_contact_sheet(trained, called_here):
     [
         (["train", "pcb"], "no dataset given; name a kind (folder, csv, market1501"),
         (["train", "pcb", "--data", "market1501:nowhere"], "does not exist"),
-        (["train", "pcb", "--data", "nowhere"], "'nowhere' does not say what kind of data it is; write for example folder:nowhere"),
-        (["train", "pcb", "--data", "photos:people"], "'photos:people' cannot be used here; write one of folder:FOLDER, csv:FILE"),
+        (
+            ["train", "pcb", "--data", "nowhere"],
+            "'nowhere' does not say what kind of data it is; write for example folder:nowhere",
+        ),
+        (
+            ["train", "pcb", "--data", "photos:people"],
+            "'photos:people' cannot be used here; write one of folder:FOLDER, csv:FILE",
+        ),
         (["train", "pcb", "--data", "markt1501:people"], "did you mean market1501?"),
         (["evaluate", "runs/mine", "--data", "folder:nowhere"], "does not exist"),
         (["evaluate", "runs/mine", "--data", "folder:runs/mine/weights.safetensors"], "is a file, not a folder"),

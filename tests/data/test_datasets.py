@@ -212,7 +212,7 @@ def test_a_folder_named_like_a_split_is_not_an_identity(tmp_path, name):
 
 
 def test_unknown_kinds_and_empty_or_missing_folders_are_refused(tmp_path):
-    with pytest.raises(UserError, match="unknown dataset kind 'market'; did you mean market1501. use one of folder"):
+    with pytest.raises(UserError, match=r"unknown dataset kind 'market'; did you mean market1501\? use one of folder"):
         read_dataset("market", tmp_path)
     with pytest.raises(UserError, match=r"no dataset given; name a kind \(folder, csv, market1501"):
         read_dataset("folder", "")

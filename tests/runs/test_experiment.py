@@ -79,7 +79,7 @@ def test_json_of_another_version_is_refused():
 
 
 def test_unknown_recipe():
-    with pytest.raises(UserError, match="unknown recipe 'hardent'; did you mean hardnet. use one of hardnet"):
+    with pytest.raises(UserError, match=r"unknown recipe 'hardent'; did you mean hardnet\? use one of hardnet"):
         find_recipe("hardent")
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import errno
+import re
 import signal
 import sys
 import traceback
@@ -94,7 +95,15 @@ def load_command(name: str) -> Any:
         command = application
     loaded = get_command(command)
     loaded.name = name
+    _join_lines(loaded)
     return loaded
+
+
+def _join_lines(command: Any) -> None:
+    """Join the lines of each paragraph of a help text, which end where the source's do, so that a help page wraps them anew."""
+    command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", command.help or "")
+    for inner in getattr(command, "commands", {}).values():
+        _join_lines(inner)
 
 
 OVERVIEW = """Deep metric learning with compressed self-attention: train, evaluate and inspect image embeddings.
