@@ -65,7 +65,7 @@ def losses(recipe: str) -> list[float]:
             batch,
             resolve(PATCH_LOSSES[experiment.loss]),
             torch.device("cpu"),
-            Precision("fp32", "set by you"),
+            Precision("fp32", "from the settings"),
         )
         loss.backward()
         optimizer.step()

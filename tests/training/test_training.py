@@ -258,7 +258,7 @@ def test_folders_without_a_finished_run_do_not_load(tmp_path, finished):
 
 def test_precision_states_its_reason():
     cpu = torch.device("cpu")
-    assert choose_precision("fp32", cpu) == ("fp32", "set by you")
+    assert choose_precision("fp32", cpu) == ("fp32", "from the settings")
     capabilities = torch.cpu.get_capabilities()
     has_fast_bf16 = any(capabilities.get(name) for name in ("amx_bf16", "avx512_bf16", "bf16"))
     assert choose_precision("auto", cpu).name == ("bf16" if has_fast_bf16 else "fp32")

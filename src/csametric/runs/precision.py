@@ -20,10 +20,10 @@ def choose_precision(setting: str, device: torch.device) -> Precision:
 
     Examples:
         >>> choose_precision("fp32", torch.device("cpu"))
-        Precision(name='fp32', reason='set by you')
+        Precision(name='fp32', reason='from the settings')
     """
     if setting != "auto":
-        return Precision(setting, "set by you")
+        return Precision(setting, "from the settings")
     if device.type == "cuda":
         fast = torch.cuda.is_bf16_supported(including_emulation=False)
         return Precision("bf16" if fast else "fp32", f"the GPU {'has' if fast else 'lacks'} bf16 units")
