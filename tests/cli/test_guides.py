@@ -81,15 +81,16 @@ def serve(arguments: list[str], folder: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """A folder with what the guides name: data, people, photos, desk1.png, desk2.png, sequences."""
+    """A folder with what the guides name: data, people, others, photos, desk1.png, desk2.png, sequences."""
     people.write_market(tmp_path / "data" / "Market-1501-v15.09.15")
     for seed, name in enumerate(("liberty", "notredame", "yosemite")):
         write_subset(tmp_path / "data" / "brown" / name, points=40, pairs=80, seed=seed)
-    for identity, name in enumerate(["anna", *(f"person{number}" for number in range(15))]):
-        (tmp_path / "people" / name).mkdir(parents=True)
+    names = ["anna", *(f"person{number}" for number in range(15))]
+    for identity, name in enumerate([*(f"people/{name}" for name in names), *(f"others/{name}" for name in names)]):
+        (tmp_path / name).mkdir(parents=True)
         for camera in (1, 2):
             for number in range(4):
-                people.person(identity, camera, number).save(tmp_path / "people" / name / f"cam{camera}_{number}.png")
+                people.person(identity, camera, number).save(tmp_path / name / f"cam{camera}_{number}.png")
     (tmp_path / "photos").mkdir()
     for seed in range(5):
         cv2.imwrite(str(tmp_path / "photos" / f"photo{seed}.png"), photograph(seed=seed))

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from csametric.data.records import (
     Record,
     ReidDataset,
     count,
+    hold_back,
     number_identities,
     queries_in_gallery,
     queries_without_match,
@@ -391,3 +393,19 @@ def test_other_mat_files_are_named(tmp_path, content, words):
     mat.write_bytes(content)
     with pytest.raises(UserError, match=words):
         read_dataset("cuhk03-detected", tmp_path)
+
+
+def test_identities_held_back_depend_on_the_seed_alone():
+    records = [Record(Path(f"{identity}_{number}.png"), identity, number) for identity in range(1, 41) for number in (1, 2)]
+    train, held_back = hold_back(records, 0.1, seed=0)
+    assert len({record.identity for record in held_back}) == 4
+    assert sorted([*train, *held_back]) == sorted(records)
+    assert {record.identity for record in train}.isdisjoint(record.identity for record in held_back)
+    assert hold_back(records[::-1], 0.1, seed=0).held_back == held_back[::-1]
+    assert hold_back(records, 0.1, seed=1).held_back != held_back
+
+
+@pytest.mark.parametrize("share", [0.0, 0.03])
+def test_fewer_than_two_identities_are_not_held_back(share):
+    records = [Record(Path(f"{identity}.png"), identity, 1) for identity in range(1, 41)]
+    assert hold_back(records, share, seed=0) == (records, [])

@@ -24,6 +24,8 @@ COMMANDS = {
     "evaluate": ("runs", "evaluate"),
     "embed": ("datasets", "embed"),
     "data": ("datasets", "app"),
+    "calibrate": ("verification", "calibrate"),
+    "verify": ("verification", "verify"),
     "attend": ("attend", "attend"),
     "reproduce": ("reproduce", "reproduce"),
     "match": ("match", "match"),

@@ -22,7 +22,7 @@ with lazy_imports():
     from csametric.inference import conversion, images, patches
     from csametric.reports import descriptor_evaluation, reid_evaluation, reid_report, run_report
     from csametric.runs import experiment as experiments
-    from csametric.runs import overrides
+    from csametric.runs import overrides, stored_calibration
     from csametric.training import loop, reid_scoring
     from csametric.training import machine as machines
 
@@ -184,16 +184,40 @@ def _evaluate_reid(run: Path, model: images.ImageEmbedder, data: experiments.Rei
     dataset = read_dataset(data.kind, data.path, data.camera_pattern)
     machine = machines.join_processes(model.experiment.precision)
     network = model.model.to(machine.device)
-    scores = reid_scoring.score_dataset(network, dataset, data, machine, "flip" in options, "rerank" in options)
+    thresholds = _stored_thresholds(run) if "flip" not in options else []
+    scores = reid_scoring.score_dataset(
+        network, dataset, data, machine, "flip" in options, "rerank" in options, [stored.threshold for stored in thresholds]
+    )
     if not machine.is_main:
         return
     json_path, picture_path = reid_evaluation.write_evaluation(run, scores, data, options)
     table = reid_report.reid_table({run.resolve().name: scores})
     print(dataset)
     print_table(f"{run} on {dataset.name}", table.header, table.rows)
+    if thresholds:
+        _report_verification(run, dataset.name, thresholds, scores["verification"])
     for index in scores["queries_without_match"][:PRINTED_QUERIES]:
         print(f"no match in the gallery: {dataset.query[index].path}")
     print(f"{reid_report.conventions(scores)}\nwritten: {json_path} and {picture_path}")
+
+
+def _stored_thresholds(run: Path) -> list[stored_calibration.StoredThreshold]:
+    calibration = stored_calibration.read_calibration(run)
+    return [] if calibration is None else list(calibration.thresholds)
+
+
+def _report_verification(
+    run: Path, name: str, thresholds: list[stored_calibration.StoredThreshold], rates: list[dict[str, float]]
+) -> None:
+    """Print what the stored thresholds give on this data, and record it in calibration.json for `verify`."""
+    measured = tuple(
+        stored_calibration.MeasuredRates(data=name, fmr=stored.fmr, measured_fmr=rate["fmr"], measured_fnmr=rate["fnmr"])
+        for stored, rate in zip(thresholds, rates, strict=True)
+    )
+    stored_calibration.add_measured(run, measured)
+    header = ["threshold for a false match rate of", "false match rate here", "false non-match rate here"]
+    rows = [[f"{rate.fmr:g}", f"{rate.measured_fmr:.2g}", f"{rate.measured_fnmr:.3f}"] for rate in measured]
+    print_table(f"Verification on {name}, all images of query and gallery", header, rows)
 
 
 def convert(

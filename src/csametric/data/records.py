@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 JUNK = -1  # the identity of images that evaluation ignores; identity 0 marks distractors, which stay in the gallery
 
 
@@ -60,6 +62,10 @@ class ReidDataset:
     def splits(self) -> dict[str, Sequence[Record]]:
         """The three splits by name."""
         return {"train": self.train, "query": self.query, "gallery": self.gallery}
+
+    def label(self, identity: int) -> str:
+        """The name of an identity, or its number where it has none."""
+        return self.names[identity - 1] if self.names else str(identity)
 
     @property
     def has_several_cameras(self) -> bool:
@@ -159,6 +165,36 @@ def number_identities(records: Sequence[Record]) -> dict[int, int]:
         {3: 0, 7: 1}
     """
     return {identity: number for number, identity in enumerate(sorted({record.identity for record in records}))}
+
+
+class HeldBack(NamedTuple):
+    """Training images, and those of identities that are kept out of training."""
+
+    train: Sequence[Record]
+    held_back: Sequence[Record]
+
+
+def hold_back(train: Sequence[Record], share: float, seed: int) -> HeldBack:
+    """Keep a share of the training identities out of training, chosen at random; none where it is less than two identities.
+
+    Args:
+        train: training images.
+        share: of the identities, in [0, 1).
+        seed: of the choice, which depends on nothing else but the identities.
+
+    Examples:
+        >>> records = [Record(Path(f"{identity}_{k}.jpg"), identity, k) for identity in range(1, 21) for k in (1, 2)]
+        >>> [len(part) for part in hold_back(records, 0.1, seed=0)]
+        [36, 4]
+    """
+    identities = sorted({record.identity for record in train})
+    number = round(share * len(identities))
+    if number < 2:  # verification compares at least two
+        return HeldBack(train, [])
+    chosen = {identities[index] for index in np.random.default_rng((seed, 5)).permutation(len(identities))[:number]}
+    return HeldBack(
+        [record for record in train if record.identity not in chosen], [record for record in train if record.identity in chosen]
+    )
 
 
 def data_digest(records: Sequence[Record]) -> str:

@@ -7,6 +7,7 @@ rate (FNMR) the share of genuine pairs called different.
 Legend: N pairs, I impostors among them, K knots of the probability curve, B resamples.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -52,9 +53,21 @@ class Calibration:
         """The largest distance at which at most a share `fmr` of the impostors is called same.
 
         Raises:
-            UserError: fewer than 1/fmr impostors, from which the rate cannot be told.
+            UserError: fewer than 1/fmr impostors, or pairs of fewer identities than have 1/fmr pairs.
         """
+        if 0 < fmr < 1 and self.identity_pairs < 1 / fmr - 1e-9:
+            identities = math.ceil((1 + math.sqrt(1 + 8 / fmr)) / 2)  # n (n - 1) / 2 pairs
+            got = len(np.unique(self.impostor_identities))
+            raise UserError(f"FMR {fmr:g} needs at least {identities:,} identities, got {got:,}; add identities")
         return _threshold(self.impostor, fmr)
+
+    @cached_property
+    def identity_pairs(self) -> float:
+        """How many pairs of identities have impostor pairs; infinite where identities are unknown."""
+        first_I, second_I = self.impostor_identities.T
+        if (first_I == second_I).all():
+            return math.inf
+        return len(np.unique(np.sort(self.impostor_identities, 1), axis=0))
 
     def fnmr(self, fmr: float = 1e-3) -> float:
         """The FNMR at `threshold(fmr)`."""

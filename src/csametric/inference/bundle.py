@@ -44,9 +44,10 @@ from csametric.runs.folder import (
 )
 from csametric.runs.kinds import call
 from csametric.runs.overrides import from_json, to_json
+from csametric.runs.stored_calibration import CALIBRATION, read_calibration, write_calibration
 
 CARD, ONNX = "README.md", "model.onnx"
-FILES = (CONFIG, EXPERIMENT, ENVIRONMENT, SCORES, BUNDLED_WEIGHTS, CARD, ONNX)
+FILES = (CONFIG, EXPERIMENT, ENVIRONMENT, SCORES, CALIBRATION, BUNDLED_WEIGHTS, CARD, ONNX)
 
 
 class Table(Protocol):
@@ -229,6 +230,9 @@ def _write_files(name: str, run: Path, model: Embedder, folder: Path, table: Tab
         write_text(folder / ENVIRONMENT, json.dumps(environment, indent=1))
         scores = {name: value for name, value in scores.items() if name != "ranked"}  # the ranked lists name files
         write_text(folder / SCORES, json.dumps(scores, indent=1))
+    calibration = read_calibration(run)
+    if calibration is not None:
+        write_calibration(folder, calibration)
     difference = write_onnx(model, folder / ONNX) if onnx else None
     write_text(folder / CARD, card(name, model, commit, trained_on, table, difference))
 

@@ -22,6 +22,7 @@ from csametric.models.weights import load_strictly, read_state
 from csametric.runs.experiment import ATTENTION_SETTINGS, PCBSettings, ReidExperiment
 from csametric.runs.folder import WEIGHTS, fit_weights, read_weights, weights_of
 from csametric.runs.precision import Precision, autocast, choose_precision
+from csametric.runs.stored_calibration import StoredCalibration, read_calibration
 
 EMBED_BATCH = 64
 BACKBONE = "backbone."  # prefix of the tensors of the backbone and its attention
@@ -120,8 +121,11 @@ def embed_images(model: PCB, images_NHW3: NDArray, device: torch.device, precisi
 class ImageEmbedder:
     """A trained re-identification model with its preprocessing, as returned by `load`."""
 
-    def __init__(self, model: PCB, experiment: ReidExperiment, device: torch.device) -> None:
+    def __init__(
+        self, model: PCB, experiment: ReidExperiment, device: torch.device, calibration: StoredCalibration | None = None
+    ) -> None:
         self.model, self.experiment, self.device = model.to(device).eval(), experiment, device
+        self._calibration = calibration
         self.precision = choose_precision(experiment.precision, device)
 
     def embed(self, images: Images, flip: bool = False) -> Tensor:
@@ -144,6 +148,41 @@ class ImageEmbedder:
         if not features:
             raise UserError("need at least 1 image to embed, got 0; pass paths or arrays of images")
         return finite_features(np.concatenate(features))
+
+    @property
+    def calibration(self) -> StoredCalibration:
+        """What the distances of this model mean: thresholds and probabilities, and what they were fitted on.
+
+        Raises:
+            UserError: the run was not calibrated.
+        """
+        if self._calibration is None:
+            raise UserError(
+                f"this model ({self.experiment.recipe}) is not calibrated; calibrate the run first with `csametric calibrate`"
+            )
+        return self._calibration
+
+    def threshold(self, fmr: float = 1e-3) -> float:
+        """The distance up to which two images are taken for one identity, if a share `fmr` of strangers may be.
+
+        Raises:
+            UserError: the run was not calibrated, or on too few identities for this rate.
+        """
+        return self.calibration.threshold(fmr)
+
+    def same(self, a: str | Path | ArrayLike, b: str | Path | ArrayLike) -> float:
+        """The probability in [0, 1] that two images show one identity, where half of the pairs do (see `calibration.prior`).
+
+        Args:
+            a: the path of an image, or RGB uint8 (H, W, 3).
+            b: the other image.
+
+        Raises:
+            UserError: the run was not calibrated, or what `embed` refuses.
+        """
+        calibration = self.calibration
+        first, second = (self.embed(image if isinstance(image, str | Path) else np.asarray(image)[None])[0] for image in (a, b))
+        return float(calibration.probability((first - second).norm().item()))
 
     def _resized_batches(self, images: ArrayLike | Tensor | Sequence[str | Path]) -> Iterable[NDArray]:
         """Read or convert images and resize them to the model's size, uint8 (at most EMBED_BATCH, H, W, 3)."""
@@ -229,7 +268,7 @@ def load_pcb(folder: Path, experiment: ReidExperiment, device: torch.device) -> 
     num_ids = len(weights.get("classifiers.0.bias", (0,)))  # if it is missing, fit_weights says so
     model = build_pcb(experiment.model, num_ids, trained=True)
     fit_weights(weights, model, weights_of(folder))
-    return ImageEmbedder(model, experiment, device)
+    return ImageEmbedder(model, experiment, device, read_calibration(folder))
 
 
 def describe_people(experiment: ReidExperiment, data: Mapping[str, Any], scores: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from csametric.recipes.recipe import recipe
 from csametric.runs.experiment import PCBSettings, ReidData, ReidExperiment, ReidLoss, ReidOptimizer
 
 CSA = PCBSettings(attention="csa", deep_supervision=True)
+HELD_BACK = 0.1  # of the identities, for calibration; the paper trains on all of them
 
 
 @recipe
@@ -189,7 +190,7 @@ def modern_csa() -> ReidExperiment:
 def _modern(model: PCBSettings) -> ReidExperiment:
     return ReidExperiment(
         epochs=120,
-        data=ReidData(images_per_identity=4, pad=10, erasing=0.5),
+        data=ReidData(images_per_identity=4, pad=10, erasing=0.5, calibration=HELD_BACK),
         model=model,
         loss=ReidLoss(label_smoothing=0.1, triplet=1.0),
         optimizer=ReidOptimizer(schedule="cosine", warmup_epochs=10, nesterov=True, weight_decay=5e-4),
@@ -209,7 +210,7 @@ def lite(full: ReidExperiment) -> ReidExperiment:
         precision="fp32",  # depthwise convolutions are slower in bf16 on a CPU
         epochs=6,
         refine_from=2 if full.model.refined else full.refine_from,
-        data=replace(full.data, height=192, width=64, pad=full.data.pad // 2),
+        data=replace(full.data, height=192, width=64, pad=full.data.pad // 2, calibration=HELD_BACK),
         model=replace(full.model, backbone="tf_efficientnet_lite0", pretrained="wheel", attention_norm=True),
         optimizer=ReidOptimizer(schedule="cosine", warmup_epochs=0.5, attention_lr=rate, alpha_lr=rate),
     )

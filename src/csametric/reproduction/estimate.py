@@ -11,6 +11,7 @@ import torch
 
 from csametric.data.brown import count_brown
 from csametric.data.datasets import read_dataset
+from csametric.data.records import hold_back
 from csametric.data.sampling import PairBatch, image_steps_per_epoch
 from csametric.files import write_text
 from csametric.inference.images import embed_images
@@ -96,7 +97,8 @@ def count_brown_work(experiment: BrownExperiment) -> tuple[int, int]:
 def count_reid_work(experiment: ReidExperiment) -> tuple[int, int]:
     """The number of training steps of a run, and of images that it scores."""
     dataset = read_dataset(experiment.data.kind, experiment.data.path, experiment.data.camera_pattern)
-    steps = experiment.epochs * image_steps_per_epoch(len(dataset.train), experiment.batch_size, 1)
+    train = hold_back(dataset.train, experiment.data.calibration, experiment.seed).train
+    steps = experiment.epochs * image_steps_per_epoch(len(train), experiment.batch_size, 1)
     return steps, len(dataset.query) + len(dataset.gallery)
 
 

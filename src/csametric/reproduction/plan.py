@@ -17,7 +17,11 @@ from csametric.runs.folder import METRICS, SCORES, SCORES_BY_QUERY, read_environ
 HPATCHES_SCORES = "hpatches.json"
 NOT_OF_THE_RESULT = ("recipe", "checkpoint_every", "evaluate_every", "attention_every")  # settings without influence on it
 PLACES = ("path", "root")  # settings that say where data lie
-ADDED_LATER = {"camera_pattern": "", "new_heads": False}  # settings that older runs lack, with the value that changes nothing
+ADDED_LATER = {
+    "camera_pattern": "",
+    "new_heads": False,
+    "calibration": 0.0,
+}  # settings that older runs lack, with the value that changes nothing
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -151,11 +151,13 @@ class ReidData:
     pad: int = 0  # pixels around an image before a random crop
     erasing: float = 0.0  # a probability
     camera_filter: bool = True  # evaluation leaves out gallery images of the query's identity and camera
+    calibration: float = 0.0  # share of the training identities that are held back to calibrate verification
     camera_pattern: str = ""  # for kind=folder, a regular expression whose group is the camera; see `data.folder`
 
     def __post_init__(self) -> None:
         _check_least(self, "data.", height=16, width=16, images_per_identity=0, pad=0)
         _check_probabilities(self, "data.", "flip", "erasing", highest=1.0)
+        _check_probabilities(self, "data.", "calibration", highest=0.9)
 
     def without_paths(self) -> Self:
         """The settings without the dataset's folder."""

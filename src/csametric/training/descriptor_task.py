@@ -114,6 +114,9 @@ class DescriptorTask:
             return {}
         return self.source.score(make_embedder(model, machine.device, machine.precision))
 
+    def calibrate(self, model: nn.Module, machine: Machine) -> None:
+        """Leave descriptors uncalibrated: a match is decided by the ratio of distances and the geometry."""
+
 
 def batch_loss(
     network: nn.Module,

@@ -17,6 +17,7 @@ from csametric.data.records import Record, ReidDataset, data_digest, queries_in_
 from csametric.distances import euclidean_distances
 from csametric.evaluation.reid import evaluate_distances, evaluate_reid, nearest_entries
 from csametric.evaluation.rerank import k_reciprocal_distances
+from csametric.evaluation.verification_pairs import measure_rates
 from csametric.inference.images import EMBED_BATCH, embed_images
 from csametric.models.pcb import PCB
 from csametric.progress import show_progress
@@ -57,7 +58,13 @@ def embed_records(
 
 
 def score_dataset(
-    model: PCB, dataset: ReidDataset, data: ReidData, machine: Machine, flip: bool = False, rerank: bool = False
+    model: PCB,
+    dataset: ReidDataset,
+    data: ReidData,
+    machine: Machine,
+    flip: bool = False,
+    rerank: bool = False,
+    thresholds: Sequence[float] = (),
 ) -> dict[str, Any]:
     """Evaluate a model on the query and gallery of a dataset.
 
@@ -68,6 +75,7 @@ def score_dataset(
         machine: the processes.
         flip: whether to average the features of each image and its mirror image.
         rerank: whether to use k-reciprocal distances.
+        thresholds: decision thresholds of verification, whose error rates are measured on query and gallery.
 
     Returns:
         The metrics and the ranked lists of some queries. Apart from arrays, all values are ready for JSON.
@@ -93,6 +101,7 @@ def score_dataset(
         "queries_in_gallery": len(queries_in_gallery(dataset, camera_filter)),
         "flip": flip,
         "rerank": rerank,
+        **({"verification": _verify(dataset, np.concatenate([query, gallery]), thresholds)} if thresholds else {}),
         **{f"rank{k}": metrics.rank(k) for k in (1, 5, 10)},
         **{name: value for name, value in asdict(metrics).items() if name != "cmc"},
         "ranked": _ranked_lists(
@@ -108,6 +117,14 @@ def score_dataset(
 def filters_cameras(dataset: ReidDataset, data: ReidData) -> bool:
     """Return whether gallery images of the query's identity and camera are ignored: as set, but not with a single camera."""
     return data.camera_filter and dataset.has_several_cameras
+
+
+def _verify(dataset: ReidDataset, features: NDArray, thresholds: Sequence[float]) -> list[dict[str, float]]:
+    """The error rates of verification among the images of query and gallery, without junk and distractors."""
+    identities, cameras = (np.array(labels) for labels in _labels([*dataset.query, *dataset.gallery]))
+    people = identities > 0
+    rates = measure_rates(features[people], identities[people], thresholds, cameras[people])
+    return [rate._asdict() for rate in rates]
 
 
 def _labels(records: Sequence[Record]) -> tuple[list[int], list[int]]:

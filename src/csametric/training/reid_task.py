@@ -12,7 +12,7 @@ from csametric.data.cache import Progress
 from csametric.data.datasets import read_dataset
 from csametric.data.inspection import unreadable_files
 from csametric.data.loading import ImageBatch, image_batch, read_images
-from csametric.data.records import ReidDataset, data_digest, number_identities, queries_without_match
+from csametric.data.records import ReidDataset, count, data_digest, hold_back, number_identities, queries_without_match
 from csametric.data.sampling import identity_batch, image_steps_per_epoch, shuffled_batch
 from csametric.data.transforms import Augmentation
 from csametric.errors import UserError
@@ -21,9 +21,11 @@ from csametric.losses.parts import parts_loss
 from csametric.losses.triplet import batch_hard_triplet_loss
 from csametric.models.pcb import PCB
 from csametric.runs.experiment import ReidExperiment
+from csametric.runs.stored_calibration import StoredCalibration
 from csametric.training.attention_log import IMAGES, AttentionSnapshot, snapshot_attention
 from csametric.training.machine import Machine
 from csametric.training.optimizer import reid_optimizer, scale_learning_rates, schedule_factor
+from csametric.training.reid_calibration import calibrate_reid
 from csametric.training.reid_scoring import filters_cameras, score_dataset
 
 
@@ -60,18 +62,23 @@ class ReidTask:
     def __init__(self, experiment: ReidExperiment, machine: Machine, dataset: ReidDataset) -> None:
         self.experiment, self.dataset = experiment, dataset
         self.rank, self.world_size = machine.rank, machine.world_size
-        self.class_of_identity = number_identities(dataset.train)
-        self.classes = np.array([self.class_of_identity[record.identity] for record in dataset.train])
-        self.steps_per_epoch = image_steps_per_epoch(len(dataset.train), experiment.batch_size, machine.world_size)
+        self.train, self.held_back = hold_back(dataset.train, experiment.data.calibration, experiment.seed)
+        self.class_of_identity = number_identities(self.train)
+        self.classes = np.array([self.class_of_identity[record.identity] for record in self.train])
+        self.steps_per_epoch = image_steps_per_epoch(len(self.train), experiment.batch_size, machine.world_size)
         self.steps = experiment.epochs * self.steps_per_epoch
         self.evaluate_every = experiment.evaluate_every * self.steps_per_epoch
 
     def describe_data(self) -> dict[str, Any]:
-        train = self.dataset.train
-        return {"train": len(train), "identities": len(self.class_of_identity), "digest": data_digest(train)}
+        data = {"train": len(self.train), "identities": len(self.class_of_identity), "digest": data_digest(self.dataset.train)}
+        if self.held_back:
+            data["calibration"] = [self.dataset.label(identity) for identity in number_identities(self.held_back)]
+        return data
 
     def announcement(self) -> str:
         lines = [str(self.dataset)]
+        if self.held_back:
+            lines.append(f"held back from training, to calibrate verification: {count(self.held_back)}")
         settings = self.experiment.model
         if settings.start_from:
             taken = "the backbone and its attention; the heads start at random" if settings.new_heads else "all weights"
@@ -121,7 +128,7 @@ class ReidTask:
     def batch(self, step: int) -> ImageBatch:
         data, indices = self.experiment.data, self.batch_indices(step)
         return image_batch(
-            [self.dataset.train[index] for index in indices],
+            [self.train[index] for index in indices],
             self.classes[indices],
             height=data.height,
             width=data.width,
@@ -162,6 +169,18 @@ class ReidTask:
     def score(self, model: nn.Module, machine: Machine) -> dict[str, Any]:
         assert isinstance(model, PCB)
         return score_dataset(model, self.dataset, self.experiment.data, machine)
+
+    def calibrate(self, model: nn.Module, machine: Machine) -> StoredCalibration | None:
+        assert isinstance(model, PCB)
+        if not self.held_back:
+            return None
+        fitted_on = f"{count(self.held_back)} of {self.dataset.name}, held back from training"
+        try:
+            return calibrate_reid(model, self.held_back, self.experiment.data, machine, fitted_on)
+        except UserError as error:  # the run is finished and useful without it
+            if machine.is_main:
+                print(f"note: verification is not calibrated: {error}")
+            return None
 
 
 def train_only_parts(model: PCB, only_parts: bool) -> None:

@@ -4,6 +4,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn, optim
 
+from csametric.runs.stored_calibration import StoredCalibration
 from csametric.training.attention_log import AttentionSnapshot
 from csametric.training.machine import Machine
 
@@ -57,3 +58,6 @@ class Task(Protocol):
 
     def score(self, model: nn.Module, machine: Machine) -> dict[str, Any]:
         """Evaluate the trained model for scores.json, arrays for scores.npz; called in every process."""
+
+    def calibrate(self, model: nn.Module, machine: Machine) -> StoredCalibration | None:
+        """Calibrate verification by the trained model, if images were held back for it; called in every process."""
