@@ -76,7 +76,7 @@ def measure(
     device, dtype = best_device(), TYPES[dtype_name]
     x = torch.randn(arguments.batch, *shape, device=device, dtype=dtype).to(memory_format=FORMATS[memory_format])
     target = torch.empty_like(x)
-    layers = make_layers(shape[0], not arguments.no_peers)
+    layers = make_layers(shape[0], not arguments.only_csa)
     calls = {key: CALLS[what](layer.to(device=device, dtype=dtype), x) for key, layer in layers.items()}
     contenders = {COPY: lambda: target.copy_(x), **calls}
     if x.is_cuda and not arguments.eager:
@@ -144,7 +144,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64 if best_device().type == "cuda" else 8)
     parser.add_argument("--types", default="fp32", help="fp32, bf16 or fp16; several separated by commas")
     parser.add_argument("--formats", default="NCHW", help="NCHW or channels_last; several separated by commas")
-    parser.add_argument("--no-peers", action="store_true", help="measure only CSA and its literal form")
+    parser.add_argument("--only-csa", action="store_true", help="measure only CSA and its literal form")
     parser.add_argument("--eager", action="store_true", help="on a GPU: time calls from Python, not replays of CUDA graphs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the JSON file and the picture")
     arguments = parser.parse_args()

@@ -59,7 +59,7 @@ def benchmark_commands(results: Path, rehearse: bool) -> dict[str, list[str]]:
         return {
             "memory": [*MODULE, "bench.memory", *out, "--batch", "2"],
             "model": [*MODULE, "bench.model", *out, "--rounds", "2", "--batch", "1", "--only", "inference"],
-            "attention": [*MODULE, "bench.attention", *out, "--rounds", "2", "--batch", "1", "--no-peers"],
+            "attention": [*MODULE, "bench.attention", *out, "--rounds", "2", "--batch", "1", "--only-csa"],
             "growth": [*MODULE, "bench.growth", *out, "--rounds", "2"],
         }
     return {

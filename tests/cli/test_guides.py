@@ -51,7 +51,7 @@ def small(arguments: list[str]) -> list[str]:
         kept = [argument for argument in arguments if argument not in ("--budget", "tiny", "quick", "full")]
         return [*kept, "--budget", "tiny"]
     if arguments[0] == "bench":
-        return ["bench", "attention", "--rounds", "2", "--batch", "1", "--no-peers"]
+        return ["bench", "attention", "--rounds", "2", "--batch", "1", "--only-csa"]
     return arguments
 
 

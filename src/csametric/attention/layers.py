@@ -11,11 +11,11 @@ from csametric.attention.convolution import weight_and_bias
 from csametric.attention.normalization import (
     ForwardMemory,
     Statistics,
-    centre_input,
     fold_norm,
     input_norm,
     observe,
     running_statistics,
+    subtract_mean,
 )
 from csametric.attention.reference import AttentionMaps, CSAWeights
 from csametric.attention.tracing import is_recorded
@@ -89,7 +89,7 @@ class CompressedSelfAttention(nn.Module):
         return _forward(self, x_NCHW)
 
     def _run(self, x_NCHW: Tensor) -> Tensor:
-        centred_NCHW, statistics = centre_input(x_NCHW, observe(self.norm, self._memory, x_NCHW))
+        centred_NCHW, statistics = subtract_mean(x_NCHW, observe(self.norm, self._memory, x_NCHW))
         self.last_path, self.last_form, self.last_reason = dispatch.choose_path(self.backend, centred_NCHW, self.maps)
         out_NCHW = dispatch.compressed_self_attention(self.last_form, centred_NCHW, self._weights(statistics))
         if centred_NCHW is x_NCHW:
@@ -100,7 +100,7 @@ class CompressedSelfAttention(nn.Module):
         """The base maps and adaptive weights for an input of (N, C, H, W), each (N, G, D, H, W), equations (3), (4)."""
         _check_input(x_NCHW, self.channels)
         statistics = None if self.norm is None else running_statistics(self.norm)
-        centred_NCHW, statistics = centre_input(x_NCHW, statistics)
+        centred_NCHW, statistics = subtract_mean(x_NCHW, statistics)
         weights = self._weights(statistics).to(x_NCHW.dtype)
         with reference.without_autocast(x_NCHW):
             return reference.attention_maps(centred_NCHW, weights.logit_weight, weights.logit_bias, self.groups)
@@ -162,7 +162,7 @@ class SelfAttention(nn.Module):
         return _forward(self, x_NCHW)
 
     def _run(self, x_NCHW: Tensor) -> Tensor:
-        centred_NCHW, statistics = centre_input(x_NCHW, observe(self.norm, self._memory, x_NCHW))
+        centred_NCHW, statistics = subtract_mean(x_NCHW, observe(self.norm, self._memory, x_NCHW))
         with reference.without_autocast(x_NCHW):
             convolutions = (self.query, self.key, self.value)
             query, key, value = (weight_and_bias(part, self.channels, groups=1) for part in convolutions)

@@ -19,12 +19,12 @@ class Statistics(NamedTuple):
 
 
 class _Forward(NamedTuple):
-    centre: Tensor  # (N, C), the input at the central position, by which a repetition of the forward is recognised
+    fingerprint: Tensor  # (N, C), the input at the central position, by which a repetition of the forward is recognised
     statistics: Statistics
 
 
 class ForwardMemory:
-    """The statistics of recent training forwards, so that activation checkpointing repeats each with those it had."""
+    """The statistics of recent training forwards, which a forward repeated by activation checkpointing uses again."""
 
     def __init__(self) -> None:
         self._forwards: deque[_Forward] = deque(maxlen=REMEMBERED_FORWARDS)
@@ -34,15 +34,15 @@ class ForwardMemory:
 
     def remember(self, x_NCHW: Tensor, statistics: Statistics) -> None:
         """Remember what a forward was normalised with."""
-        self._forwards.append(_Forward(_centre(x_NCHW).clone(), statistics))
+        self._forwards.append(_Forward(_fingerprint(x_NCHW).clone(), statistics))
 
     def recall(self, x_NCHW: Tensor) -> Statistics | None:
         """The statistics of the remembered forward with the most similar input; None without one of the same size."""
-        centre_NC = _centre(x_NCHW)
-        candidates = [forward for forward in self._forwards if forward.centre.shape == centre_NC.shape]
+        fingerprint_NC = _fingerprint(x_NCHW)
+        candidates = [forward for forward in self._forwards if forward.fingerprint.shape == fingerprint_NC.shape]
         if not candidates:
             return None
-        differences = torch.stack([(forward.centre - centre_NC).abs().sum() for forward in candidates])
+        differences = torch.stack([(forward.fingerprint - fingerprint_NC).abs().sum() for forward in candidates])
         nearest = differences.argmin().view(1)  # stays on the device
         parts = zip(*(forward.statistics for forward in candidates), strict=True)
         return Statistics(*(torch.stack(part).index_select(0, nearest).squeeze(0) for part in parts))
@@ -56,8 +56,8 @@ def input_norm(channels: int, used: bool) -> nn.BatchNorm2d | None:
 def observe(norm: nn.BatchNorm2d | None, memory: ForwardMemory, x_NCHW: Tensor) -> Statistics | None:
     """The statistics to normalise an input with: the running ones, before a training forward moves them towards the batch's.
 
-    They are copies: a second forward before the backward does not change what the first one is differentiated with. A forward
-    that activation checkpointing repeats gets the statistics of the first time and moves nothing.
+    They are copies, so a second forward before the backward does not change the statistics in the first one's backward. A
+    forward that activation checkpointing repeats gets the statistics of the first time and moves nothing.
 
     Args:
         norm: None if the layer has no normalisation.
@@ -85,10 +85,10 @@ def running_statistics(norm: nn.BatchNorm2d) -> Statistics:
     return Statistics(norm.running_mean.clone(), (norm.running_var + norm.eps).sqrt())
 
 
-def centre_input(x_NCHW: Tensor, statistics: Statistics | None) -> tuple[Tensor, Statistics | None]:
+def subtract_mean(x_NCHW: Tensor, statistics: Statistics | None) -> tuple[Tensor, Statistics | None]:
     """In 16-bit types subtract the mean from the input itself; otherwise both are returned unchanged.
 
-    Folded into the weights, a large mean costs digits: logits and means of X would be rounded before it cancels. The mean is
+    Folding a large mean into the weights would lose precision: logits and means of X are rounded before it cancels. The mean is
     rounded to the type of the input, and the statistics that are returned hold the rest of it.
     """
     if statistics is None or x_NCHW.dtype not in (torch.bfloat16, torch.float16):
@@ -103,7 +103,7 @@ def fold_norm(
 ) -> tuple[Tensor, Tensor | None]:
     """Weight and bias that apply a 1x1 convolution of (x - mean) / deviation to x itself.
 
-    On every path the layer is the exact layer with other weights.
+    Every implementation of the layer takes these instead of its own weight and bias, and stays exact.
 
     Args:
         weight, bias: of the convolution, (O, C/groups, 1, 1) and (O,).
@@ -121,5 +121,5 @@ def fold_norm(
     return (folded * deviation_C.view(-1, 1, 1, 1), bias * deviation_C) if in_units_of_input else (folded, bias)
 
 
-def _centre(x_NCHW: Tensor) -> Tensor:
+def _fingerprint(x_NCHW: Tensor) -> Tensor:
     return x_NCHW.detach()[:, :, x_NCHW.shape[2] // 2, x_NCHW.shape[3] // 2]

@@ -19,7 +19,7 @@ def softmax_at_least_fp32(logits: Tensor, dim: int) -> Tensor:
 def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
     """A context with autocast off for the device of `x`, whatever that device is."""
     device = x.device.type
-    # what compiles has autocast, and PyTorch 2.11 cannot trace the question
+    # every device that torch.compile supports has autocast, and PyTorch 2.11 cannot trace is_autocast_available()
     has_autocast = torch.compiler.is_compiling() or torch.amp.is_autocast_available(device)
     return torch.autocast(device, enabled=False) if has_autocast else nullcontext()
 

@@ -36,7 +36,7 @@ CameraPattern = Annotated[
     str | None,
     typer.Option(
         "--camera-pattern",
-        help="For folder: a regular expression whose group is the camera in a file's name, e.g. 'view(\\d+)'.",
+        help="For folder: a regular expression whose capture group matches the camera in a file's name, e.g. 'view(\\d+)'.",
         metavar="REGEX",
     ),
 ]

@@ -51,19 +51,19 @@ def match(
     second: Annotated[Path | None, typer.Argument(help="The other photograph.", metavar="B")] = None,
     out: Annotated[Path, typer.Option("--out", help="The folder for the matches (.json) and pictures (.png).")] = OUT,
     keypoints: Annotated[
-        int, typer.Option("--keypoints", help="Keep this many keypoints per photograph, the strongest.")
+        int, typer.Option("--keypoints", help="Keep at most this many keypoints per photograph, the strongest.")
     ] = 4096,
     detector: Annotated[
         Literal["sift", "hessian", "harris", "gftt"], typer.Option("--detector", help="All but sift need kornia.")
     ] = "sift",
     upright: Annotated[
-        bool, typer.Option("--upright", help="For photographs that are not rotated against each other.")
+        bool, typer.Option("--upright", help="For photographs that are not rotated relative to each other.")
     ] = False,
     affine: Annotated[bool, typer.Option("--affine", help="Estimate affine shapes (kornia).")] = False,
     ratio: Annotated[
         float, typer.Option("--ratio", help="Largest ratio of nearest to second-nearest distance; 1 turns the test off.")
     ] = 0.95,
-    one_way: Annotated[bool, typer.Option("--one-way", help="Keep also neighbours that are not mutual.")] = False,
+    one_way: Annotated[bool, typer.Option("--one-way", help="Also keep neighbours that are not mutual.")] = False,
     model: ModelOption = None,
     threshold: Annotated[float, typer.Option("--threshold", help="Largest reprojection error of an inlier, pixels.")] = 2.0,
     max_side: Annotated[int, typer.Option("--max-side", help="Scale larger photographs down to this side, pixels.")] = 2048,

@@ -60,7 +60,7 @@ class LevelScores:
     """Scores at one level, averaged over photographs."""
 
     fpr95: float  # of all pairs within a photograph, in [0, 1], lower is better
-    accuracy: float  # share of patches whose nearest neighbour is their own, in [0, 1]
+    accuracy: float  # share of patches whose nearest neighbour shows the same keypoint, in [0, 1]
     average_precision: float  # of those matches, in [0, 1]
 
 

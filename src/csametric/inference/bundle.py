@@ -152,7 +152,7 @@ def write_bundle(run: Path, folder: Path, onnx: bool = True) -> None:
 
     Raises:
         UserError: the folder holds something else, the run is not finished or is a bundle, or a package for ONNX is missing.
-        ExportError: the network cannot be exported to ONNX, or the ONNX program computes other features.
+        ExportError: the network cannot be exported to ONNX, or its features differ from the model's.
     """
     folder = folder.expanduser().resolve()
     _check_replaceable(folder)
@@ -187,7 +187,7 @@ def _check_replaceable(folder: Path) -> None:
 
 
 def _check_same_model(folder: Path, experiment: Experiment, data_digest: str) -> None:
-    """Raise `UserError` if the folder is a bundle of another experiment or of other data."""
+    """Raise `UserError` if the folder is a bundle from a different experiment or different data."""
     if not _is_bundle(folder):
         return
     config = json.loads((folder / CONFIG).read_text())

@@ -66,13 +66,13 @@ def start_from_trained(model: PCB, weights: Path, new_heads: bool = False) -> No
     Raises:
         UserError: the file cannot be read, or its weights do not fit.
     """
-    state, drawn = read_state(weights), model.state_dict()
+    state, initial = read_state(weights), model.state_dict()
     if new_heads:
         taken = {name: value for name, value in state.items() if name.startswith(BACKBONE)}
-        own = {name: value for name, value in drawn.items() if not name.startswith(BACKBONE)}
+        own = {name: value for name, value in initial.items() if not name.startswith(BACKBONE)}
     else:
         taken = state
-        own = {name: value for name, value in drawn.items() if name.startswith("refinement.") and name not in state}
+        own = {name: value for name, value in initial.items() if name.startswith("refinement.") and name not in state}
     load_strictly(model, taken | own, weights)
 
 
@@ -140,7 +140,7 @@ class ImageEmbedder:
             Features (N, D), fp32 on the CPU; each part has unit length.
 
         Raises:
-            UserError: another shape, type or range, no image at all, a file that cannot be read completely, or features that
+            UserError: a wrong shape, type or range, no image at all, a file that cannot be read completely, or features that
                 are not finite.
         """
         batches = self._resized_batches([images] if isinstance(images, str | Path) else images)

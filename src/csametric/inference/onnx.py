@@ -51,7 +51,7 @@ def write_onnx(model: Embedder, path: Path) -> float:
         The largest absolute difference between the features of the program and of the model, on three random inputs.
 
     Raises:
-        ExportError: the network cannot be exported, or the program computes other features.
+        ExportError: the network cannot be exported, or its features differ from the model's.
     """
     target = _ExportTarget.from_embedder(model)
     example = torch.rand(2, *target.shape, generator=torch.Generator().manual_seed(0))

@@ -83,7 +83,7 @@ class PatchEmbedder:
             Unit vectors (N, 128), fp32 on the CPU.
 
         Raises:
-            UserError: another shape, or descriptors that are not finite.
+            UserError: the shape is wrong, or descriptors are not finite.
         """
         patches = to_array(images)
         if patches.ndim == 4 and patches.shape[1] == 1:

@@ -54,10 +54,12 @@ def produce_tables(
     with lock_folder(out, wait=True):
         filled = _fill_and_write(tables, plan, out, failed)
         announce("".join(f"\n{as_text(table)}" for table in filled))
-        trusted = plan.without_runs(failed)
-        _write_report(target, filled, trusted, _figure_5_for_report(target, trusted, out, announce), out, announce)
-    has_figures = any(cell.ours for table in filled for cell in table.cells.values())
-    _check_outcome([run for table in selected for run in plan.for_table(table)], failed, has_figures, plan, announce)
+        without_failed = plan.without_runs(failed)
+        _write_report(
+            target, filled, without_failed, _figure_5_for_report(target, without_failed, out, announce), out, announce
+        )
+    has_results = any(cell.ours for table in filled for cell in table.cells.values())
+    _check_outcome([run for table in selected for run in plan.for_table(table)], failed, has_results, plan, announce)
 
 
 def _fill_and_write(tables: Sequence[PaperTable], plan: Plan, out: Path, failed: Mapping[Run, str]) -> list[FilledTable]:
@@ -148,7 +150,7 @@ def draw_diagrams(names: Sequence[str], out: Path, announce: Announce) -> None:
         announce(f"written: {out / f'{name}.svg'}")
 
 
-def _check_outcome(runs: Collection[Run], failed: Mapping[Run, str], has_figures: bool, plan: Plan, announce: Announce) -> None:
+def _check_outcome(runs: Collection[Run], failed: Mapping[Run, str], has_results: bool, plan: Plan, announce: Announce) -> None:
     """Announce the runs that other processes are still working on.
 
     Raises:
@@ -160,5 +162,5 @@ def _check_outcome(runs: Collection[Run], failed: Mapping[Run, str], has_figures
     if failed:
         count = "1 run" if len(failed) == 1 else f"{len(failed)} runs"
         raise UserError(f"{count} failed; the first error: {next(iter(failed.values()))}")
-    if not has_figures and not busy:
+    if not has_results and not busy:
         raise UserError(f"nothing could be run: {next(iter(plan.missing.values()), 'choose other rows')}")

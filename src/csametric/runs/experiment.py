@@ -152,7 +152,7 @@ class ReidData:
     erasing: float = 0.0  # a probability
     camera_filter: bool = True  # evaluation leaves out gallery images of the query's identity and camera
     calibration: float = 0.0  # share of the training identities that are held back to calibrate verification
-    camera_pattern: str = ""  # for kind=folder, a regular expression whose group is the camera; see `data.folder`
+    camera_pattern: str = ""  # for kind=folder, a regular expression whose capture group is the camera; see `data.folder`
 
     def __post_init__(self) -> None:
         _check_least(self, "data.", height=16, width=16, images_per_identity=0, pad=0)
