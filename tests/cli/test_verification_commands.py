@@ -119,3 +119,22 @@ def test_a_run_without_calibration_says_so(calibrated, called_here):
     done = called_here("verify", "runs/plain", "others/100/c1_0.png", "others/100/c2_0.png", cwd=folder)
     assert done.returncode == 2
     assert "is not calibrated; calibrate the run first with `csametric calibrate`" in done.stderr
+
+
+def test_compact_features_are_fitted_stored_and_used(calibrated, called_here):
+    folder, _ = calibrated
+    scores = json.loads((folder / "runs/mine/scores.json").read_text())
+    assert [row["dimensions"] for row in scores["compact"]][-1] == load(folder / "runs/mine").model.dimensions
+    assert scores["compact"][-1]["map_step"] == pytest.approx(scores["map_step"])
+    done = called_here("embed", "runs/mine", "others", "--out", "x.npy", "--dimensions", "16", "--fp16", cwd=folder)
+    assert done.returncode == 0, done.stderr
+    features = np.load(folder / "x.npy")
+    assert (features.shape, features.dtype) == ((64, 16), np.float16)
+    model = load(folder / "runs/mine")
+    names = [folder / "others" / name for name in (folder / "x.txt").read_text().splitlines()]
+    np.testing.assert_allclose(features, model.embed(names, dimensions=16).numpy(), atol=2e-3)
+    done = called_here("evaluate", "runs/mine", "--dimensions", "16", "--whiten", cwd=folder)
+    assert "compact features of 16 dimensions, whitened" in done.stdout
+    assert (folder / "runs/mine/evaluation/people-whiten-16.json").is_file()
+    done = called_here("embed", "runs/mine", "others", "--out", "x.npy", "--dimensions", "1000", cwd=folder)
+    assert "dimensions must be from 1 to 39, the number of components fitted, got 1,000" in done.stderr

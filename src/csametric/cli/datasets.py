@@ -15,10 +15,17 @@ from csametric.errors import UserError, wrong_path
 from csametric.progress import show_data_progress
 
 with lazy_imports():
+    import numpy as np
+
     from csametric.data import datasets as readers
     from csametric.data import inspection
     from csametric.inference import feature_files, images
     from csametric.reports import dataset_report
+
+Dimensions = Annotated[
+    int | None, typer.Option("--dimensions", help="Compact features with this many dimensions, e.g. 512. [default: all]")
+]
+Whiten = Annotated[bool, typer.Option("--whiten", help="Give each dimension of compact features the same variance.")]
 
 app = typer.Typer(no_args_is_help=True, add_completion=False)
 PRINTED_PROBLEMS = 10  # of each kind
@@ -83,6 +90,9 @@ def embed(
     folder: Annotated[Path, typer.Argument(help="A folder of images; its subfolders are searched too.")],
     out: Annotated[Path, typer.Option("--out", help="x.npy (the file names go to x.txt) or x.parquet.")],
     flip: Annotated[bool, typer.Option("--flip", help="Average the features of each image and its mirror image.")] = False,
+    dimensions: Dimensions = None,
+    whiten: Whiten = False,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Write 16-bit numbers, half the size.")] = False,
 ) -> None:
     """Write the features of all images in a folder, one row per image, to be compared by Euclidean distance.
 
@@ -101,7 +111,7 @@ def embed(
     files = listing.images
     if not files:
         raise UserError(f"{folder} contains no images ({', '.join(sorted(SUFFIXES))}); name another folder")
-    embedded = feature_files.embed_files(model, files, flip)
+    embedded = feature_files.embed_files(model, files, flip, dimensions, whiten, np.float16 if fp16 else np.float32)
     feature_files.write_features(out, [path.relative_to(folder).as_posix() for path in embedded.paths], embedded.features)
     print(f"{len(embedded.paths):,} images, {embedded.features.shape[1]:,} dimensions: {out}")
     for problem in [*embedded.problems, *describe_skipped([listing])]:

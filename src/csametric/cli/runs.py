@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import csametric
-from csametric.cli.datasets import CameraPattern
+from csametric.cli.datasets import CameraPattern, Dimensions, Whiten
 from csametric.cli.lazy import lazy_imports
 from csametric.cli.tables import print_scores, print_table
 from csametric.data.datasets import DESCRIPTOR_KINDS, READERS, read_dataset, split_data
@@ -140,6 +140,8 @@ def evaluate(
         bool, typer.Option("--no-camera-filter", help="Keep gallery images from the query's camera (re-identification).")
     ] = False,
     camera_pattern: CameraPattern = None,
+    dimensions: Dimensions = None,
+    whiten: Whiten = False,
 ) -> None:
     """Score a finished run, by default on the data it was trained with.
 
@@ -149,15 +151,14 @@ def evaluate(
     Example: csametric evaluate runs/pcb_csa --data dukemtmc:/data/DukeMTMC-reID
     """
     model = csametric.load(run)
-    switches = {"rerank": rerank, "flip": flip, "no-camera-filter": no_camera_filter}
-    options = [option for option, is_given in switches.items() if is_given]
     if not isinstance(model, patches.PatchEmbedder):
+        options = reid_scoring.EvaluationOptions(rerank=rerank, flip=flip, dimensions=dimensions, whiten=whiten)
         _evaluate_reid(run, model, _evaluated_data(model, data, no_camera_filter, camera_pattern), options)
         return
-    if options or camera_pattern:
+    if rerank or flip or no_camera_filter or camera_pattern or dimensions or whiten:
         raise UserError(
-            f"--rerank, --flip, --no-camera-filter and --camera-pattern are for re-identification, but {run} is a descriptor; "
-            "omit them"
+            f"--rerank, --flip, --no-camera-filter, --camera-pattern, --dimensions and --whiten are for re-identification, but "
+            f"{run} is a descriptor; omit them"
         )
     evaluation = descriptor_evaluation.evaluate_descriptor(run, model, data)
     if evaluation.note:
@@ -180,17 +181,22 @@ def _evaluated_data(
     return settings
 
 
-def _evaluate_reid(run: Path, model: images.ImageEmbedder, data: experiments.ReidData, options: list[str]) -> None:
+def _evaluate_reid(
+    run: Path, model: images.ImageEmbedder, data: experiments.ReidData, options: reid_scoring.EvaluationOptions
+) -> None:
     dataset = read_dataset(data.kind, data.path, data.camera_pattern)
     machine = machines.join_processes(model.experiment.precision)
     network = model.model.to(machine.device)
-    thresholds = _stored_thresholds(run) if "flip" not in options else []
+    compact = None if options.dimensions is None else model.compact_for(options.dimensions)
+    thresholds = [] if options.flip or compact else _stored_thresholds(run)  # they are for the full features of plain images
     scores = reid_scoring.score_dataset(
-        network, dataset, data, machine, "flip" in options, "rerank" in options, [stored.threshold for stored in thresholds]
+        network, dataset, data, machine, options, [stored.threshold for stored in thresholds], compact
     )
     if not machine.is_main:
         return
-    json_path, picture_path = reid_evaluation.write_evaluation(run, scores, data, options)
+    json_path, picture_path = reid_evaluation.write_evaluation(
+        run, scores, data, options.names + ([] if data.camera_filter else ["no-camera-filter"])
+    )
     table = reid_report.reid_table({run.resolve().name: scores})
     print(dataset)
     print_table(f"{run} on {dataset.name}", table.header, table.rows)

@@ -26,6 +26,7 @@ import csametric
 from csametric.attention.layers import CompressedSelfAttention, SelfAttention
 from csametric.errors import UserError, printable
 from csametric.files import copy_atomically, lock_folder, replace_folder, write_text
+from csametric.inference.compact import COMPACT
 from csametric.inference.images import ImageEmbedder, Images
 from csametric.inference.load import Embedder, load
 from csametric.inference.onnx import check_onnx_packages, write_onnx
@@ -47,7 +48,7 @@ from csametric.runs.overrides import from_json, to_json
 from csametric.runs.stored_calibration import CALIBRATION, read_calibration, write_calibration
 
 CARD, ONNX = "README.md", "model.onnx"
-FILES = (CONFIG, EXPERIMENT, ENVIRONMENT, SCORES, CALIBRATION, BUNDLED_WEIGHTS, CARD, ONNX)
+FILES = (CONFIG, EXPERIMENT, ENVIRONMENT, SCORES, CALIBRATION, COMPACT, BUNDLED_WEIGHTS, CARD, ONNX)
 
 
 class Table(Protocol):
@@ -233,6 +234,8 @@ def _write_files(name: str, run: Path, model: Embedder, folder: Path, table: Tab
     calibration = read_calibration(run)
     if calibration is not None:
         write_calibration(folder, calibration)
+    if (run / COMPACT).is_file():
+        copy_atomically(run / COMPACT, folder / COMPACT)
     difference = write_onnx(model, folder / ONNX) if onnx else None
     write_text(folder / CARD, card(name, model, commit, trained_on, table, difference))
 

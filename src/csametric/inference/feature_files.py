@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from csametric.data.loading import in_batches, prefetch
 from csametric.data.transforms import read_image
@@ -22,20 +22,30 @@ class EmbeddedFiles(NamedTuple):
     """The features of image files."""
 
     paths: list[Path]  # N files that could be read
-    features: NDArray  # float32 (N, D)
+    features: NDArray  # (N, D)
     problems: list[str]  # why the other files could not be read, one sentence per file
 
 
-def embed_files(model: ImageEmbedder, paths: Sequence[Path], flip: bool = False) -> EmbeddedFiles:
+def embed_files(
+    model: ImageEmbedder,
+    paths: Sequence[Path],
+    flip: bool = False,
+    dimensions: int | None = None,
+    whiten: bool = False,
+    dtype: DTypeLike = np.float32,
+) -> EmbeddedFiles:
     """Embed image files while a progress bar counts batches; files that cannot be read are skipped.
 
     Args:
         model: as returned by `load`.
         paths: of the images, at least one.
         flip: whether to average the features of each image and its mirror image.
+        dimensions: of compact features; None for all.
+        whiten: whether to whiten compact features.
+        dtype: of the features.
 
     Raises:
-        UserError: none of the files can be read.
+        UserError: none of the files can be read, or more dimensions than were fitted.
     """
     height, width = model.experiment.data.height, model.experiment.data.width
 
@@ -56,7 +66,7 @@ def embed_files(model: ImageEmbedder, paths: Sequence[Path], flip: bool = False)
                 readable.append(path)
                 images.append(content)
         if images:
-            features.append(model.embed(np.stack(images), flip=flip).numpy())
+            features.append(model.embed(np.stack(images), flip, dimensions, whiten).numpy().astype(dtype, copy=False))
     if not features:
         raise UserError(f"none of the {len(paths):,} images can be read ({problems[0]})")
     return EmbeddedFiles(readable, np.concatenate(features), problems)

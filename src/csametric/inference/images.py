@@ -16,6 +16,7 @@ from csametric.data.loading import in_batches, prefetch
 from csametric.data.transforms import read_image, resize
 from csametric.errors import UserError
 from csametric.inference.attended import AttendedImage, attended_image
+from csametric.inference.compact import CompactFeatures, read_compact
 from csametric.models.backbone import Normalization, normalization
 from csametric.models.pcb import PCB
 from csametric.models.weights import load_strictly, read_state
@@ -122,32 +123,57 @@ class ImageEmbedder:
     """A trained re-identification model with its preprocessing, as returned by `load`."""
 
     def __init__(
-        self, model: PCB, experiment: ReidExperiment, device: torch.device, calibration: StoredCalibration | None = None
+        self,
+        model: PCB,
+        experiment: ReidExperiment,
+        device: torch.device,
+        calibration: StoredCalibration | None = None,
+        compact: CompactFeatures | None = None,
     ) -> None:
         self.model, self.experiment, self.device = model.to(device).eval(), experiment, device
-        self._calibration = calibration
+        self._calibration, self._compact = calibration, compact
         self.precision = choose_precision(experiment.precision, device)
 
-    def embed(self, images: Images, flip: bool = False) -> Tensor:
+    def embed(self, images: Images, flip: bool = False, dimensions: int | None = None, whiten: bool = False) -> Tensor:
         """Embed images.
 
         Args:
             images: the path of an image file, or paths; or RGB images of any size, uint8 (N, H, W, 3) or (N, 3, H, W), or
                 floating-point numbers in [0, 1] of the same shapes. They are resized to the size the model was trained with.
             flip: whether to average the features of each image and its mirror image.
+            dimensions: of compact features, the principal components of features of the training images; None for all.
+            whiten: whether each dimension of compact features has the same variance; they then have unit length.
 
         Returns:
-            Features (N, D), fp32 on the CPU; each part has unit length.
+            Features (N, D), fp32 on the CPU; each part has unit length. Compact features (N, dimensions) have almost the same
+            Euclidean distances.
 
         Raises:
             UserError: a wrong shape, type or range, no image at all, a file that cannot be read completely, or features that
                 are not finite.
         """
+        compact = None if dimensions is None else self.compact_for(dimensions)
         batches = self._resized_batches([images] if isinstance(images, str | Path) else images)
         features = [embed_images(self.model, batch, self.device, self.precision, flip) for batch in batches]
         if not features:
             raise UserError("need at least 1 image to embed, got 0; pass paths or arrays of images")
-        return finite_features(np.concatenate(features))
+        full = finite_features(np.concatenate(features))
+        if compact is None or dimensions is None:
+            return full
+        return torch.from_numpy(compact.project(full.numpy(), dimensions, whiten))
+
+    def compact_for(self, dimensions: int) -> CompactFeatures:
+        """The projection to compact features.
+
+        Raises:
+            UserError: the run has none, because it is of an older version, or none with so many dimensions.
+        """
+        if self._compact is None:
+            raise UserError(
+                f"this model ({self.experiment.recipe}) has no compact features; train it again, or use all dimensions"
+            )
+        self._compact.check(dimensions)
+        return self._compact
 
     @property
     def calibration(self) -> StoredCalibration:
@@ -268,7 +294,7 @@ def load_pcb(folder: Path, experiment: ReidExperiment, device: torch.device) -> 
     num_ids = len(weights.get("classifiers.0.bias", (0,)))  # if it is missing, fit_weights says so
     model = build_pcb(experiment.model, num_ids, trained=True)
     fit_weights(weights, model, weights_of(folder))
-    return ImageEmbedder(model, experiment, device, read_calibration(folder))
+    return ImageEmbedder(model, experiment, device, read_calibration(folder), read_compact(folder, model.dimensions))
 
 
 def describe_people(experiment: ReidExperiment, data: Mapping[str, Any], scores: Mapping[str, Any]) -> str:

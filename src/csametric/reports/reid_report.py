@@ -14,6 +14,7 @@ from csametric.reports.attention_report import attend_queries, attention_section
 from csametric.reports.sections import settings_sections, training_section
 from csametric.runs.experiment import ReidData, ReidExperiment
 from csametric.runs.folder import damaged_scores, read_experiment, read_scores
+from csametric.runs.stored_calibration import read_calibration
 from csametric.visualization import figures
 from csametric.visualization.page import Section, Table, render
 
@@ -72,6 +73,9 @@ def conventions(scores: Mapping[str, Any]) -> str:
         parts.append("re-ranked (k1 = 20, k2 = 6, lambda = 0.3)")
     if scores["flip"]:
         parts.append("features averaged over the image and its mirror image")
+    if scores.get("dimensions"):
+        whitened = ", whitened" if scores["whiten"] else ""
+        parts.append(f"compact features of {scores['dimensions']:,} dimensions{whitened}")
     copies = scores.get("queries_in_gallery", 0)  # older runs lack it
     if copies:
         parts.append(f"WARNING: {copies:,} queries are in the gallery too, as the same file or a copy, which raises the scores")
@@ -114,6 +118,8 @@ def report_reid(title: str, runs: Mapping[str, Path], path: Path) -> Table:
     table = replace(reid_table(scores), caption=conventions(first))
     sections = [
         Section(title="How well are people re-identified?", text=EXPLANATION + conventions(first), table=table),
+        *(_compact_section(label, scores[label]) for label in runs if scores[label].get("compact")),
+        *(_verification_section(label, folder) for label, folder in runs.items() if read_calibration(folder)),
         *(_ranked_section(label, scores[label], folder) for label, folder in runs.items()),
         *(attention_section(label, attend_queries(folder)) for label, folder in runs.items() if has_attention(folder)),
         training_section(runs, figures.reid_curves, "Training loss, and alpha of each attention layer"),
@@ -121,6 +127,37 @@ def report_reid(title: str, runs: Mapping[str, Path], path: Path) -> Table:
     ]
     write_text(path, render(title, conventions(first), sections))
     return table
+
+
+def _compact_section(label: str, scores: Mapping[str, Any]) -> Section:
+    rows = [
+        [f"{row['dimensions']:,}", f"{4 * row['dimensions']:,}", f"{100 * row['map_step']:.2f}", f"{100 * row['rank1']:.2f}"]
+        for row in scores["compact"]
+    ]
+    text = "Principal components of the features of the training images. 16-bit numbers take half the bytes."
+    table = Table(header=["dimensions", "bytes per image", "mAP (step)", "rank-1"], rows=rows)
+    return Section(title=f"Compact features of {label}", text=text, table=table)
+
+
+def _verification_section(label: str, run: Path) -> Section:
+    calibration = read_calibration(run)
+    assert calibration is not None
+    rows = [
+        [f"{stored.fmr:g}", f"{stored.threshold:.4f}", f"{stored.low:.4f} to {stored.high:.4f}", f"{100 * stored.fnmr:.1f} %"]
+        for stored in calibration.thresholds
+    ]
+    text = (
+        f"Calibrated on {calibration.fitted_on}: {calibration.genuine:,} genuine pairs and {calibration.impostor:,} impostor "
+        f"pairs; equal error rate {100 * calibration.eer:.2f} %. Two images are taken for one identity if their distance is at "
+        "most the threshold. The false match rate (FMR) is the share of impostor pairs taken for one identity, the false "
+        "non-match rate (FNMR) the share of genuine pairs taken for two. Intervals are by identity."
+    )
+    table = Table(header=["FMR", "threshold", "95 % interval", "FNMR"], rows=rows)
+    pictures = []
+    if calibration.det_fmr:
+        curve = figures.data_uri(figures.det_curve(calibration.det_fmr, calibration.det_fnmr))
+        pictures.append((curve, "False non-match rate against false match rate on the images of the calibration"))
+    return Section(title=f"Verification by {label}", text=text, table=table, pictures=pictures)
 
 
 def _ranked_section(label: str, scores: Mapping[str, Any], run: Path) -> Section:

@@ -114,8 +114,8 @@ class DescriptorTask:
             return {}
         return self.source.score(make_embedder(model, machine.device, machine.precision))
 
-    def calibrate(self, model: nn.Module, machine: Machine) -> None:
-        """Leave descriptors uncalibrated: a match is decided by the ratio of distances and the geometry."""
+    def fit_embedding(self, model: nn.Module, machine: Machine, folder: Path) -> None:
+        """Do nothing: descriptors are small, and matches are decided by ratios of distances and the geometry."""
 
 
 def batch_loss(

@@ -28,7 +28,6 @@ from csametric.runs.folder import (
 )
 from csametric.runs.kinds import call, kind_of
 from csametric.runs.overrides import to_json
-from csametric.runs.stored_calibration import write_calibration
 from csametric.training.checkpoint import load_checkpoint, save_checkpoint
 from csametric.training.log import RunLog
 from csametric.training.machine import Machine, join_processes
@@ -125,11 +124,9 @@ def _train(experiment: Experiment, task: Task, folder: Path, machine: Machine) -
     # The results; every process takes part in scoring.
     if machine.is_main:
         save_weights(folder / WEIGHTS, model)
-    calibration = task.calibrate(model, machine)
+    task.fit_embedding(model, machine, folder)
     scores = task.score(model, machine)
     if machine.is_main:
-        if calibration is not None:
-            write_calibration(folder, calibration)
         write_scores(folder, scores)
 
 

@@ -2,8 +2,8 @@
 
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,39 @@ from csametric.data.datasets import dataset_root
 from csametric.data.loading import in_batches, prefetch, read_images
 from csametric.data.records import Record, ReidDataset, data_digest, queries_in_gallery
 from csametric.distances import euclidean_distances
-from csametric.evaluation.reid import evaluate_distances, evaluate_reid, nearest_entries
+from csametric.evaluation.reid import ReidMetrics, evaluate_distances, evaluate_reid, nearest_entries
 from csametric.evaluation.rerank import k_reciprocal_distances
 from csametric.evaluation.verification_pairs import measure_rates
+from csametric.inference.compact import CompactFeatures
 from csametric.inference.images import EMBED_BATCH, embed_images
 from csametric.models.pcb import PCB
 from csametric.progress import show_progress
 from csametric.runs.experiment import ReidData
 from csametric.training.machine import Machine
 
+COMPACT_DIMENSIONS = (64, 128, 256, 512, 1024)
 RANKED_QUERIES, RANKED_LENGTH = 8, 10  # ranked lists that are kept with the scores, and gallery images in each
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationOptions:
+    """What differs from the plain evaluation of a run."""
+
+    flip: bool = False  # average the features of each image and its mirror image
+    rerank: bool = False  # by k-reciprocal distances
+    dimensions: int | None = None  # of compact features; None for all
+    whiten: bool = False  # compact features
+
+    @property
+    def names(self) -> list[str]:
+        """Short names of what is switched on, for file names.
+
+        Examples:
+            >>> EvaluationOptions(flip=True, dimensions=512).names
+            ['flip', '512']
+        """
+        switched = [name for name in ("rerank", "flip", "whiten") if getattr(self, name)]
+        return switched if self.dimensions is None else [*switched, str(self.dimensions)]
 
 
 def embed_records(
@@ -62,9 +85,9 @@ def score_dataset(
     dataset: ReidDataset,
     data: ReidData,
     machine: Machine,
-    flip: bool = False,
-    rerank: bool = False,
+    options: EvaluationOptions | None = None,
     thresholds: Sequence[float] = (),
+    compact: CompactFeatures | None = None,
 ) -> dict[str, Any]:
     """Evaluate a model on the query and gallery of a dataset.
 
@@ -73,24 +96,28 @@ def score_dataset(
         dataset: with query and gallery.
         data: the size of images, the camera filter, and the path of the dataset.
         machine: the processes.
-        flip: whether to average the features of each image and its mirror image.
-        rerank: whether to use k-reciprocal distances.
+        options: what differs from the plain evaluation.
         thresholds: decision thresholds of verification, whose error rates are measured on query and gallery.
+        compact: the projection that `options.dimensions` needs; without these, the scores of compact features are added.
 
     Returns:
         The metrics and the ranked lists of some queries. Apart from arrays, all values are ready for JSON.
     """
-    height, width = data.height, data.width
-    query, gallery = (embed_records(model, split, height, width, machine, flip) for split in (dataset.query, dataset.gallery))
+    options = options or EvaluationOptions()
+    query, gallery = (_features(model, split, data, machine, options, compact) for split in (dataset.query, dataset.gallery))
     camera_filter = filters_cameras(dataset, data)
     labels = (*_labels(dataset.query), *_labels(dataset.gallery))
-    if rerank:
+
+    def evaluate(query: NDArray, gallery: NDArray) -> ReidMetrics:
+        return evaluate_reid(query, *labels[:2], gallery, *labels[2:], camera_filter=camera_filter)
+
+    if options.rerank:
         distances = k_reciprocal_distances(query, gallery)
         metrics = evaluate_distances(distances, *labels, camera_filter=camera_filter)
     else:
-        metrics = evaluate_reid(query, *labels[:2], gallery, *labels[2:], camera_filter=camera_filter)
+        metrics = evaluate(query, gallery)
     sample = np.linspace(0, len(query) - 1, min(RANKED_QUERIES, len(query))).astype(int)
-    if rerank:
+    if options.rerank:
         sample_distances = distances[sample]
     else:
         sample_distances = euclidean_distances(torch.from_numpy(query[sample]), torch.from_numpy(gallery)).numpy()
@@ -99,8 +126,8 @@ def score_dataset(
         "digest": data_digest([*dataset.query, *dataset.gallery]),
         "camera_filter": camera_filter,
         "queries_in_gallery": len(queries_in_gallery(dataset, camera_filter)),
-        "flip": flip,
-        "rerank": rerank,
+        **asdict(options),
+        **({"compact": _score_compact(query, gallery, compact, evaluate)} if compact else {}),
         **({"verification": _verify(dataset, np.concatenate([query, gallery]), thresholds)} if thresholds else {}),
         **{f"rank{k}": metrics.rank(k) for k in (1, 5, 10)},
         **{name: value for name, value in asdict(metrics).items() if name != "cmc"},
@@ -114,9 +141,41 @@ def score_dataset(
     }
 
 
+def _features(
+    model: PCB,
+    records: Sequence[Record],
+    data: ReidData,
+    machine: Machine,
+    options: EvaluationOptions,
+    compact: CompactFeatures | None,
+) -> NDArray:
+    features = embed_records(model, records, data.height, data.width, machine, options.flip)
+    if options.dimensions is None:
+        return features
+    assert compact is not None
+    return compact.project(features, options.dimensions, options.whiten)
+
+
 def filters_cameras(dataset: ReidDataset, data: ReidData) -> bool:
     """Return whether gallery images of the query's identity and camera are ignored: as set, but not with a single camera."""
     return data.camera_filter and dataset.has_several_cameras
+
+
+def _score_compact(
+    query: NDArray, gallery: NDArray, compact: CompactFeatures, evaluate: Callable[[NDArray, NDArray], ReidMetrics]
+) -> list[dict[str, float]]:
+    """Scores of features of few dimensions to many, without re-ranking; the last row is the full feature."""
+    if compact.components.shape[1] != query.shape[1]:  # the features that are evaluated are compact themselves
+        return []
+    scores = []
+    for dimensions in (*(number for number in COMPACT_DIMENSIONS if number <= len(compact.components)), query.shape[1]):
+        if dimensions < query.shape[1]:
+            pair = [compact.project(features, dimensions) for features in (query, gallery)]
+        else:
+            pair = [query, gallery]
+        metrics = evaluate(*pair)
+        scores.append({"dimensions": dimensions, "map_step": metrics.map_step, "rank1": metrics.rank(1)})
+    return scores
 
 
 def _verify(dataset: ReidDataset, features: NDArray, thresholds: Sequence[float]) -> list[dict[str, float]]:

@@ -16,17 +16,18 @@ from csametric.data.records import ReidDataset, count, data_digest, hold_back, n
 from csametric.data.sampling import identity_batch, image_steps_per_epoch, shuffled_batch
 from csametric.data.transforms import Augmentation
 from csametric.errors import UserError
+from csametric.inference.compact import CompactFeatures, fit_compact, images_to_fit, write_compact
 from csametric.inference.images import build_pcb, embed_images, prepare_images
 from csametric.losses.parts import parts_loss
 from csametric.losses.triplet import batch_hard_triplet_loss
 from csametric.models.pcb import PCB
 from csametric.runs.experiment import ReidExperiment
-from csametric.runs.stored_calibration import StoredCalibration
+from csametric.runs.stored_calibration import StoredCalibration, write_calibration
 from csametric.training.attention_log import IMAGES, AttentionSnapshot, snapshot_attention
 from csametric.training.machine import Machine
 from csametric.training.optimizer import reid_optimizer, scale_learning_rates, schedule_factor
 from csametric.training.reid_calibration import calibrate_reid
-from csametric.training.reid_scoring import filters_cameras, score_dataset
+from csametric.training.reid_scoring import embed_records, filters_cameras, score_dataset
 
 
 def open_reid(
@@ -61,6 +62,7 @@ class ReidTask:
 
     def __init__(self, experiment: ReidExperiment, machine: Machine, dataset: ReidDataset) -> None:
         self.experiment, self.dataset = experiment, dataset
+        self._compact: CompactFeatures | None = None  # until training is done
         self.rank, self.world_size = machine.rank, machine.world_size
         self.train, self.held_back = hold_back(dataset.train, experiment.data.calibration, experiment.seed)
         self.class_of_identity = number_identities(self.train)
@@ -168,10 +170,21 @@ class ReidTask:
 
     def score(self, model: nn.Module, machine: Machine) -> dict[str, Any]:
         assert isinstance(model, PCB)
-        return score_dataset(model, self.dataset, self.experiment.data, machine)
+        return score_dataset(model, self.dataset, self.experiment.data, machine, compact=self._compact)
 
-    def calibrate(self, model: nn.Module, machine: Machine) -> StoredCalibration | None:
+    def fit_embedding(self, model: nn.Module, machine: Machine, folder: Path) -> None:
         assert isinstance(model, PCB)
+        data = self.experiment.data
+        records = [self.train[index] for index in images_to_fit(len(self.train))]
+        self._compact = fit_compact(embed_records(model, records, data.height, data.width, machine))
+        calibration = self._calibrate(model, machine)
+        if machine.is_main:
+            write_compact(folder, self._compact)
+            if calibration is not None:
+                write_calibration(folder, calibration)
+
+    def _calibrate(self, model: PCB, machine: Machine) -> StoredCalibration | None:
+        """Calibrate verification on the identities that were held back, if any were."""
         if not self.held_back:
             return None
         fitted_on = f"{count(self.held_back)} of {self.dataset.name}, held back from training"

@@ -1,10 +1,10 @@
 """The interface between the training loop and what is trained; `DescriptorTask` and `ReidTask` implement it."""
 
+from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor, nn, optim
 
-from csametric.runs.stored_calibration import StoredCalibration
 from csametric.training.attention_log import AttentionSnapshot
 from csametric.training.machine import Machine
 
@@ -59,5 +59,5 @@ class Task(Protocol):
     def score(self, model: nn.Module, machine: Machine) -> dict[str, Any]:
         """Evaluate the trained model for scores.json, arrays for scores.npz; called in every process."""
 
-    def calibrate(self, model: nn.Module, machine: Machine) -> StoredCalibration | None:
-        """Calibrate verification by the trained model, if images were held back for it; called in every process."""
+    def fit_embedding(self, model: nn.Module, machine: Machine, folder: Path) -> None:
+        """Fit what goes with the weights of a trained model and write it to the run; called in every process before `score`."""

@@ -203,6 +203,21 @@ def _draw_rank(axis: Axes, metrics: Mapping[str, Sequence[Mapping[str, float]]])
     _decorate(axis, "query and gallery", "step", "rank-1, %")
 
 
+def det_curve(fmr: Sequence[float], fnmr: Sequence[float]) -> Figure:
+    """Plot the detection error trade-off: FNMR against FMR, which is on a logarithmic scale.
+
+    Args:
+        fmr: false match rates, ascending.
+        fnmr: the false non-match rate at each.
+    """
+    figure = Figure(figsize=(4.4, 3.4), layout="constrained")
+    axis = figure.subplots()
+    axis.plot(fmr, fnmr)
+    axis.set(xscale="log", ylim=(0, 1))
+    _decorate(axis, "detection error trade-off", "false match rate", "false non-match rate")
+    return figure
+
+
 def ranked_lists(lists: Sequence[tuple[NDArray, Sequence[NDArray], Sequence[bool]]]) -> Figure:
     """Draw one row per query: the query, then its nearest gallery images, framed green if correct and orange if not.
 
