@@ -2,6 +2,7 @@
 
 import difflib
 import errno
+import os
 import re
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -60,9 +61,10 @@ def wrong_path(what: str, path: Path) -> str:
         >>> wrong_path("folder", Path("holiday"))
         'folder holiday does not exist'
     """
-    if what == "folder" and path.exists():
+    # Path.exists and Path.is_dir would raise for names that are too long
+    if what == "folder" and os.path.exists(path):  # noqa: PTH110
         return f"{path} is a file, not a folder"
-    return f"{path} is a folder, not a file" if path.is_dir() else f"{what} {path} does not exist"
+    return f"{path} is a folder, not a file" if os.path.isdir(path) else f"{what} {path} does not exist"  # noqa: PTH112
 
 
 class UserError(ValueError):

@@ -18,15 +18,18 @@ from csametric.data.decoding import decode_colours, decode_grey
 from csametric.data.hpatches import read_descriptors, read_task
 from csametric.data.known_geometry import read_posed_pairs, read_sequences
 from csametric.errors import UserError
+from csametric.inference.compact import COMPACT, read_compact
 from csametric.matching.photographs import read_pairs
 from csametric.models.weights import read_state
 from csametric.reports.run_report import report_run
 from csametric.runs.folder import read_environment, read_experiment, read_metrics, read_scores, read_scores_by_query
+from csametric.runs.stored_calibration import CALIBRATION, read_calibration, write_calibration
 from csametric.training import loop
 from csametric.training.checkpoint import load_checkpoint
 from csametric.training.optimizer import reid_optimizer
 from tests.data import brown_folder, hpatches_folder, people
 from tests.fuzz.mutations import damage
+from tests.runs.test_stored_calibration import CALIBRATED
 from tests.training import tiny_reid
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of half-read files
@@ -107,6 +110,7 @@ def image_targets(root: Path) -> dict[str, Target]:
 def run_targets(run: Path) -> dict[str, Target]:
     experiment = read_experiment(run)
     model = load(run).model
+    write_calibration(run, CALIBRATED)
 
     def resume() -> None:
         load_checkpoint(run, model, reid_optimizer(model, experiment.optimizer, pretrained=False))
@@ -125,6 +129,9 @@ def run_targets(run: Path) -> dict[str, Target]:
         "scores.npz": Target(path=run / "scores.npz", read=lambda: read_scores_by_query(run)),
         "checkpoint.pt": Target(path=run / "state" / "checkpoint.pt", read=resume),
         "weights.safetensors": Target(path=run / "weights.safetensors", read=lambda: load(run)),
+        "calibration.json": Target(path=run / CALIBRATION, read=lambda: read_calibration(run)),
+        "calibration.json in the report": Target(path=run / CALIBRATION, read=report),
+        "compact.safetensors": Target(path=run / COMPACT, read=lambda: read_compact(run, model.dimensions)),
     }
 
 

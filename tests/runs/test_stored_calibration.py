@@ -78,6 +78,8 @@ def test_rates_measured_on_other_data_are_kept_and_the_worst_is_found(tmp_path):
         {"thresholds": 7},
         {"unknown": 1},
         {"identities": None},
+        {"genuine": "many"},
+        {"fitted_on": 7},
     ],
 )
 def test_a_damaged_calibration_is_named(damage, tmp_path):

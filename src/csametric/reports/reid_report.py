@@ -118,7 +118,7 @@ def report_reid(title: str, runs: Mapping[str, Path], path: Path) -> Table:
     table = replace(reid_table(scores), caption=conventions(first))
     sections = [
         Section(title="How well are people re-identified?", text=EXPLANATION + conventions(first), table=table),
-        *(_compact_section(label, scores[label]) for label in runs if scores[label].get("compact")),
+        *(_compact_section(label, scores[label], folder) for label, folder in runs.items() if scores[label].get("compact")),
         *(_verification_section(label, folder) for label, folder in runs.items() if read_calibration(folder)),
         *(_ranked_section(label, scores[label], folder) for label, folder in runs.items()),
         *(attention_section(label, attend_queries(folder)) for label, folder in runs.items() if has_attention(folder)),
@@ -129,11 +129,19 @@ def report_reid(title: str, runs: Mapping[str, Path], path: Path) -> Table:
     return table
 
 
-def _compact_section(label: str, scores: Mapping[str, Any]) -> Section:
-    rows = [
-        [f"{row['dimensions']:,}", f"{4 * row['dimensions']:,}", f"{100 * row['map_step']:.2f}", f"{100 * row['rank1']:.2f}"]
-        for row in scores["compact"]
-    ]
+def _compact_section(label: str, scores: Mapping[str, Any], run: Path) -> Section:
+    try:
+        rows = [
+            [
+                f"{row['dimensions']:,}",
+                f"{4 * row['dimensions']:,}",
+                f"{100 * row['map_step']:.2f}",
+                f"{100 * row['rank1']:.2f}",
+            ]
+            for row in scores["compact"]
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged_scores(run, f"compact: {error}") from error
     text = "Principal components of the features of the training images. 16-bit numbers take half the bytes."
     table = Table(header=["dimensions", "bytes per image", "mAP (step)", "rank-1"], rows=rows)
     return Section(title=f"Compact features of {label}", text=text, table=table)

@@ -134,8 +134,14 @@ def _from_values(values: dict[str, Any]) -> StoredCalibration:
 
 
 def _check(calibration: StoredCalibration) -> None:
-    """Raise `ValueError` for numbers that no calibration has."""
-    numbers = [calibration.prior, calibration.eer, float(calibration.identities)]
+    """Raise `ValueError` for values that no calibration has."""
+    kinds = {"fitted_on": str, "across_cameras": bool} | dict.fromkeys(("identities", "images", "genuine", "impostor"), int)
+    for name, kind in kinds.items():
+        if not isinstance(getattr(calibration, name), kind):
+            raise ValueError(f"{name} is {getattr(calibration, name)!r}")
+    if not all(isinstance(rates.data, str) for rates in calibration.measured):
+        raise ValueError("a measured rate does not name its data")
+    numbers = [calibration.prior, calibration.eer]
     for stored in calibration.thresholds:
         numbers += [stored.fmr, stored.threshold, stored.low, stored.high, stored.fnmr]
     for rates in calibration.measured:
