@@ -68,6 +68,16 @@ def test_mistakes_are_one_sentence_with_exit_status_2(work, called_here, argumen
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_an_export_for_a_consumer_says_what_its_input_is(work, called_here):
+    done = called_here("export", "run", "--for", "boxmot", "--out", "tracker", cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert "input: RGB, normalised by ImageNet's mean and deviation; checked on a photograph: cosine 1.0000" in done.stdout
+    for arguments in (["--for", "boxmot"], ["--for", "boxmot", "--out", "x", "--bundle", "y"], [], ["--out", "x"]):
+        done = called_here("export", "run", *arguments, cwd=work)
+        assert done.returncode == 2
+        assert "--for needs --out FOLDER" in done.stderr or "give --bundle FOLDER" in done.stderr
+
+
 def test_missing_onnx_packages_are_explained(work, called_here, monkeypatch):
     monkeypatch.setattr("csametric.inference.onnx.find_spec", lambda name: None if name == "onnxscript" else object())
     done = called_here("export", "run", "--bundle", "other", cwd=work)

@@ -1,33 +1,69 @@
-"""export: a run as a bundle, a folder to share."""
+"""export: a run as a bundle, a folder to share, or as a program for one consumer."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+import csametric
+from csametric.cli.datasets import Dimensions, Whiten
 from csametric.cli.lazy import lazy_imports
+from csametric.errors import UserError
 
 with lazy_imports():
     from csametric.inference import bundle as bundles
-    from csametric.inference import onnx
+    from csametric.inference import exports, images, onnx
 
 
 def export(
     run: Annotated[Path, typer.Argument(help="A finished run, e.g. runs/pcb_csa.")],
-    bundle: Annotated[Path, typer.Option("--bundle", help="The folder to create.")],
+    bundle: Annotated[
+        Path | None, typer.Option("--bundle", help="The folder to create for a bundle.", metavar="FOLDER")
+    ] = None,
+    consumer: Annotated[
+        Literal["onnx", "boxmot", "deepstream", "openvino"] | None,
+        typer.Option("--for", help="Write the program for one consumer instead, with the input that it gives."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="With --for: the folder to create.", metavar="FOLDER")] = None,
+    dimensions: Dimensions = None,
+    whiten: Whiten = False,
     no_onnx: Annotated[bool, typer.Option("--no-onnx", help="Do not write model.onnx.")] = False,
 ) -> None:
     """Export a run as a bundle to share: weights (safetensors), an ONNX model, the experiment, and a model card with scores.
 
-    `csametric.load(FOLDER)` loads it. A bundle contains no paths from your machine.
+    `csametric.load(FOLDER)` loads it. A bundle contains no paths from your machine. With --for, export the program alone for
+    ONNX Runtime, BoxMOT, DeepStream or OpenVINO: the normalisation of its input is what that consumer expects.
 
     Example: csametric export runs/pcb_csa --bundle pcb_csa_market
+
+    Example: csametric export runs/pcb_csa --for boxmot --out tracker --dimensions 512
     """
+    if consumer is not None:
+        if bundle is not None or out is None:
+            raise UserError("--for needs --out FOLDER, and no --bundle")
+        _export_for(run, consumer, out, dimensions, whiten)
+        return
+    if bundle is None or out is not None or dimensions is not None or whiten:
+        raise UserError("give --bundle FOLDER for a bundle; --out, --dimensions and --whiten need --for")
     try:
         bundles.write_bundle(run, bundle, onnx=not no_onnx)
     except (onnx.ExportError, onnx.MissingOnnxError) as error:
         raise type(error)(f"{error} (on the command line: --no-onnx)") from error
     for path in sorted(bundle.iterdir()):
         print(f"{path}  {path.stat().st_size / 2**20:,.1f} MiB")
+
+
+def _export_for(run: Path, consumer: exports.ConsumerName, out: Path, dimensions: int | None, whiten: bool) -> None:
+    """Export for a consumer and print what was written."""
+    model = csametric.load(run, device="cpu")
+    if not isinstance(model, images.ImageEmbedder):
+        raise UserError(f"{run} is a descriptor; export it as a bundle, which has model.onnx")
+    cosine = exports.export_for(model, consumer, out, dimensions, whiten)
+    for path in sorted(out.iterdir()):
+        print(f"{path}  {path.stat().st_size / 2**20:,.1f} MiB")
+    print(
+        f"input: {exports.CONSUMERS[consumer].convention}; checked on a photograph: cosine {cosine:.6f} with the features of "
+        "the model"
+    )

@@ -53,8 +53,34 @@ def write_onnx(model: Embedder, path: Path) -> float:
     Raises:
         ExportError: the network cannot be exported, or its features differ from the model's.
     """
-    target = _ExportTarget.from_embedder(model)
-    example = torch.rand(2, *target.shape, generator=torch.Generator().manual_seed(0))
+    try:
+        return write_program(_target(model), path)
+    except ExportError as error:
+        raise ExportError(f"{model.experiment.recipe}: {error}; write the bundle with onnx=False") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportTarget:
+    """A network whose input needs no further preparation, and what its ONNX program calls its input and output."""
+
+    network: nn.Module
+    input_name: str
+    output_name: str
+    shape: tuple[int, int, int]  # of one input: channels, height, width
+    largest_input: float = 1.0  # its values are from 0 to this
+    convention: str  # which values the input has
+
+
+def write_program(target: ExportTarget, path: Path) -> float:
+    """Write a network as an ONNX program for batches of any size, and check its output against the network's.
+
+    Returns:
+        The largest absolute difference between the outputs of the program and of the network, on three random inputs.
+
+    Raises:
+        ExportError: the network cannot be exported, or the program's output differs.
+    """
+    example = target.largest_input * torch.rand(2, *target.shape, generator=torch.Generator().manual_seed(0))
     logging.getLogger("onnxscript.optimizer").setLevel(logging.ERROR)  # it warns of every Split that it leaves as it is
     try:
         program = torch.onnx.export(
@@ -67,9 +93,7 @@ def write_onnx(model: Embedder, path: Path) -> float:
             verbose=False,
         )
     except Exception as error:
-        raise ExportError(
-            f"{model.experiment.recipe} cannot be exported to ONNX ({type(error).__name__}); write the bundle with onnx=False"
-        ) from error
+        raise ExportError(f"the network cannot be exported to ONNX ({type(error).__name__})") from error
     assert program is not None
     proto = program.model_proto
     for node in proto.graph.node:
@@ -80,40 +104,30 @@ def write_onnx(model: Embedder, path: Path) -> float:
     difference = _largest_difference(target, path, torch.cat([example, example.flip(3)])[:3])
     if not difference <= LARGEST_DIFFERENCE:  # also true for NaN
         raise ExportError(
-            f"the features of the ONNX program differ from the model's by {difference:.1e}, more than {LARGEST_DIFFERENCE}; "
-            "write the bundle with onnx=False"
+            f"the features of the ONNX program differ from the model's by {difference:.1e}, more than {LARGEST_DIFFERENCE}"
         )
     return difference
 
 
-@dataclass(frozen=True, kw_only=True)
-class _ExportTarget:
-    """A network whose input needs no further preparation, and what its ONNX program calls its input and output."""
-
-    network: nn.Module
-    input_name: str
-    output_name: str
-    shape: tuple[int, int, int]  # of one input: channels, height, width
-    convention: str  # which values the input has
-
-    @classmethod
-    def from_embedder(cls, model: Embedder) -> "_ExportTarget":
-        if isinstance(model, PatchEmbedder):
-            shape = (1, PATCH_SIDE, PATCH_SIDE)
-            return cls(
-                network=fold_batch_norm(model.model),
-                input_name="patches",
-                output_name="descriptors",
-                shape=shape,
-                convention="grey patches in any range of values; normalised inside",
-            )
-        shape = (3, model.experiment.data.height, model.experiment.data.width)
-        network = _FromUnitRange(model.model).eval()
-        convention = "RGB in [0, 1]; normalised inside, so do not subtract a mean"
-        return cls(network=network, input_name="images", output_name="features", shape=shape, convention=convention)
+def _target(model: Embedder) -> ExportTarget:
+    if isinstance(model, PatchEmbedder):
+        return ExportTarget(
+            network=fold_batch_norm(model.model),
+            input_name="patches",
+            output_name="descriptors",
+            shape=(1, PATCH_SIDE, PATCH_SIDE),
+            convention="grey patches in any range of values; normalised inside",
+        )
+    return ExportTarget(
+        network=FromUnitRange(model.model).eval(),
+        input_name="images",
+        output_name="features",
+        shape=(3, model.experiment.data.height, model.experiment.data.width),
+        convention="RGB in [0, 1]; normalised inside, so do not subtract a mean",
+    )
 
 
-class _FromUnitRange(nn.Module):
+class FromUnitRange(nn.Module):
     """A PCB that normalises its images itself: (N, 3, H, W) in [0, 1] -> features (N, D)."""
 
     mean: Tensor
@@ -131,7 +145,7 @@ class _FromUnitRange(nn.Module):
 
 
 @torch.inference_mode()
-def _largest_difference(target: _ExportTarget, program: Path, inputs: Tensor) -> float:
+def _largest_difference(target: ExportTarget, program: Path, inputs: Tensor) -> float:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(program), providers=["CPUExecutionProvider"])

@@ -1,0 +1,176 @@
+"""Exports of a re-identification model for the programs in which people run it, each with the input that its consumer gives.
+
+An export is a folder with the program, `embed.py`, a short script that prepares images exactly as the consumer does, and the
+files that the consumer reads beside the program.
+"""
+
+import json
+import runpy
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.resources import files
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from torch import Tensor, nn
+
+from csametric.data.transforms import read_image
+from csametric.errors import UserError
+from csametric.files import replace_folder, write_text
+from csametric.inference.compact import CompactFeatures
+from csametric.inference.images import ImageEmbedder
+from csametric.inference.onnx import ExportError, ExportTarget, FromUnitRange, check_onnx_packages, write_program
+
+IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+ONNX = "model.onnx"
+SCRIPT = "embed.py"
+LEAST_COSINE = {"onnx": 0.9999, "boxmot": 0.9999, "deepstream": 0.9999, "openvino": 0.999}  # openvino's weights have 16 bits
+
+ConsumerName = Literal["onnx", "boxmot", "deepstream", "openvino"]
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A program that runs exported models."""
+
+    convention: str  # the input that it gives to the model
+    to_unit_range: Callable[[Tensor], Tensor]  # from this input, (N, 3, H, W), to RGB in [0, 1]
+    largest_input: float  # of the range in which the export is tried
+    has_unit_length: bool  # whether features get unit length, because the consumer compares them by cosine
+
+
+def _from_imagenet(images: Tensor) -> Tensor:
+    mean, deviation = (images.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_DEVIATION))
+    return images * deviation + mean
+
+
+def _from_bgr_bytes(images: Tensor) -> Tensor:
+    return images.flip(1) / 255
+
+
+CONSUMERS: dict[str, Consumer] = {
+    "onnx": Consumer("RGB in [0, 1]", lambda images: images, 1.0, has_unit_length=False),
+    "boxmot": Consumer("RGB, normalised by ImageNet's mean and deviation", _from_imagenet, 1.0, has_unit_length=True),
+    "deepstream": Consumer("RGB in [0, 1]", lambda images: images, 1.0, has_unit_length=True),
+    "openvino": Consumer("BGR in [0, 255]", _from_bgr_bytes, 255.0, has_unit_length=True),
+}
+
+
+class _Exported(nn.Module):
+    """A model from the input of a consumer to the features that it wants: (N, 3, H, W) -> (N, D)."""
+
+    def __init__(
+        self, model: ImageEmbedder, consumer: Consumer, compact: CompactFeatures | None, dimensions: int, whiten: bool
+    ) -> None:
+        super().__init__()
+        self.embed, self.to_unit_range = FromUnitRange(model.model), consumer.to_unit_range
+        self.has_unit_length = consumer.has_unit_length or whiten
+        self.is_compact = compact is not None
+        if compact is not None:
+            scales = compact.deviations[:dimensions, None] if whiten else 1
+            self.register_buffer("mean", torch.from_numpy(compact.mean))
+            self.register_buffer("components", torch.from_numpy(compact.components[:dimensions] / scales))
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Embed images."""
+        features = self.embed(self.to_unit_range(images))
+        if self.is_compact:
+            features = (features - self.mean) @ self.components.T
+        return nn.functional.normalize(features) if self.has_unit_length else features
+
+
+def export_for(
+    model: ImageEmbedder, name: ConsumerName, folder: Path, dimensions: int | None = None, whiten: bool = False
+) -> float:
+    """Write the export of a model for a consumer, and check it through the consumer's own preparation of a real image.
+
+    The input is called "images", float32 (N, 3, H, W); the output "features", (N, D); N is free.
+
+    Args:
+        model: a loaded run or bundle.
+        name: of the consumer, a key of `CONSUMERS`.
+        folder: to create; a folder with files is refused.
+        dimensions: of compact features, which become part of the program; None for all.
+        whiten: whether to whiten compact features.
+
+    Returns:
+        The cosine between the features of the export and of `model.embed`.
+
+    Raises:
+        UserError: the folder holds files, a package is missing, or more dimensions than were fitted.
+        ExportError: the network cannot be exported, or its features differ.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists already; choose another folder")
+    _check_packages(name)
+    consumer, data = CONSUMERS[name], model.experiment.data
+    compact = None if dimensions is None else model.compact_for(dimensions)
+    features = model.model.dimensions if dimensions is None else dimensions
+    target = ExportTarget(
+        network=_Exported(model, consumer, compact, features, whiten).eval(),
+        input_name="images",
+        output_name="features",
+        shape=(3, data.height, data.width),
+        largest_input=consumer.largest_input,
+        convention=consumer.convention,
+    )
+    values = {"name": model.experiment.recipe, "height": data.height, "width": data.width, "dimensions": features}
+    with replace_folder(folder.expanduser().resolve()) as new:
+        write_program(target, new / ONNX)
+        _write_consumer_files(name, new, values | {"convention": consumer.convention})
+        cosine = _check(model, new / SCRIPT, dimensions, whiten)
+        if not cosine >= LEAST_COSINE[name]:  # also true for NaN
+            raise ExportError(
+                f"the export for {name} computes other features than the model (cosine {cosine:.5f}); report this"
+            )
+    return cosine
+
+
+def _check_packages(name: str) -> None:
+    check_onnx_packages()
+    if name == "openvino" and find_spec("openvino") is None:
+        raise UserError("an export for openvino needs the package openvino; pip install 'csametric[openvino]'")
+
+
+def _write_consumer_files(name: str, folder: Path, values: dict[str, Any]) -> None:
+    """Write the script and what the consumer reads beside the program; the program has been written."""
+    templates = Environment(
+        loader=PackageLoader("csametric.inference"), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
+    )
+    write_text(folder / SCRIPT, templates.get_template("embed.py.txt").render(consumer=name, **values))
+    if name == "boxmot":
+        metadata = {
+            "schema_version": 1,
+            "model_name": values["name"],
+            "preprocess": "resize",
+            "img_size": [values["height"], values["width"]],
+        }
+        write_text(folder / f"{ONNX}.metadata.json", json.dumps(metadata, indent=1))
+    if name == "deepstream":
+        write_text(folder / "config_tracker.yml", templates.get_template("config_tracker.yml").render(**values))
+    if name == "openvino":
+        _convert_to_openvino(folder)
+
+
+def _convert_to_openvino(folder: Path) -> None:
+    """Replace the ONNX program by an intermediate representation with weights of 16 bits."""
+    import openvino
+
+    openvino.save_model(openvino.convert_model(folder / ONNX), folder / "model.xml", compress_to_fp16=True)
+    (folder / ONNX).unlink()
+
+
+def _check(model: ImageEmbedder, script: Path, dimensions: int | None, whiten: bool) -> float:
+    """The cosine between the features of the script and of the model, for a crop of a real photograph."""
+    data = model.experiment.data
+    photograph = Path(str(files("skimage") / "data" / "astronaut.png"))
+    image = read_image(photograph, data.height, data.width)  # of the model's size, so that the consumer does not resize it
+    exported = runpy.run_path(str(script))["embed"]([np.ascontiguousarray(image[..., ::-1])])[0]
+    shutil.rmtree(script.parent / "__pycache__", ignore_errors=True)
+    own = model.embed(image[None], dimensions=dimensions, whiten=whiten)[0].numpy()
+    return float(exported @ own / (np.linalg.norm(exported) * np.linalg.norm(own)))

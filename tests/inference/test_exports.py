@@ -1,0 +1,111 @@
+"""Exports for the programs in which people run a model, through each consumer's own preparation of an image."""
+
+import json
+import runpy
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from torch.nn import functional
+
+from csametric import load
+from csametric.errors import UserError
+from csametric.inference import exports
+from csametric.inference.exports import CONSUMERS, export_for
+from csametric.inference.onnx import ExportError
+from csametric.inference.tracker_features import TrackerFeatures
+from csametric.training import loop
+from tests.data import people
+from tests.training import tiny_reid
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("exports")
+    market = people.write_market(folder / "market")
+    loop.train(tiny_reid.experiment("market1501", market, "epochs=1"), folder / "run")
+    return load(folder / "run", device="cpu")
+
+
+def frames(count: int) -> list[np.ndarray]:
+    """Images of the model's size, BGR."""
+    return [np.asarray(people.person(identity, 1, 0))[..., ::-1].copy() for identity in range(count)]
+
+
+@pytest.mark.parametrize("name", CONSUMERS)
+def test_the_script_of_each_consumer_gives_the_features_of_the_model(model, name, tmp_path):
+    images = frames(3)
+    assert export_for(model, name, tmp_path / "export", dimensions=12) > exports.LEAST_COSINE[name]
+    features = runpy.run_path(str(tmp_path / "export" / "embed.py"))["embed"](images)
+    own = model.embed(np.stack(images)[..., ::-1].copy(), dimensions=12)
+    if CONSUMERS[name].has_unit_length:
+        own = functional.normalize(own)
+    np.testing.assert_allclose(features, own.numpy(), atol=0.02 if name == "openvino" else 1e-4)
+
+
+def test_full_and_whitened_features(model, tmp_path):
+    images = frames(2)
+    rgb = np.stack(images)[..., ::-1].copy()
+    export_for(model, "onnx", tmp_path / "full")
+    full = runpy.run_path(str(tmp_path / "full" / "embed.py"))["embed"](images)
+    np.testing.assert_allclose(full, model.embed(rgb).numpy(), atol=1e-4)
+    export_for(model, "onnx", tmp_path / "white", dimensions=6, whiten=True)
+    white = runpy.run_path(str(tmp_path / "white" / "embed.py"))["embed"](images)
+    np.testing.assert_allclose(white, model.embed(rgb, dimensions=6, whiten=True).numpy(), atol=1e-3)
+
+
+def test_files_beside_the_program(model, tmp_path):
+    export_for(model, "boxmot", tmp_path / "boxmot")
+    metadata = json.loads((tmp_path / "boxmot/model.onnx.metadata.json").read_text())
+    assert metadata == {"schema_version": 1, "model_name": "pcb_csa", "preprocess": "resize", "img_size": [48, 16]}
+    graph = onnx.load(tmp_path / "boxmot/model.onnx").graph
+    assert [value.name for value in (*graph.input, *graph.output)] == ["images", "features"]
+    assert graph.input[0].type.tensor_type.shape.dim[0].dim_param  # any number of images
+    export_for(model, "deepstream", tmp_path / "deepstream")
+    config = (tmp_path / "deepstream/config_tracker.yml").read_text()
+    assert f"reidFeatureSize: {model.model.dimensions}" in config
+    assert "inferDims: [3, 48, 16]" in config
+    export_for(model, "openvino", tmp_path / "openvino")
+    assert sorted(path.name for path in (tmp_path / "openvino").iterdir()) == ["embed.py", "model.bin", "model.xml"]
+
+
+def test_the_script_prints_the_feature_of_a_file(model, tmp_path):
+    export_for(model, "onnx", tmp_path / "export", dimensions=4)
+    cv2.imwrite(str(tmp_path / "a.png"), frames(1)[0])
+    script = tmp_path / "export" / "embed.py"
+    done = subprocess.run([sys.executable, script, tmp_path / "a.png"], capture_output=True, text=True, check=True)
+    np.testing.assert_allclose(json.loads(done.stdout), model.embed(tmp_path / "a.png", dimensions=4)[0].numpy(), atol=1e-4)
+
+
+def test_mistakes_leave_nothing(model, tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "file").touch()
+    with pytest.raises(UserError, match="exists already; choose another folder"):
+        export_for(model, "onnx", tmp_path / "mine")
+    with pytest.raises(UserError, match="dimensions must be from 1 to"):
+        export_for(model, "onnx", tmp_path / "export", dimensions=5000)
+    monkeypatch.setattr(exports, "_check", lambda *_: float("nan"))
+    with pytest.raises(ExportError, match=r"computes other features than the model \(cosine nan\)"):
+        export_for(model, "onnx", tmp_path / "export")
+    monkeypatch.setattr(exports, "find_spec", lambda _: None)
+    with pytest.raises(UserError, match=r"needs the package openvino; pip install 'csametric\[openvino\]'"):
+        export_for(model, "openvino", tmp_path / "export")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
+
+
+def test_a_tracker_gets_unit_features_of_its_boxes(model):
+    frame = np.full((100, 200, 3), 90, np.uint8)
+    person = np.asarray(people.person(7, 1, 0))
+    frame[20:68, 50:66] = person[..., ::-1]
+    backend = TrackerFeatures(model, dimensions=12)
+    features = backend.get_features([[50, 20, 66, 68], [-10, -10, 30, 40], [300, 0, 310, 20]], frame)
+    own = functional.normalize(model.embed(person[None], dimensions=12)).numpy()
+    np.testing.assert_allclose(features[0], own[0], atol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(features, axis=1), [1, 1, 0], atol=1e-5)
+    assert backend.get_features(np.zeros((0, 4)), frame).shape == (0, 12)
+    assert TrackerFeatures(model).get_features([[0, 0, 9, 9]], frame).shape == (1, model.model.dimensions)
+    with pytest.raises(UserError, match=r"boxes must be \(N, 4\)"):
+        backend.get_features([[1, 2, 3]], frame)
