@@ -15,12 +15,11 @@ from csametric.errors import UserError, wrong_path
 from csametric.progress import show_data_progress
 
 with lazy_imports():
-    import numpy as np
-
     from csametric.data import datasets as readers
     from csametric.data import inspection
     from csametric.inference import feature_files, images
     from csametric.reports import dataset_report
+    from csametric.training import machine as machines
 
 Dimensions = Annotated[
     int | None, typer.Option("--dimensions", help="Compact features with this many dimensions, e.g. 512. [default: all]")
@@ -96,7 +95,8 @@ def embed(
 ) -> None:
     """Write the features of all images in a folder, one row per image, to be compared by Euclidean distance.
 
-    Each part of a row has unit length.
+    Each part of a row has unit length. The same command goes on where it was interrupted; processes under torchrun share the
+    images.
 
     Example: csametric embed runs/pcb_csa photos --out features.npy
     """
@@ -104,15 +104,20 @@ def embed(
         raise UserError(f"--out must end in .npy or .parquet, got {out}")
     if not folder.is_dir():
         raise UserError(f"{wrong_path('folder', folder)}; name a folder of images")
-    model = csametric.load(run)
+    machine = machines.join_processes()
+    model = csametric.load(run, device=machine.device)
     if not isinstance(model, images.ImageEmbedder):
         raise UserError(f"{run} embeds patches, not images; in Python, use csametric.load({str(run)!r}).embed(patches)")
     listing = list_images(folder)
     files = listing.images
     if not files:
         raise UserError(f"{folder} contains no images ({', '.join(sorted(SUFFIXES))}); name another folder")
-    embedded = feature_files.embed_files(model, files, flip, dimensions, whiten, np.float16 if fp16 else np.float32)
-    feature_files.write_features(out, [path.relative_to(folder).as_posix() for path in embedded.paths], embedded.features)
-    print(f"{len(embedded.paths):,} images, {embedded.features.shape[1]:,} dimensions: {out}")
-    for problem in [*embedded.problems, *describe_skipped([listing])]:
+    options = feature_files.FeatureOptions(flip=flip, dimensions=dimensions, whiten=whiten, fp16=fp16)
+    share = feature_files.Share(machine.rank, machine.world_size, machine.accelerator.wait_for_everyone)
+    written = feature_files.write_features(model, folder, files, out, options, share)
+    if not machine.is_main:
+        return
+    rate = f", {written.per_second:,.0f} images/s" if written.per_second else ""
+    print(f"{written.images:,} images, {written.dimensions:,} dimensions{rate}: {out}")
+    for problem in [*written.problems, *describe_skipped([listing])]:
         print(f"skipped: {problem}")

@@ -1,12 +1,22 @@
-"""Features of image files: embedding a list of files, and writing the features to a file."""
+"""Features of any number of image files, written to one file in bounded memory; an interrupted call goes on where it stopped.
 
+The files are embedded in chunks. A finished chunk is kept in the folder `.NAME.parts` beside the output until all are finished,
+under a digest of everything that its features depend on. Processes share the chunks.
+"""
+
+import hashlib
 import io
-from collections.abc import Sequence
+import json
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain, groupby
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import NDArray
 
 from csametric.data.loading import in_batches, prefetch
 from csametric.data.transforms import read_image
@@ -16,60 +26,109 @@ from csametric.inference.images import EMBED_BATCH, ImageEmbedder
 from csametric.progress import show_progress
 
 SUFFIXES = (".npy", ".parquet")  # of files that `write_features` writes
+CHUNK = 64 * EMBED_BATCH  # images whose features are in memory at once
 
 
-class EmbeddedFiles(NamedTuple):
-    """The features of image files."""
+@dataclass(frozen=True, kw_only=True)
+class FeatureOptions:
+    """What to write of each image; see `ImageEmbedder.embed`."""
 
-    paths: list[Path]  # N files that could be read
-    features: NDArray  # (N, D)
+    flip: bool = False
+    dimensions: int | None = None
+    whiten: bool = False
+    fp16: bool = False
+
+
+class Share(NamedTuple):
+    """Which of several processes this one is."""
+
+    rank: int = 0
+    processes: int = 1
+    wait: Callable[[], object] = lambda: None  # until all processes have called it
+
+
+class WrittenFeatures(NamedTuple):
+    """What was written."""
+
+    images: int
+    dimensions: int
     problems: list[str]  # why the other files could not be read, one sentence per file
+    per_second: float  # images that this process embedded; 0 if it embedded none
 
 
-def embed_files(
-    model: ImageEmbedder,
-    paths: Sequence[Path],
-    flip: bool = False,
-    dimensions: int | None = None,
-    whiten: bool = False,
-    dtype: DTypeLike = np.float32,
-) -> EmbeddedFiles:
-    """Embed image files while a progress bar counts batches; files that cannot be read are skipped.
+def write_features(
+    model: ImageEmbedder, root: Path, paths: Sequence[Path], out: Path, options: FeatureOptions, share: Share | None = None
+) -> WrittenFeatures:
+    """Embed image files and write their features; files that cannot be read are skipped.
 
     Args:
         model: as returned by `load`.
+        root: the folder to which names are relative.
         paths: of the images, at least one.
-        flip: whether to average the features of each image and its mirror image.
-        dimensions: of compact features; None for all.
-        whiten: whether to whiten compact features.
-        dtype: of the features.
+        out: ends in .npy, with the names in a .txt beside it, one per line; or in .parquet, with columns path and features.
+        options: what to write of each image.
+        share: of this process, if several share the work; the first one writes the file.
 
     Raises:
-        UserError: none of the files can be read, or more dimensions than were fitted.
+        UserError: no file can be read, .parquet without pyarrow, or more dimensions than were fitted.
+        BusyError: another call is writing the same file.
     """
+    if out.suffix == ".parquet":
+        _import_parquet()
+    if options.dimensions is not None:
+        model.compact_for(options.dimensions)  # raises if there are fewer
+    share = share or Share()
+    folder = out.with_name(f".{out.name}.parts")
+    digest = _model_digest(model, options)
+    chunks = in_batches(paths, CHUNK)
+    parts = [folder / f"{_chunk_digest(digest, root, chunk)}.npz" for chunk in chunks]
+    if share.rank == 0:
+        with lock_folder(folder):  # against another call for the same file
+            rate = _write_parts(model, root, chunks, parts, options, share)
+            share.wait()
+            written = _assemble(out, parts)
+            shutil.rmtree(folder)
+    else:
+        rate = _write_parts(model, root, chunks, parts, options, share)
+        share.wait()
+        written = WrittenFeatures(0, 0, [], 0.0)
+    return written._replace(per_second=rate)
+
+
+def _write_parts(
+    model: ImageEmbedder,
+    root: Path,
+    chunks: Sequence[Sequence[Path]],
+    parts: Sequence[Path],
+    options: FeatureOptions,
+    share: Share,
+) -> float:
+    """Embed this process's share of the chunks that are left; returns images per second."""
     height, width = model.experiment.data.height, model.experiment.data.width
+    left = [number for number in range(share.rank, len(chunks), share.processes) if not parts[number].is_file()]
+    batches = [(number, batch) for number in left for batch in in_batches(chunks[number], EMBED_BATCH)]
 
-    def read(batch: Sequence[Path]) -> list[NDArray | str]:
-        return [_read_or_explain(path, height, width) for path in batch]
+    def read(numbered: tuple[int, Sequence[Path]]) -> tuple[int, Sequence[Path], list[NDArray | str]]:
+        number, batch = numbered
+        return number, batch, [_read_or_explain(path, height, width) for path in batch]
 
-    batches = in_batches(paths, EMBED_BATCH)
-    contents = show_progress(prefetch(read, batches), "embedding", len(batches), enabled=True)
-    readable: list[Path] = []
-    features: list[NDArray] = []
-    problems: list[str] = []
-    for batch, images_or_problems in zip(batches, contents, strict=True):
-        images = []
-        for path, content in zip(batch, images_or_problems, strict=True):
-            if isinstance(content, str):
-                problems.append(content)
-            else:
-                readable.append(path)
-                images.append(content)
-        if images:
-            features.append(model.embed(np.stack(images), flip, dimensions, whiten).numpy().astype(dtype, copy=False))
-    if not features:
-        raise UserError(f"none of the {len(paths):,} images can be read ({problems[0]})")
-    return EmbeddedFiles(readable, np.concatenate(features), problems)
+    started = time.perf_counter()
+    contents = show_progress(prefetch(read, batches), "embedding", len(batches), enabled=share.rank == 0)
+    for number, group in groupby(contents, key=lambda content: content[0]):
+        names: list[str] = []
+        features: list[NDArray] = []
+        problems: list[str] = []
+        for _, batch, images_or_problems in group:
+            images = [image for image in images_or_problems if not isinstance(image, str)]
+            problems += [problem for problem in images_or_problems if isinstance(problem, str)]
+            pairs = zip(batch, images_or_problems, strict=True)
+            names += [path.relative_to(root).as_posix() for path, image in pairs if not isinstance(image, str)]
+            if images:
+                embedded = model.embed(np.stack(images), options.flip, options.dimensions, options.whiten)
+                features.append(embedded.numpy().astype(np.float16 if options.fp16 else np.float32, copy=False))
+        _write_part(parts[number], names, features, problems)
+    embedded_images = sum(len(batch) for _, batch in batches)
+    return embedded_images / (time.perf_counter() - started) if embedded_images else 0.0
 
 
 def _read_or_explain(path: Path, height: int, width: int) -> NDArray | str:
@@ -80,28 +139,98 @@ def _read_or_explain(path: Path, height: int, width: int) -> NDArray | str:
         return str(error)
 
 
-def write_features(path: Path, names: Sequence[str], features: NDArray) -> None:
-    """Write features and the names of their images.
+def _write_part(path: Path, names: Sequence[str], features: Sequence[NDArray], problems: Sequence[str]) -> None:
+    content = io.BytesIO()
+    texts = json.dumps({"names": [printable(name) for name in names], "problems": list(problems)})
+    rows = np.concatenate(features) if features else np.zeros((0, 0), np.float32)
+    np.savez(content, features=rows, texts=np.frombuffer(texts.encode(), np.uint8))
+    write_atomically(path, lambda out: out.write(content.getbuffer()))
 
-    Args:
-        path: ends in .npy, with the names in a .txt beside it, one per line; or in .parquet, with columns path and features.
-        names: N names.
-        features: (N, D).
 
-    Raises:
-        UserError: .parquet without pyarrow.
-    """
-    if path.suffix == ".npy":
-        serialised = io.BytesIO()
-        np.save(serialised, features)
-        with lock_folder(path.parent, wait=True):  # so that both files come from the same call
-            write_atomically(path, lambda file: file.write(serialised.getbuffer()))
-            write_text(path.with_suffix(".txt"), "".join(f"{printable(name)}\n" for name in names))
-        return
+class _Part(NamedTuple):
+    """A finished chunk."""
+
+    features: NDArray
+    names: list[str]
+    problems: list[str]
+
+
+def _read_part(path: Path) -> _Part:
+    with np.load(path, allow_pickle=False) as arrays:
+        texts = json.loads(arrays["texts"].tobytes())
+        return _Part(arrays["features"], texts["names"], texts["problems"])
+
+
+def _assemble(out: Path, parts: Sequence[Path]) -> WrittenFeatures:
+    """Join the parts into one file, one part in memory at a time."""
+    images, dimensions, dtype = 0, 0, np.dtype(np.float32)
+    problems: list[str] = []
+    for path in parts:
+        part = _read_part(path)
+        problems += part.problems
+        images += len(part.names)
+        if part.names:
+            dimensions, dtype = part.features.shape[1], part.features.dtype
+    if not images:
+        raise UserError(f"none of the {len(problems):,} images can be read ({problems[0]})")
+    read = (_read_part(path) for path in parts)
+    if out.suffix == ".npy":
+        _write_npy(out, (part for part in read if part.names), (images, dimensions), dtype)
+    else:
+        _write_parquet(out, (part for part in read if part.names))
+    return WrittenFeatures(images, dimensions, problems, 0.0)
+
+
+def _write_npy(out: Path, parts: Iterator[_Part], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
+    names: list[str] = []
+
+    def write(file: BinaryIO) -> None:
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        for part in parts:
+            file.write(np.ascontiguousarray(part.features).data)
+            names.extend(part.names)
+
+    write_atomically(out, write)
+    write_text(out.with_suffix(".txt"), "".join(f"{name}\n" for name in names))
+
+
+def _write_parquet(out: Path, parts: Iterator[_Part]) -> None:
+    pyarrow, parquet = _import_parquet()
+
+    def write(file: BinaryIO) -> None:
+        tables = (pyarrow.table({"path": part.names, "features": list(part.features)}) for part in parts)
+        first = next(tables)
+        with parquet.ParquetWriter(file, first.schema) as writer:
+            for table in chain([first], tables):
+                writer.write_table(table)
+
+    write_atomically(out, write)
+
+
+def _import_parquet() -> Any:
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise UserError("writing .parquet needs pyarrow; pip install 'csametric[parquet]', or write .npy") from error
-    table = pyarrow.table({"path": [printable(name) for name in names], "features": list(features)})
-    write_atomically(path, lambda file: parquet.write_table(table, file))
+    return pyarrow, parquet
+
+
+def _model_digest(model: ImageEmbedder, options: FeatureOptions) -> str:
+    """A digest of all that features depend on beside the files."""
+    digest = hashlib.sha256(json.dumps([asdict(options), asdict(model.experiment), model.precision.name]).encode())
+    for tensor in model.model.state_dict().values():
+        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
+    if options.dimensions is not None:
+        digest.update(model.compact_for(options.dimensions).components.tobytes())
+    return digest.hexdigest()
+
+
+def _chunk_digest(model_digest: str, root: Path, chunk: Sequence[Path]) -> str:
+    """A digest of the model and of the names, sizes and times of the files of a chunk."""
+    files = []
+    for path in chunk:
+        status = path.stat()
+        files.append((path.relative_to(root).as_posix(), status.st_size, status.st_mtime_ns))
+    return hashlib.sha256(repr((model_digest, files)).encode(errors="surrogateescape")).hexdigest()[:32]
