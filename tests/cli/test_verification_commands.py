@@ -9,6 +9,8 @@ from PIL import Image
 
 from csametric import load
 from csametric.inference.bundle import write_bundle
+from csametric.reports.run_report import report_run
+from csametric.runs.folder import read_experiment
 from csametric.runs.stored_calibration import read_calibration
 from tests.cli.test_cli import csametric
 from tests.data import people
@@ -83,6 +85,16 @@ def test_evaluate_measures_the_rates_of_the_thresholds_and_verify_repeats_the_wo
     verified = called_here("verify", "runs/mine", "others/100/c1_0.png", "others/100/c2_0.png", "--fmr", "0.01", cwd=folder)
     repeated = f"on people this threshold gave a false match rate of {measured.measured_fmr:.2g}, not 0.01" in verified.stdout
     assert repeated == (measured.measured_fmr > 0.01)
+
+
+def test_the_report_shows_thresholds_and_compact_features(calibrated):
+    folder, _ = calibrated
+    experiment = read_experiment(folder / "runs/mine")
+    report_run(experiment, folder / "runs/mine")
+    page = (folder / "runs/mine/report.html").read_text()
+    assert "Verification by pcb_csa" in page
+    assert "False non-match rate against false match rate" in page
+    assert "Compact features of pcb_csa" in page
 
 
 def test_a_bundle_takes_the_calibration_with_it(calibrated, tmp_path):

@@ -291,5 +291,5 @@ def _draw_loss(axis: Axes, label: str, rows: Sequence[Mapping[str, float]]) -> N
 def _decorate(axis: Axes, title: str, x: str, y: str) -> None:
     axis.set(title=title, xlabel=x, ylabel=y)
     axis.grid(alpha=0.3)
-    if axis.lines:
+    if axis.get_legend_handles_labels()[0]:
         axis.legend()
