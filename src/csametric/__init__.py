@@ -39,7 +39,7 @@ __all__ = [
     "ral_loss",
 ]
 
-_ROOMS = {
+_MODULES = {
     "CompressedSelfAttention": "attention.layers",
     "SelfAttention": "attention.layers",
     "insert_after": "attention.insertion",
@@ -58,10 +58,10 @@ _ROOMS = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module 'csametric' has no attribute {name!r}")
-    return getattr(import_module(f"csametric.{_ROOMS[name]}"), name)
+    return getattr(import_module(f"csametric.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_ROOMS])
+    return sorted([*globals(), *_MODULES])

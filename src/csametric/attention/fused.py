@@ -25,7 +25,7 @@ ACCUMULATED = 16384  # values of U that a program of 8 warps holds in registers:
 ACCUMULATED_BESIDE_GRADIENTS = 8192  # the same for the program that also holds two logit gradients
 MAX_CHANNELS = 512  # per program
 OLDEST = (8, 0)  # compute capability; older GPUs have too little shared memory
-PROGRAMS_A_PROCESSOR = 4
+PROGRAMS_PER_PROCESSOR = 4
 INTERPRETER_SPLITS = 2
 TYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -104,7 +104,7 @@ class _Blocks(NamedTuple):
     positions: int  # BLOCK_P, positions per tile
     stages: int  # of software pipelining
     splits: int  # S
-    tiles_a_split: int
+    tiles_per_split: int
 
 
 def _sizes(x_NCHW: Tensor, logit_weight: Tensor, groups: int) -> _Sizes:
@@ -119,15 +119,15 @@ def _blocks(sizes: _Sizes, x_NCHW: Tensor, accumulated: int) -> _Blocks:
     channels = min(all_channels, MAX_CHANNELS, accumulated // (4 * maps if wide else maps))
     step, positions = min(32 if wide else 64, all_channels), 32 if wide or maps > 32 else 64
     tiles, programs = triton.cdiv(sizes.positions, positions), sizes.pairs * triton.cdiv(sizes.channels, channels)
-    tiles_a_split = triton.cdiv(tiles, max(1, min(tiles, _wanted_programs(x_NCHW.device, programs) // programs)))
+    tiles_per_split = triton.cdiv(tiles, max(1, min(tiles, _wanted_programs(x_NCHW.device, programs) // programs)))
     stages = 1 if wide or maps > 64 else 2
-    return _Blocks(maps, channels, step, positions, stages, triton.cdiv(tiles, tiles_a_split), tiles_a_split)
+    return _Blocks(maps, channels, step, positions, stages, triton.cdiv(tiles, tiles_per_split), tiles_per_split)
 
 
 def _wanted_programs(device: torch.device, programs: int) -> int:
     if device.type != "cuda":
         return INTERPRETER_SPLITS * programs
-    return PROGRAMS_A_PROCESSOR * torch.cuda.get_device_properties(device).multi_processor_count
+    return PROGRAMS_PER_PROCESSOR * torch.cuda.get_device_properties(device).multi_processor_count
 
 
 def _options(x_NCHW: Tensor, blocks: _Blocks, bias: Tensor | None, flat: bool | None = None) -> dict[str, Any]:
@@ -160,7 +160,7 @@ def _float(bias: Tensor | None) -> Tensor | None:
 
 @contextmanager
 def _tensor_cores_for(dtype: torch.dtype) -> Iterator[None]:
-    """Let products of fp32 matrices run in TF32 if they belong to an input of lower precision: TF32 has at least its digits."""
+    """Let products of fp32 matrices run in TF32 for inputs in 16-bit types, which are no more precise than TF32."""
     before = torch.backends.cuda.matmul.fp32_precision
     if dtype != torch.float32:
         torch.backends.cuda.matmul.fp32_precision = "tf32"
@@ -174,7 +174,7 @@ def _is_flat(*tensors: Tensor) -> bool:
     return all(x.stride(2) == x.shape[3] * x.stride(3) for x in tensors)
 
 
-def _partial(x_NCHW: Tensor, *shape: int) -> Tensor:
+def _empty_fp32(x_NCHW: Tensor, *shape: int) -> Tensor:
     return torch.empty(shape, dtype=torch.float32, device=x_NCHW.device)
 
 
@@ -195,15 +195,15 @@ def _forward(
         sizes = _sizes(x_NCHW, logit_weight, groups)
         blocks = _blocks(sizes, x_NCHW, ACCUMULATED)
         out, means, log_totals = _empty_results(x_NCHW, sizes)
-        gathered = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.channels, sizes.maps)
-        highest, total = (_partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps) for _ in range(2))
+        gathered = _empty_fp32(x_NCHW, sizes.pairs, blocks.splits, sizes.channels, sizes.maps)
+        highest, total = (_empty_fp32(x_NCHW, sizes.pairs, blocks.splits, sizes.maps) for _ in range(2))
         base, bias = _as_read(logit_weight, logit_bias)
         flat, width = _is_flat(x_NCHW, out), x_NCHW.shape[3]
         counts = (groups, sizes.channels, sizes.maps)
         # [c, D] sums of X under each map's exponentials, per split of the positions
         kernels.gather[_grid(sizes, blocks)](
             x_NCHW, base, bias, gathered, highest, total,
-            *x_NCHW.stride(), width, *counts, sizes.positions, blocks.splits, blocks.tiles_a_split,
+            *x_NCHW.stride(), width, *counts, sizes.positions, blocks.splits, blocks.tiles_per_split,
             BLOCK_C=blocks.channels, **_options(x_NCHW, blocks, logit_bias, flat),
         )  # fmt: skip
         # [c, D] the splits joined to U, then alpha E = alpha (Wg U + bg)
@@ -236,8 +236,8 @@ def _join(
 
 
 def _empty_results(x_NCHW: Tensor, sizes: _Sizes) -> tuple[Tensor, Tensor, Tensor]:
-    means = _partial(x_NCHW, sizes.groups, sizes.channels, sizes.columns)
-    return torch.empty_like(x_NCHW), means, _partial(x_NCHW, sizes.images, sizes.groups, sizes.maps)
+    means = _empty_fp32(x_NCHW, sizes.groups, sizes.channels, sizes.columns)
+    return torch.empty_like(x_NCHW), means, _empty_fp32(x_NCHW, sizes.images, sizes.groups, sizes.maps)
 
 
 @_forward.register_fake
@@ -269,11 +269,11 @@ def _backward(
         flat, width = _is_flat(x_NCHW, gradient_NCHW, input_gradient), x_NCHW.shape[3]
         base, bias = _as_read(logit_weight, logit_bias)
         counts = (width, groups, sizes.channels, sizes.maps)
-        gathered = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.channels, sizes.maps)
+        gathered = _empty_fp32(x_NCHW, sizes.pairs, blocks.splits, sizes.channels, sizes.maps)
         # [c, D] dO W^T, per split of the positions
         kernels.gather_gradient[_grid(sizes, blocks)](
             x_NCHW, gradient_NCHW, base, bias, gathered, *x_NCHW.stride(), *gradient_NCHW.stride(),
-            *counts, sizes.positions, blocks.splits, blocks.tiles_a_split,
+            *counts, sizes.positions, blocks.splits, blocks.tiles_per_split,
             BLOCK_C=blocks.channels, **_options(x_NCHW, blocks, logit_bias, flat),
         )  # fmt: skip
         output_grad = torch.empty_like(means)
@@ -282,19 +282,19 @@ def _backward(
         # [c, D] what follows without a feature map: alpha E, dU and delta, the sum over channels of dU * U
         with _tensor_cores_for(x_NCHW.dtype):
             small = elementary_gradients(output_grad, means, value_weight.float(), _float(value_bias), alpha.float())
-        # delta is of dU as the kernel reads it, rounded: it must cancel the mean of dB = dU^T X under each base map
+        # delta comes from the rounded dU that the kernel reads: it must cancel the mean of dB = dU^T X under each base map
         elementary, mean_gradient = small.elementary.to(x_NCHW.dtype), small.means.to(x_NCHW.dtype)
         delta = (mean_gradient.float() * means).sum(1)
 
         # [c, P] dX = dO + dU B + Wm^T dM; [D, c] dM X^T and [D] the sum of dM, per split
         blocks = _blocks(sizes, x_NCHW, ACCUMULATED_BESIDE_GRADIENTS)
-        base_gradient = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps, sizes.channels)
-        bias_gradient = _partial(x_NCHW, sizes.pairs, blocks.splits, sizes.maps)
+        base_gradient = _empty_fp32(x_NCHW, sizes.pairs, blocks.splits, sizes.maps, sizes.channels)
+        bias_gradient = _empty_fp32(x_NCHW, sizes.pairs, blocks.splits, sizes.maps)
         kernels.input_gradient[_grid(sizes, blocks)](
             x_NCHW, gradient_NCHW, base, bias, elementary, log_totals, mean_gradient, delta,
             input_gradient, base_gradient, bias_gradient,
             *x_NCHW.stride(), *gradient_NCHW.stride(), *input_gradient.stride(),
-            *counts, sizes.columns, sizes.positions, blocks.splits, blocks.tiles_a_split,
+            *counts, sizes.columns, sizes.positions, blocks.splits, blocks.tiles_per_split,
             BLOCK_C=blocks.channels, **_options(x_NCHW, blocks, logit_bias, flat),
         )  # fmt: skip
 

@@ -25,7 +25,7 @@ def _dot(a, b, start, PRECISION: tl.constexpr, UPCAST: tl.constexpr):
 
 @triton.jit
 def _place(first, second):
-    """Index of a program in the three factors of the grid, which all lie along its first axis: only that has no limit."""
+    """The program's index split into three; the grid has one axis, because the others are limited to 65,535 programs."""
     program = tl.program_id(0)
     return program % first, program // first % second, program // (first * second)
 
@@ -88,7 +88,7 @@ def _adaptive_weights(logits, maps, D):
 @triton.jit
 def gather(
     x, base, bias, gathered, highest, total,
-    stride_n, stride_c, stride_h, stride_w, width, G, c, D, P, S, tiles_a_split,
+    stride_n, stride_c, stride_h, stride_w, width, G, c, D, P, S, tiles_per_split,
     HAS_BIAS: tl.constexpr, FLAT: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
     BLOCK_P: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
@@ -99,13 +99,13 @@ def gather(
     x += (image_group // G).to(tl.int64) * stride_n + (group * c).to(tl.int64) * stride_c
     base += group * D * c
     bias += group * D
-    # running maximum, denominator [D] and sums [c, D] of the online softmax over positions
+    # running maximum, denominator [D] and numerator [c, D] of the online softmax over positions
     maps, channels = tl.arange(0, BLOCK_D), block * BLOCK_C + tl.arange(0, BLOCK_C)
     best = tl.full((BLOCK_D,), float("-inf"), tl.float32)
-    summed = tl.zeros((BLOCK_D,), tl.float32)
-    sums = tl.zeros((BLOCK_C, BLOCK_D), tl.float32)
-    first = split * tiles_a_split * BLOCK_P
-    for start in range(first, min(first + tiles_a_split * BLOCK_P, P), BLOCK_P):
+    denominator = tl.zeros((BLOCK_D,), tl.float32)
+    numerator = tl.zeros((BLOCK_C, BLOCK_D), tl.float32)
+    first = split * tiles_per_split * BLOCK_P
+    for start in range(first, min(first + tiles_per_split * BLOCK_P, P), BLOCK_P):
         positions = start + tl.arange(0, BLOCK_P)
         inside = positions < P
         offsets = _position_offsets(positions, width, stride_h, stride_w, FLAT)
@@ -119,16 +119,16 @@ def gather(
         rescale = tl.exp(best - better)
         exponentials = tl.exp(logits - better[:, None])
         values = _tile(x, channels, stride_c, offsets, inside, c)
-        sums = _dot(values, tl.trans(exponentials.to(values.dtype)), sums * rescale[None, :], PRECISION, UPCAST)
-        summed = summed * rescale + tl.sum(exponentials, 1)
+        numerator = _dot(values, tl.trans(exponentials.to(values.dtype)), numerator * rescale[None, :], PRECISION, UPCAST)
+        denominator = denominator * rescale + tl.sum(exponentials, 1)
         best = better
     # one partial result per split; the channel blocks of a split agree on maximum and denominator, the first writes them
     place = image_group * S + split
     mask = (channels < c)[:, None] & (maps < D)[None, :]
-    tl.store(gathered + place.to(tl.int64) * c * D + channels[:, None] * D + maps[None, :], sums, mask=mask)
+    tl.store(gathered + place.to(tl.int64) * c * D + channels[:, None] * D + maps[None, :], numerator, mask=mask)
     if block == 0:
         tl.store(highest + place * D + maps, best, mask=maps < D)
-        tl.store(total + place * D + maps, summed, mask=maps < D)
+        tl.store(total + place * D + maps, denominator, mask=maps < D)
 
 
 @triton.jit
@@ -208,7 +208,7 @@ def scatter(
 @triton.jit
 def gather_gradient(
     x, gradient, base, bias, gathered,
-    stride_n, stride_c, stride_h, stride_w, grad_n, grad_c, grad_h, grad_w, width, G, c, D, P, S, tiles_a_split,
+    stride_n, stride_c, stride_h, stride_w, grad_n, grad_c, grad_h, grad_w, width, G, c, D, P, S, tiles_per_split,
     HAS_BIAS: tl.constexpr, FLAT: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
     BLOCK_P: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
@@ -223,8 +223,8 @@ def gather_gradient(
     bias += group * D
     maps, channels = tl.arange(0, BLOCK_D), block * BLOCK_C + tl.arange(0, BLOCK_C)
     sums = tl.zeros((BLOCK_C, BLOCK_D), tl.float32)
-    first = split * tiles_a_split * BLOCK_P
-    for start in range(first, min(first + tiles_a_split * BLOCK_P, P), BLOCK_P):
+    first = split * tiles_per_split * BLOCK_P
+    for start in range(first, min(first + tiles_per_split * BLOCK_P, P), BLOCK_P):
         positions = start + tl.arange(0, BLOCK_P)
         inside = positions < P
         offsets = _position_offsets(positions, width, stride_h, stride_w, FLAT)
@@ -282,7 +282,7 @@ def _softmax_gradients(logits, weight_gradient, map_gradient, log_total, offset,
 def input_gradient(
     x, gradient, base, bias, elementary, log_totals, mean_gradient, delta, out, base_gradient, bias_gradient,
     stride_n, stride_c, stride_h, stride_w, grad_n, grad_c, grad_h, grad_w, out_n, out_c, out_h, out_w,
-    width, G, c, D, K, P, S, tiles_a_split,
+    width, G, c, D, K, P, S, tiles_per_split,
     HAS_BIAS: tl.constexpr, FLAT: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr,
     BLOCK_P: tl.constexpr, PRECISION: tl.constexpr, UPCAST: tl.constexpr,
 ):  # fmt: skip
@@ -308,8 +308,8 @@ def input_gradient(
     # running sums over the tiles of the split
     base_sums = tl.zeros((BLOCK_D, BLOCK_C), tl.float32)
     bias_sums = tl.zeros((BLOCK_D,), tl.float32)
-    first = split * tiles_a_split * BLOCK_P
-    for start in range(first, min(first + tiles_a_split * BLOCK_P, P), BLOCK_P):
+    first = split * tiles_per_split * BLOCK_P
+    for start in range(first, min(first + tiles_per_split * BLOCK_P, P), BLOCK_P):
         positions = start + tl.arange(0, BLOCK_P)
         inside = positions < P
         here = _position_offsets(positions, width, stride_h, stride_w, FLAT)

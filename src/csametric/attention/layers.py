@@ -38,7 +38,7 @@ class CompressedSelfAttention(nn.Module):
         learn_alpha: True makes alpha a parameter, False a buffer.
         bias: True gives the two 1x1 convolutions biases; the paper's equations have none.
         norm: True normalises each input channel by its running mean and deviation, and scales the result back to the input's
-            units. Ours, not the paper's: before pretrained weights the maps may have any scale (docs/decisions/0007). It
+            units. Ours, not the paper's: in a pretrained network, features can have any scale (docs/decisions/0007). It
             costs nothing at inference in fp32, and two passes over the input in 16-bit types.
         backend: "auto", or a path by name: "reference", "reordered" or "fused".
 

@@ -54,7 +54,7 @@ def input_norm(channels: int, used: bool) -> nn.BatchNorm2d | None:
 
 
 def observe(norm: nn.BatchNorm2d | None, memory: ForwardMemory, x_NCHW: Tensor) -> Statistics | None:
-    """The statistics to normalise an input with: the running ones, before a training forward moves them towards the batch's.
+    """The statistics to normalise an input with: the running ones, as they were before this forward updates them.
 
     They are copies, so a second forward before the backward does not change the statistics in the first one's backward. A
     forward that activation checkpointing repeats gets the statistics of the first time and moves nothing.

@@ -95,8 +95,8 @@ def embed(
 ) -> None:
     """Write the features of all images in a folder, one row per image, to be compared by Euclidean distance.
 
-    Each part of a row has unit length. The same command goes on where it was interrupted; processes under torchrun share the
-    images.
+    The feature of each part of a person has unit length. The same command goes on where it was interrupted. Processes under
+    torchrun share the images.
 
     Example: csametric embed runs/pcb_csa photos --out features.npy
     """

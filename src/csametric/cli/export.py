@@ -1,4 +1,4 @@
-"""export: a run as a bundle, a folder to share, or as a program for one consumer."""
+"""export: a run as a bundle, a folder to share, or as a model for another program."""
 
 from __future__ import annotations
 
@@ -24,7 +24,9 @@ def export(
     ] = None,
     consumer: Annotated[
         Literal["onnx", "boxmot", "deepstream", "openvino"] | None,
-        typer.Option("--for", help="Write the program for one consumer instead, with the input that it gives."),
+        typer.Option(
+            "--for", help="Export the model for one of these programs instead, with the normalisation that it expects."
+        ),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="With --for: the folder to create.", metavar="FOLDER")] = None,
     dimensions: Dimensions = None,
@@ -33,8 +35,8 @@ def export(
 ) -> None:
     """Export a run as a bundle to share: weights (safetensors), an ONNX model, the experiment, and a model card with scores.
 
-    `csametric.load(FOLDER)` loads it. A bundle contains no paths from your machine. With --for, export the program alone for
-    ONNX Runtime, BoxMOT, DeepStream or OpenVINO: the normalisation of its input is what that consumer expects.
+    `csametric.load(FOLDER)` loads it. A bundle contains no paths from your machine. With --for, export the model alone for
+    ONNX Runtime, BoxMOT, DeepStream or OpenVINO, which each normalise images in their own way.
 
     Example: csametric export runs/pcb_csa --bundle pcb_csa_market
 

@@ -34,7 +34,7 @@ ImageRoot = Annotated[
     Path | None,
     typer.Option(
         "--image-root",
-        help="The folder that names in a list and in the COLMAP database are relative to. [default: that of the list; else "
+        help="Names in a list and in the COLMAP database are relative to this folder. [default: that of the list; else "
         "the one that holds all photographs]",
         metavar="FOLDER",
     ),

@@ -35,13 +35,13 @@ def calibrate(
         str | None,
         typer.Option(
             "--data",
-            help=f"Labelled images: {', '.join(READERS)}; of the run's own data, query and gallery are used. "
+            help=f"Labelled images: {', '.join(READERS)}; of the run's own dataset, only query and gallery are used. "
             "[default: the identities that training held back]",
             metavar="KIND:PATH",
         ),
     ] = None,
     prior: Annotated[
-        float, typer.Option("--prior", help="Share of pairs that show one identity where the probabilities will be used.")
+        float, typer.Option("--prior", help="The share of pairs that will show one identity, which the probabilities assume.")
     ] = 0.5,
     camera_pattern: CameraPattern = None,
 ) -> None:

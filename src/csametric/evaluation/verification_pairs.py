@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from csametric.distances import euclidean_distances
 from csametric.errors import UserError
 
-MOST_IMAGES = 2000  # whose pairs are all listed
+MOST_IMAGES = 2000  # above this number, identities are sampled
 BLOCK = 1024  # rows of distances computed at once
 
 
@@ -38,15 +38,15 @@ class Rates(NamedTuple):
 def labelled_distances(
     features: ArrayLike, identities: ArrayLike, cameras: ArrayLike | None = None, most_images: int = MOST_IMAGES, seed: int = 0
 ) -> LabelledDistances:
-    """The Euclidean distances of all pairs of images but genuine ones of one camera.
+    """The Euclidean distances of all pairs of images, except genuine pairs from the same camera.
 
     Of more than `most_images` images, whole identities are drawn at random until there are so many.
 
     Args:
         features: (N, D).
         identities: (N,), any labels.
-        cameras: (N,), or None if unknown. With a single camera, genuine pairs are those of one identity.
-        most_images: whose pairs are listed; the number of pairs grows with its square.
+        cameras: (N,), or None if unknown. If there is only one, genuine pairs from the same camera are kept.
+        most_images: above this number, identities are sampled; the number of pairs grows with its square.
         seed: of the draw.
 
     Raises:

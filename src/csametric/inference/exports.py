@@ -1,7 +1,7 @@
-"""Exports of a re-identification model for the programs in which people run it, each with the input that its consumer gives.
+"""Exports of a re-identification model for other programs, its consumers, each of which normalises images in its own way.
 
-An export is a folder with the program, `embed.py`, a short script that prepares images exactly as the consumer does, and the
-files that the consumer reads beside the program.
+An export is a folder with the model, `embed.py`, a short script that prepares images exactly as the consumer does, and the
+files that the consumer reads beside the model.
 """
 
 import json

@@ -25,7 +25,9 @@ from csametric.matching.matches import Matches, match_descriptors
 
 MAX_SIDE = 2048
 LONGEST_LINE = 10_000  # characters in a list of pairs
-PLANAR_SHARE = 0.8  # COLMAP's max_H_inlier_ratio: more homography inliers per fundamental inlier mean a plane
+PLANAR_SHARE = (
+    0.8  # COLMAP's max_H_inlier_ratio: above this ratio of homography to fundamental inliers, a scene counts as planar
+)
 
 
 @dataclass(frozen=True, kw_only=True)

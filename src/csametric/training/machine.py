@@ -18,7 +18,7 @@ from csametric.runs.precision import Precision, autocast, choose_precision
 
 @dataclass(frozen=True)
 class Machine:
-    """A process of a run: its device, precision and rank."""
+    """What a training process runs on: its device and precision, and its rank among the processes."""
 
     accelerator: Accelerator
     precision: Precision  # of the arithmetic
@@ -77,8 +77,8 @@ class Machine:
 def gather_with_gradients(rows_ND: Tensor) -> Tensor:
     """Gather the rows of all processes in the order of their ranks; gradients flow back to the process of each row.
 
-    A loss of the gathered rows trains like a single process with all rows, because DistributedDataParallel averages the
-    gradients over processes.
+    A loss of the gathered rows trains like a single process with all rows, because the backward of the
+    gathering adds up the gradients of all processes, and DistributedDataParallel averages them.
 
     Args:
         rows_ND: of this process, (N, D), N the same in all processes.

@@ -66,7 +66,7 @@ def _least_fmr(calibration: Calibration) -> float:
 
 
 def _curve(calibration: Calibration) -> list[float]:
-    """False match rates from the least that can be told on, evenly spaced as logarithms."""
+    """False match rates from the smallest that can be measured up to `LARGEST_FMR`, spaced logarithmically."""
     least = _least_fmr(calibration)
     return np.geomspace(least, LARGEST_FMR, CURVE_POINTS).clip(least).tolist() if least < LARGEST_FMR else []
 

@@ -98,7 +98,7 @@ def score_dataset(
         machine: the processes.
         options: what differs from the plain evaluation.
         thresholds: decision thresholds of verification, whose error rates are measured on query and gallery.
-        compact: the projection that `options.dimensions` needs; without these, the scores of compact features are added.
+        compact: the projection that `options.dimensions` needs. If these are None, scores of compact features are added.
 
     Returns:
         The metrics and the ranked lists of some queries. Apart from arrays, all values are ready for JSON.
@@ -157,7 +157,7 @@ def _features(
 
 
 def filters_cameras(dataset: ReidDataset, data: ReidData) -> bool:
-    """Return whether gallery images of the query's identity and camera are ignored: as set, but not with a single camera."""
+    """Whether gallery images of the query's identity and camera are ignored: if set, and if there are several cameras."""
     return data.camera_filter and dataset.has_several_cameras
 
 
