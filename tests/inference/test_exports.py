@@ -30,16 +30,24 @@ def model(tmp_path_factory):
     return load(folder / "run", device="cpu")
 
 
+@pytest.fixture(scope="module")
+def exported(model, tmp_path_factory):
+    """An export for each consumer, with 12 dimensions."""
+    root = tmp_path_factory.mktemp("exported")
+    for name in CONSUMERS:
+        assert export_for(model, name, root / name, dimensions=12) > exports.LEAST_COSINE[name]
+    return root
+
+
 def frames(count: int) -> list[np.ndarray]:
     """Images of the model's size, BGR."""
     return [np.asarray(people.person(identity, 1, 0))[..., ::-1].copy() for identity in range(count)]
 
 
 @pytest.mark.parametrize("name", CONSUMERS)
-def test_the_script_of_each_consumer_gives_the_features_of_the_model(model, name, tmp_path):
+def test_the_script_of_each_consumer_gives_the_features_of_the_model(model, exported, name):
     images = frames(3)
-    assert export_for(model, name, tmp_path / "export", dimensions=12) > exports.LEAST_COSINE[name]
-    features = runpy.run_path(str(tmp_path / "export" / "embed.py"))["embed"](images)
+    features = runpy.run_path(str(exported / name / "embed.py"))["embed"](images)
     own = model.embed(np.stack(images)[..., ::-1].copy(), dimensions=12)
     if CONSUMERS[name].has_unit_length:
         own = functional.normalize(own)
@@ -57,27 +65,23 @@ def test_full_and_whitened_features(model, tmp_path):
     np.testing.assert_allclose(white, model.embed(rgb, dimensions=6, whiten=True).numpy(), atol=1e-3)
 
 
-def test_files_beside_the_program(model, tmp_path):
-    export_for(model, "boxmot", tmp_path / "boxmot")
-    metadata = json.loads((tmp_path / "boxmot/model.onnx.metadata.json").read_text())
+def test_files_beside_the_program(exported):
+    metadata = json.loads((exported / "boxmot/model.onnx.metadata.json").read_text())
     assert metadata == {"schema_version": 1, "model_name": "pcb_csa", "preprocess": "resize", "img_size": [48, 16]}
-    graph = onnx.load(tmp_path / "boxmot/model.onnx").graph
+    graph = onnx.load(exported / "boxmot/model.onnx").graph
     assert [value.name for value in (*graph.input, *graph.output)] == ["images", "features"]
     assert graph.input[0].type.tensor_type.shape.dim[0].dim_param  # any number of images
-    export_for(model, "deepstream", tmp_path / "deepstream")
-    config = (tmp_path / "deepstream/config_tracker.yml").read_text()
-    assert f"reidFeatureSize: {model.model.dimensions}" in config
+    config = (exported / "deepstream/config_tracker.yml").read_text()
+    assert "reidFeatureSize: 12" in config
     assert "inferDims: [3, 48, 16]" in config
-    export_for(model, "openvino", tmp_path / "openvino")
-    assert sorted(path.name for path in (tmp_path / "openvino").iterdir()) == ["embed.py", "model.bin", "model.xml"]
+    assert sorted(path.name for path in (exported / "openvino").iterdir()) == ["embed.py", "model.bin", "model.xml"]
 
 
-def test_the_script_prints_the_feature_of_a_file(model, tmp_path):
-    export_for(model, "onnx", tmp_path / "export", dimensions=4)
+def test_the_script_prints_the_feature_of_a_file(model, exported, tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), frames(1)[0])
-    script = tmp_path / "export" / "embed.py"
+    script = exported / "onnx" / "embed.py"
     done = subprocess.run([sys.executable, script, tmp_path / "a.png"], capture_output=True, text=True, check=True)
-    np.testing.assert_allclose(json.loads(done.stdout), model.embed(tmp_path / "a.png", dimensions=4)[0].numpy(), atol=1e-4)
+    np.testing.assert_allclose(json.loads(done.stdout), model.embed(tmp_path / "a.png", dimensions=12)[0].numpy(), atol=1e-4)
 
 
 def test_mistakes_leave_nothing(model, tmp_path, monkeypatch):

@@ -70,7 +70,7 @@ def test_it_serves_until_it_is_interrupted(run, tmp_path, capsys):
     port, seen = free_port(), []
 
     def ask():
-        for _ in range(100):
+        for _ in range(1000):  # a busy machine takes long to start; a signal before that would end the tests
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
             try:
                 connection.request("GET", "/")
