@@ -4,6 +4,7 @@ import json
 import runpy
 import subprocess
 import sys
+from importlib.util import find_spec
 
 import cv2
 import numpy as np
@@ -21,6 +22,9 @@ from csametric.training import loop
 from tests.data import people
 from tests.training import tiny_reid
 
+# openvino is not in the test environment: once loaded, it ends the process in later tests that serve and interrupt themselves
+INSTALLED = [name for name in CONSUMERS if name != "openvino" or find_spec("openvino")]
+
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
@@ -34,7 +38,7 @@ def model(tmp_path_factory):
 def exported(model, tmp_path_factory):
     """An export for each consumer, with 12 dimensions."""
     root = tmp_path_factory.mktemp("exported")
-    for name in CONSUMERS:
+    for name in INSTALLED:
         assert export_for(model, name, root / name, dimensions=12) > exports.LEAST_COSINE[name]
     return root
 
@@ -44,7 +48,7 @@ def frames(count: int) -> list[np.ndarray]:
     return [np.asarray(people.person(identity, 1, 0))[..., ::-1].copy() for identity in range(count)]
 
 
-@pytest.mark.parametrize("name", CONSUMERS)
+@pytest.mark.parametrize("name", INSTALLED)
 def test_the_script_of_each_consumer_gives_the_features_of_the_model(model, exported, name):
     images = frames(3)
     features = runpy.run_path(str(exported / name / "embed.py"))["embed"](images)
@@ -74,7 +78,8 @@ def test_files_beside_the_program(exported):
     config = (exported / "deepstream/config_tracker.yml").read_text()
     assert "reidFeatureSize: 12" in config
     assert "inferDims: [3, 48, 16]" in config
-    assert sorted(path.name for path in (exported / "openvino").iterdir()) == ["embed.py", "model.bin", "model.xml"]
+    if "openvino" in INSTALLED:
+        assert sorted(path.name for path in (exported / "openvino").iterdir()) == ["embed.py", "model.bin", "model.xml"]
 
 
 def test_the_script_prints_the_feature_of_a_file(model, exported, tmp_path):
