@@ -39,7 +39,7 @@ def exported(model, tmp_path_factory):
     """An export for each consumer, with 12 dimensions."""
     root = tmp_path_factory.mktemp("exported")
     for name in INSTALLED:
-        assert export_for(model, name, root / name, dimensions=12) > exports.LEAST_COSINE[name]
+        assert export_for(model, name, root / name, dimensions=12) > CONSUMERS[name].least_cosine
     return root
 
 

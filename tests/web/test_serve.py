@@ -66,14 +66,6 @@ def test_the_loopback_is_known(host, loopback):
     assert serving.is_loopback(host) == loopback
 
 
-@pytest.fixture(autouse=True)
-def default_interrupt():
-    """Python's own handler of SIGINT, which a library that another test has imported may have replaced."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous or signal.default_int_handler)
-
-
 def test_it_serves_until_it_is_interrupted(run, tmp_path, capsys):
     port, seen = free_port(), []
 

@@ -102,7 +102,7 @@ def load_command(name: str) -> Any:
 
 
 def _join_lines(command: Any) -> None:
-    """Join the lines of each paragraph of a help text, which end where the source's do, so that a help page wraps them anew."""
+    """Join the lines within the paragraphs of a help text, so that the page wraps them at the width of the terminal."""
     command.help = re.sub(r"(?<!\n)\n(?!\n)", " ", command.help or "")
     for inner in getattr(command, "commands", {}).values():
         _join_lines(inner)

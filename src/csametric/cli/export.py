@@ -53,8 +53,7 @@ def export(
         bundles.write_bundle(run, bundle, onnx=not no_onnx)
     except (onnx.ExportError, onnx.MissingOnnxError) as error:
         raise type(error)(f"{error} (on the command line: --no-onnx)") from error
-    for path in sorted(bundle.iterdir()):
-        print(f"{path}  {path.stat().st_size / 2**20:,.1f} MiB")
+    _print_files(bundle)
 
 
 def _export_for(run: Path, consumer: exports.ConsumerName, out: Path, dimensions: int | None, whiten: bool) -> None:
@@ -63,9 +62,14 @@ def _export_for(run: Path, consumer: exports.ConsumerName, out: Path, dimensions
     if not isinstance(model, images.ImageEmbedder):
         raise UserError(f"{run} is a descriptor; export it as a bundle, which has model.onnx")
     cosine = exports.export_for(model, consumer, out, dimensions, whiten)
-    for path in sorted(out.iterdir()):
-        print(f"{path}  {path.stat().st_size / 2**20:,.1f} MiB")
+    _print_files(out)
     print(
         f"input: {exports.CONSUMERS[consumer].convention}; checked on a photograph: cosine {cosine:.6f} with the features of "
         "the model"
     )
+
+
+def _print_files(folder: Path) -> None:
+    """Print the files of a folder with their sizes."""
+    for path in sorted(folder.iterdir()):
+        print(f"{path}  {path.stat().st_size / 2**20:,.1f} MiB")

@@ -11,7 +11,7 @@ import typer
 
 from csametric.cli.lazy import lazy_imports
 from csametric.cli.tables import print_table
-from csametric.errors import UserError
+from csametric.errors import UserError, wrong_path
 from csametric.progress import show_progress
 from csametric.reproduction.targets import Target, select_rows, tables_for
 
@@ -102,7 +102,7 @@ def _check_root(data_root: Path | None, tables: Sequence[paper.PaperTable]) -> P
 
 def _check_weights(weights: Path | None) -> Path | None:
     if weights is not None and not weights.is_file():
-        raise UserError(f"--weights {weights} does not exist; name a .pth or .safetensors of ResNet-50's ImageNet weights")
+        raise UserError(f"{wrong_path('--weights', weights)}; name a .pth or .safetensors of ResNet-50's ImageNet weights")
     return weights
 
 

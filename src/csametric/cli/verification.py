@@ -24,6 +24,7 @@ with lazy_imports():
     from csametric.data import datasets
     from csametric.data import records as dataset_records
     from csametric.inference import images
+    from csametric.reports import reid_report
     from csametric.runs import stored_calibration
     from csametric.training import machine as machines
     from csametric.training import reid_calibration
@@ -72,11 +73,8 @@ def calibrate(
 
 def print_calibration(calibration: stored_calibration.StoredCalibration) -> None:
     """Print the thresholds of a calibration, and what they rest on."""
-    rows = [
-        [f"{stored.fmr:g}", f"{stored.threshold:.4f}", f"{stored.low:.4f} to {stored.high:.4f}", f"{100 * stored.fnmr:.1f} %"]
-        for stored in calibration.thresholds
-    ]
-    print_table("Verification", ["false match rate", "threshold", "95 % interval", "false non-matches"], rows)
+    table = reid_report.thresholds_table(calibration)
+    print_table("Verification", table.header, table.rows)
     where = "from different cameras" if calibration.across_cameras else "cameras unknown or one"
     print(
         f"calibrated on {calibration.fitted_on}: "

@@ -29,7 +29,6 @@ from csametric.inference.onnx import ExportError, ExportTarget, FromUnitRange, c
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ONNX = "model.onnx"
 SCRIPT = "embed.py"
-LEAST_COSINE = {"onnx": 0.9999, "boxmot": 0.9999, "deepstream": 0.9999, "openvino": 0.999}  # openvino's weights have 16 bits
 
 ConsumerName = Literal["onnx", "boxmot", "deepstream", "openvino"]
 
@@ -42,6 +41,7 @@ class Consumer:
     to_unit_range: Callable[[Tensor], Tensor]  # from this input, (N, 3, H, W), to RGB in [0, 1]
     largest_input: float  # of the range in which the export is tried
     has_unit_length: bool  # whether features get unit length, because the consumer compares them by cosine
+    least_cosine: float = 0.9999  # with the features of the model
 
 
 def _from_imagenet(images: Tensor) -> Tensor:
@@ -57,7 +57,9 @@ CONSUMERS: dict[str, Consumer] = {
     "onnx": Consumer("RGB in [0, 1]", lambda images: images, 1.0, has_unit_length=False),
     "boxmot": Consumer("RGB, normalised by ImageNet's mean and deviation", _from_imagenet, 1.0, has_unit_length=True),
     "deepstream": Consumer("RGB in [0, 1]", lambda images: images, 1.0, has_unit_length=True),
-    "openvino": Consumer("BGR in [0, 255]", _from_bgr_bytes, 255.0, has_unit_length=True),
+    "openvino": Consumer(
+        "BGR in [0, 255]", _from_bgr_bytes, 255.0, has_unit_length=True, least_cosine=0.999
+    ),  # weights of 16 bits
 }
 
 
@@ -95,7 +97,7 @@ def export_for(
         model: a loaded run or bundle.
         name: of the consumer, a key of `CONSUMERS`.
         folder: to create; a folder with files is refused.
-        dimensions: of compact features, which become part of the program; None for all.
+        dimensions: of compact features, which become part of the model; None for all.
         whiten: whether to whiten compact features.
 
     Returns:
@@ -119,12 +121,20 @@ def export_for(
         largest_input=consumer.largest_input,
         convention=consumer.convention,
     )
-    values = {"name": model.experiment.recipe, "height": data.height, "width": data.width, "dimensions": features}
+    values = {
+        "name": model.experiment.recipe,
+        "height": data.height,
+        "width": data.width,
+        "dimensions": features,
+        "convention": consumer.convention,
+        "mean": list(IMAGENET_MEAN),
+        "deviation": list(IMAGENET_DEVIATION),
+    }
     with replace_folder(folder.expanduser().resolve()) as new:
         write_program(target, new / ONNX)
-        _write_consumer_files(name, new, values | {"convention": consumer.convention})
+        _write_consumer_files(name, new, values)
         cosine = _check(model, new / SCRIPT, dimensions, whiten)
-        if not cosine >= LEAST_COSINE[name]:  # also true for NaN
+        if not cosine >= consumer.least_cosine:  # also true for NaN
             raise ExportError(
                 f"the export for {name} computes other features than the model (cosine {cosine:.5f}); report this"
             )
@@ -138,7 +148,7 @@ def _check_packages(name: str) -> None:
 
 
 def _write_consumer_files(name: str, folder: Path, values: dict[str, Any]) -> None:
-    """Write the script and what the consumer reads beside the program; the program has been written."""
+    """Write the script and what the consumer reads beside the model, whose ONNX program has been written."""
     templates = Environment(
         loader=PackageLoader("csametric.inference"), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )

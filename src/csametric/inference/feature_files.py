@@ -9,7 +9,7 @@ import io
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import chain, groupby
 from pathlib import Path
@@ -141,65 +141,69 @@ def _read_or_explain(path: Path, height: int, width: int) -> NDArray | str:
 
 def _write_part(path: Path, names: Sequence[str], features: Sequence[NDArray], problems: Sequence[str]) -> None:
     content = io.BytesIO()
-    texts = json.dumps({"names": [printable(name) for name in names], "problems": list(problems)})
     rows = np.concatenate(features) if features else np.zeros((0, 0), np.float32)
-    np.savez(content, features=rows, texts=np.frombuffer(texts.encode(), np.uint8))
+    about = {
+        "names": [printable(name) for name in names],
+        "problems": list(problems),
+        "dimensions": rows.shape[1],
+        "type": rows.dtype.name,
+    }
+    np.savez(content, features=rows, about=np.frombuffer(json.dumps(about).encode(), np.uint8))
     write_atomically(path, lambda out: out.write(content.getbuffer()))
 
 
-class _Part(NamedTuple):
-    """A finished chunk."""
+class _About(NamedTuple):
+    """What a finished chunk holds, without its features."""
 
-    features: NDArray
     names: list[str]
     problems: list[str]
+    dimensions: int
+    type: str  # of the features' numbers
 
 
-def _read_part(path: Path) -> _Part:
-    with np.load(path, allow_pickle=False) as arrays:
-        texts = json.loads(arrays["texts"].tobytes())
-        return _Part(arrays["features"], texts["names"], texts["problems"])
+def _read_about(part: Path) -> _About:
+    with np.load(part, allow_pickle=False) as arrays:
+        return _About(**json.loads(arrays["about"].tobytes()))
+
+
+def _read_features(part: Path) -> NDArray:
+    with np.load(part, allow_pickle=False) as arrays:
+        return arrays["features"]
 
 
 def _assemble(out: Path, parts: Sequence[Path]) -> WrittenFeatures:
-    """Join the parts into one file, one part in memory at a time."""
-    images, dimensions, dtype = 0, 0, np.dtype(np.float32)
-    problems: list[str] = []
-    for path in parts:
-        part = _read_part(path)
-        problems += part.problems
-        images += len(part.names)
-        if part.names:
-            dimensions, dtype = part.features.shape[1], part.features.dtype
-    if not images:
+    """Join the parts into one file, the features of one part in memory at a time."""
+    about = {part: _read_about(part) for part in parts}
+    problems = [problem for part in about.values() for problem in part.problems]
+    filled = {path: part for path, part in about.items() if part.names}
+    if not filled:
         raise UserError(f"none of the {len(problems):,} images can be read ({problems[0]})")
-    read = (_read_part(path) for path in parts)
-    if out.suffix == ".npy":
-        _write_npy(out, (part for part in read if part.names), (images, dimensions), dtype)
-    else:
-        _write_parquet(out, (part for part in read if part.names))
-    return WrittenFeatures(images, dimensions, problems, 0.0)
+    write = _write_npy if out.suffix == ".npy" else _write_parquet
+    write(out, filled)
+    first = next(iter(filled.values()))
+    return WrittenFeatures(sum(len(part.names) for part in filled.values()), first.dimensions, problems, 0.0)
 
 
-def _write_npy(out: Path, parts: Iterator[_Part], shape: tuple[int, int], dtype: np.dtype[Any]) -> None:
-    names: list[str] = []
+def _write_npy(out: Path, parts: Mapping[Path, _About]) -> None:
+    names = [name for part in parts.values() for name in part.names]
+    first = next(iter(parts.values()))
+    shape, dtype = (len(names), first.dimensions), np.dtype(first.type)
 
     def write(file: BinaryIO) -> None:
         header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
         for part in parts:
-            file.write(np.ascontiguousarray(part.features).data)
-            names.extend(part.names)
+            file.write(np.ascontiguousarray(_read_features(part)).data)
 
     write_atomically(out, write)
     write_text(out.with_suffix(".txt"), "".join(f"{name}\n" for name in names))
 
 
-def _write_parquet(out: Path, parts: Iterator[_Part]) -> None:
+def _write_parquet(out: Path, parts: Mapping[Path, _About]) -> None:
     pyarrow, parquet = _import_parquet()
 
     def write(file: BinaryIO) -> None:
-        tables = (pyarrow.table({"path": part.names, "features": list(part.features)}) for part in parts)
+        tables = (pyarrow.table({"path": part.names, "features": list(_read_features(path))}) for path, part in parts.items())
         first = next(tables)
         with parquet.ParquetWriter(file, first.schema) as writer:
             for table in chain([first], tables):

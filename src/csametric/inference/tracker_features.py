@@ -39,7 +39,9 @@ class TrackerFeatures:
         Raises:
             UserError: boxes or frame of another shape.
         """
-        boxes_N4 = np.asarray(xyxy, np.float64).reshape(-1, 4) if np.size(xyxy) == 0 else np.asarray(xyxy, np.float64)
+        boxes_N4 = np.asarray(xyxy, np.float64)
+        if boxes_N4.size == 0:
+            boxes_N4 = boxes_N4.reshape(0, 4)
         if boxes_N4.ndim != 2 or boxes_N4.shape[1] != 4 or image_bgr.ndim != 3 or image_bgr.shape[2] != 3:
             raise UserError(f"boxes must be (N, 4) and the frame (H, W, 3), got {boxes_N4.shape} and {image_bgr.shape}")
         height, width = image_bgr.shape[:2]

@@ -25,9 +25,7 @@ from csametric.matching.matches import Matches, match_descriptors
 
 MAX_SIDE = 2048
 LONGEST_LINE = 10_000  # characters in a list of pairs
-PLANAR_SHARE = (
-    0.8  # COLMAP's max_H_inlier_ratio: above this ratio of homography to fundamental inliers, a scene counts as planar
-)
+PLANAR_SHARE = 0.8  # homography inliers / fundamental inliers above which a scene is planar; COLMAP's max_H_inlier_ratio
 
 
 @dataclass(frozen=True, kw_only=True)

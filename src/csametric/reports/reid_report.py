@@ -14,7 +14,7 @@ from csametric.reports.attention_report import attend_queries, attention_section
 from csametric.reports.sections import settings_sections, training_section
 from csametric.runs.experiment import ReidData, ReidExperiment
 from csametric.runs.folder import damaged_scores, read_experiment, read_scores
-from csametric.runs.stored_calibration import read_calibration
+from csametric.runs.stored_calibration import StoredCalibration, read_calibration
 from csametric.visualization import figures
 from csametric.visualization.page import Section, Table, render
 
@@ -150,22 +150,26 @@ def _compact_section(label: str, scores: Mapping[str, Any], run: Path) -> Sectio
 def _verification_section(label: str, run: Path) -> Section:
     calibration = read_calibration(run)
     assert calibration is not None
-    rows = [
-        [f"{stored.fmr:g}", f"{stored.threshold:.4f}", f"{stored.low:.4f} to {stored.high:.4f}", f"{100 * stored.fnmr:.1f} %"]
-        for stored in calibration.thresholds
-    ]
     text = (
         f"Calibrated on {calibration.fitted_on}: {calibration.genuine:,} genuine pairs and {calibration.impostor:,} impostor "
         f"pairs; equal error rate {100 * calibration.eer:.2f} %. Two images are taken for one identity if their distance is at "
         "most the threshold. The false match rate (FMR) is the share of impostor pairs taken for one identity, the false "
         "non-match rate (FNMR) the share of genuine pairs taken for two. Intervals are by identity."
     )
-    table = Table(header=["FMR", "threshold", "95 % interval", "FNMR"], rows=rows)
     pictures = []
     if calibration.det_fmr:
         curve = figures.data_uri(figures.det_curve(calibration.det_fmr, calibration.det_fnmr))
         pictures.append((curve, "False non-match rate against false match rate on the images of the calibration"))
-    return Section(title=f"Verification by {label}", text=text, table=table, pictures=pictures)
+    return Section(title=f"Verification by {label}", text=text, table=thresholds_table(calibration), pictures=pictures)
+
+
+def thresholds_table(calibration: StoredCalibration) -> Table:
+    """The thresholds of a calibration, one row per false match rate."""
+    rows = [
+        [f"{stored.fmr:g}", f"{stored.threshold:.4f}", f"{stored.low:.4f} to {stored.high:.4f}", f"{100 * stored.fnmr:.1f} %"]
+        for stored in calibration.thresholds
+    ]
+    return Table(header=["false match rate", "threshold", "95 % interval", "false non-match rate"], rows=rows)
 
 
 def _ranked_section(label: str, scores: Mapping[str, Any], run: Path) -> Section:

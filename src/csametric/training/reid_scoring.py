@@ -127,7 +127,7 @@ def score_dataset(
         "camera_filter": camera_filter,
         "queries_in_gallery": len(queries_in_gallery(dataset, camera_filter)),
         **asdict(options),
-        **({"compact": _score_compact(query, gallery, compact, evaluate)} if compact else {}),
+        **({"compact": _score_compact(query, gallery, compact, evaluate)} if compact and options.dimensions is None else {}),
         **({"verification": _verify(dataset, np.concatenate([query, gallery]), thresholds)} if thresholds else {}),
         **{f"rank{k}": metrics.rank(k) for k in (1, 5, 10)},
         **{name: value for name, value in asdict(metrics).items() if name != "cmc"},
@@ -165,8 +165,6 @@ def _score_compact(
     query: NDArray, gallery: NDArray, compact: CompactFeatures, evaluate: Callable[[NDArray, NDArray], ReidMetrics]
 ) -> list[dict[str, float]]:
     """Scores of features of few dimensions to many, without re-ranking; the last row is the full feature."""
-    if compact.components.shape[1] != query.shape[1]:  # the features that are evaluated are compact themselves
-        return []
     scores = []
     for dimensions in (*(number for number in COMPACT_DIMENSIONS if number <= len(compact.components)), query.shape[1]):
         if dimensions < query.shape[1]:
