@@ -5,18 +5,20 @@ files that the consumer reads beside the model.
 """
 
 import json
-import runpy
-import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from PIL import Image
 from torch import Tensor, nn
 
 from csametric.data.transforms import read_image
@@ -29,6 +31,12 @@ from csametric.inference.onnx import ExportError, ExportTarget, FromUnitRange, c
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ONNX = "model.onnx"
 SCRIPT = "embed.py"
+
+OPENVINO_CONVERSION = """
+import sys
+import openvino
+openvino.save_model(openvino.convert_model(sys.argv[1]), sys.argv[2], compress_to_fp16=True)
+"""
 
 ConsumerName = Literal["onnx", "boxmot", "deepstream", "openvino"]
 
@@ -169,10 +177,21 @@ def _write_consumer_files(name: str, folder: Path, values: dict[str, Any]) -> No
 
 def _convert_to_openvino(folder: Path) -> None:
     """Replace the ONNX program by an intermediate representation with weights of 16 bits."""
-    import openvino
-
-    openvino.save_model(openvino.convert_model(folder / ONNX), folder / "model.xml", compress_to_fp16=True)
+    _run_python("-c", OPENVINO_CONVERSION, str(folder / ONNX), str(folder / "model.xml"))
     (folder / ONNX).unlink()
+
+
+def _run_python(*arguments: str) -> str:
+    """What Python prints in a process of its own, because OpenVINO ends a process that later handles an interrupt.
+
+    Raises:
+        ExportError: Python failed.
+    """
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+        raise ExportError(f"the export cannot be written or run ({reason})")
+    return done.stdout
 
 
 def _check(model: ImageEmbedder, script: Path, dimensions: int | None, whiten: bool) -> float:
@@ -180,7 +199,9 @@ def _check(model: ImageEmbedder, script: Path, dimensions: int | None, whiten: b
     data = model.experiment.data
     photograph = Path(str(files("skimage") / "data" / "astronaut.png"))
     image = read_image(photograph, data.height, data.width)  # of the model's size, so that the consumer does not resize it
-    exported = runpy.run_path(str(script))["embed"]([np.ascontiguousarray(image[..., ::-1])])[0]
-    shutil.rmtree(script.parent / "__pycache__", ignore_errors=True)
+    with TemporaryDirectory() as folder:
+        crop = Path(folder, "crop.png")
+        Image.fromarray(image).save(crop)
+        exported = np.array(json.loads(_run_python(str(script), str(crop))))
     own = model.embed(image[None], dimensions=dimensions, whiten=whiten)[0].numpy()
     return float(exported @ own / (np.linalg.norm(exported) * np.linalg.norm(own)))
