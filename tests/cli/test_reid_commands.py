@@ -175,3 +175,21 @@ def test_mistakes_are_one_sentence_with_exit_status_2(trained, arguments, messag
     assert message in done.stderr
     assert done.stderr.startswith("csametric: ")
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "onnxruntime-int8"])
+def test_other_engines_embed_and_are_evaluated(trained, called_here, engine):
+    folder, _ = trained
+    done = called_here("evaluate", "runs/mine", "--engine", engine, cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert engine in done.stdout
+    scores = json.loads((folder / f"runs/mine/evaluation/people-{engine}.json").read_text())
+    assert (scores["rank1"] > 0.9, scores["engine"]) == (True, engine)
+    features = {}
+    for name in ("torch", engine):
+        done = called_here("embed", "runs/mine", "people", "--out", f"{name}.npy", "--engine", name, cwd=folder)
+        assert done.returncode == 0, done.stderr
+        features[name] = np.load(folder / f"{name}.npy")
+    difference = np.linalg.norm(features[engine] - features["torch"], axis=1).max()
+    assert difference < (1e-4 if engine == "onnxruntime" else 0.5)
+    assert (difference > 1e-3) == (engine == "onnxruntime-int8")

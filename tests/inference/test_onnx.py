@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from csametric import load
-from csametric.inference.bundle import ONNX, write_bundle
+from csametric.inference.bundle import write_bundle
 from csametric.inference.onnx import ExportError, MissingOnnxError
+from csametric.runs.folder import PROGRAM
 from tests.inference.inputs import random_inputs
 
 
@@ -14,7 +15,7 @@ def test_the_onnx_program_gives_the_models_features_for_any_batch_size(bundled):
 
     run, folder = bundled
     model = load(run)
-    session = onnxruntime.InferenceSession(str(folder / ONNX))
+    session = onnxruntime.InferenceSession(str(folder / PROGRAM))
     (program_input,), (program_output,) = session.get_inputs(), session.get_outputs()
     for count in (1, 5):
         images = random_inputs(model)[:count]

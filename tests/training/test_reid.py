@@ -192,7 +192,7 @@ def test_embedding_takes_files_arrays_and_tensors(finished, market):
 def test_features_keep_the_order_of_the_records(finished, market):
     model = load(finished)
     records = read_dataset("market1501", market).gallery
-    features = embed_records(model.model, records, 48, 16, join_processes("fp32"))
+    features = embed_records(model.scoring_engine, records, 48, 16, join_processes("fp32"))
     assert features.shape == (50, model.model.dimensions)
     torch.testing.assert_close(torch.from_numpy(features[-1:]), model.embed([records[-1].path]), rtol=1e-4, atol=1e-5)
 

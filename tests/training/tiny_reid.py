@@ -51,8 +51,8 @@ def keep_gallery_features(folder: Path, scoring: ModuleType) -> None:
     """Save the features from which the main process computes the scores."""
     embed_records = scoring.embed_records
 
-    def embed_and_save(model, records, height, width, machine, flip=False):
-        features = embed_records(model, records, height, width, machine, flip)
+    def embed_and_save(engine, records, height, width, machine, flip=False):
+        features = embed_records(engine, records, height, width, machine, flip)
         if machine.is_main:
             np.save(folder / "features.npy", features)
         return features

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,6 +23,14 @@ with lazy_imports():
 
 Dimensions = Annotated[
     int | None, typer.Option("--dimensions", help="Compact features with this many dimensions, e.g. 512. [default: all]")
+]
+Engine = Annotated[
+    Literal["torch", "onnxruntime", "onnxruntime-int8"],
+    typer.Option(
+        "--engine",
+        help="What computes the features: onnxruntime is faster on processors without bf16 units, onnxruntime-int8 is faster "
+        "still and less accurate. Their first use writes a program into the run.",
+    ),
 ]
 Whiten = Annotated[bool, typer.Option("--whiten", help="Give each dimension of compact features the same variance.")]
 
@@ -92,6 +100,7 @@ def embed(
     dimensions: Dimensions = None,
     whiten: Whiten = False,
     fp16: Annotated[bool, typer.Option("--fp16", help="Write 16-bit numbers, half the size.")] = False,
+    engine: Engine = "torch",
 ) -> None:
     """Write the features of all images in a folder, one row per image, to be compared by Euclidean distance.
 
@@ -105,7 +114,7 @@ def embed(
     if not folder.is_dir():
         raise UserError(f"{wrong_path('folder', folder)}; name a folder of images")
     machine = machines.join_processes()
-    model = csametric.load(run, device=machine.device)
+    model = csametric.load(run, machine.device, engine)
     if not isinstance(model, images.ImageEmbedder):
         raise UserError(f"{run} embeds patches, not images; in Python, use csametric.load({str(run)!r}).embed(patches)")
     listing = list_images(folder)

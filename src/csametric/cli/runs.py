@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 import csametric
-from csametric.cli.datasets import CameraPattern, Dimensions, Whiten
+from csametric.cli.datasets import CameraPattern, Dimensions, Engine, Whiten
 from csametric.cli.lazy import lazy_imports
 from csametric.cli.tables import print_scores, print_table
 from csametric.data.datasets import DESCRIPTOR_KINDS, READERS, read_dataset, split_data
@@ -142,6 +142,7 @@ def evaluate(
     camera_pattern: CameraPattern = None,
     dimensions: Dimensions = None,
     whiten: Whiten = False,
+    engine: Engine = "torch",
 ) -> None:
     """Score a finished run, by default on the data it was trained with.
 
@@ -150,7 +151,7 @@ def evaluate(
 
     Example: csametric evaluate runs/pcb_csa --data dukemtmc:/data/DukeMTMC-reID
     """
-    model = csametric.load(run)
+    model = csametric.load(run, engine=engine)
     if not isinstance(model, patches.PatchEmbedder):
         options = reid_scoring.EvaluationOptions(rerank=rerank, flip=flip, dimensions=dimensions, whiten=whiten)
         _evaluate_reid(run, model, _evaluated_data(model, data, no_camera_filter, camera_pattern), options)
@@ -186,16 +187,22 @@ def _evaluate_reid(
 ) -> None:
     dataset = read_dataset(data.kind, data.path, data.camera_pattern)
     machine = machines.join_processes(model.experiment.precision)
-    network = model.model.to(machine.device)
+    engine = model.to(machine.device).scoring_engine
     compact = None if options.dimensions is None else model.compact_for(options.dimensions)
-    thresholds = [] if options.flip or compact else _stored_thresholds(run)  # they are for the full features of plain images
+    # thresholds are for the full features of plain images, computed with floating-point numbers
+    thresholds = [] if options.flip or compact or engine.name == "onnxruntime-int8" else _stored_thresholds(run)
     scores = reid_scoring.score_dataset(
-        network, dataset, data, machine, options, [stored.threshold for stored in thresholds], compact
+        engine, dataset, data, machine, options, [stored.threshold for stored in thresholds], compact
     )
     if not machine.is_main:
         return
     json_path, picture_path = reid_evaluation.write_evaluation(
-        run, scores, data, options.names + ([] if data.camera_filter else ["no-camera-filter"])
+        run,
+        scores,
+        data,
+        options.names
+        + ([] if data.camera_filter else ["no-camera-filter"])
+        + ([] if engine.name == "torch" else [engine.name]),
     )
     table = reid_report.reid_table({run.resolve().name: scores})
     print(dataset)

@@ -64,7 +64,9 @@ def calibrate(
     records = reid_calibration.records_for_calibration(model.experiment, dataset, part)
     machine = machines.join_processes(model.experiment.precision)
     fitted_on = f"{dataset_records.count(records)} of {dataset.name}, {part}"
-    calibration = reid_calibration.calibrate_reid(model.model.to(machine.device), records, settings, machine, fitted_on, prior)
+    calibration = reid_calibration.calibrate_reid(
+        model.to(machine.device).scoring_engine, records, settings, machine, fitted_on, prior
+    )
     if machine.is_main:
         stored_calibration.write_calibration(run, calibration)
         print_calibration(calibration)

@@ -6,6 +6,7 @@ environment.json    where and with which versions it was trained
 scores.json         its scores
 model.safetensors   its weights
 model.onnx          its ONNX program, unless it was left out
+model_int8.onnx     the program in 8-bit integers, if the run has one
 README.md           the model card
 
 None of the files contains a path of the machine on which the bundle was written.
@@ -29,8 +30,9 @@ from csametric.files import copy_atomically, lock_folder, replace_folder, write_
 from csametric.inference.compact import COMPACT
 from csametric.inference.images import ImageEmbedder, Images
 from csametric.inference.load import Embedder, load
-from csametric.inference.onnx import check_onnx_packages, write_onnx
+from csametric.inference.onnx import ExportError, ExportTarget, check_onnx_packages, image_target, weights_digest, write_program
 from csametric.inference.patches import PatchEmbedder
+from csametric.models.l2net import PATCH_SIDE, fold_batch_norm
 from csametric.models.pcb import PCB
 from csametric.runs.experiment import Experiment, PatchExperiment
 from csametric.runs.folder import (
@@ -38,7 +40,10 @@ from csametric.runs.folder import (
     CONFIG,
     ENVIRONMENT,
     EXPERIMENT,
+    INT8_PROGRAM,
+    PROGRAM,
     SCORES,
+    digest_of_weights,
     read_environment,
     read_scores,
     save_weights,
@@ -47,8 +52,8 @@ from csametric.runs.kinds import call
 from csametric.runs.overrides import from_json, to_json
 from csametric.runs.stored_calibration import CALIBRATION, read_calibration, write_calibration
 
-CARD, ONNX = "README.md", "model.onnx"
-FILES = (CONFIG, EXPERIMENT, ENVIRONMENT, SCORES, CALIBRATION, COMPACT, BUNDLED_WEIGHTS, CARD, ONNX)
+CARD = "README.md"
+FILES = (CONFIG, EXPERIMENT, ENVIRONMENT, SCORES, CALIBRATION, COMPACT, BUNDLED_WEIGHTS, CARD, PROGRAM, INT8_PROGRAM)
 
 
 class Table(Protocol):
@@ -236,8 +241,46 @@ def _write_files(name: str, run: Path, model: Embedder, folder: Path, table: Tab
         write_calibration(folder, calibration)
     if (run / COMPACT).is_file():
         copy_atomically(run / COMPACT, folder / COMPACT)
-    difference = write_onnx(model, folder / ONNX) if onnx else None
+    difference = write_onnx(model, folder / PROGRAM, digest_of_weights(folder)) if onnx else None
+    if onnx and weights_digest(run / INT8_PROGRAM) == digest_of_weights(folder):
+        copy_atomically(run / INT8_PROGRAM, folder / INT8_PROGRAM)
     write_text(folder / CARD, card(name, model, commit, trained_on, table, difference))
+
+
+def write_onnx(model: Embedder, path: Path, digest: str = "") -> float:
+    """Write the model as an ONNX program for batches of any size, and check its output against the model's.
+
+    An image model becomes "images", float32 RGB in [0, 1], (N, 3, H, W) -> "features" (N, D); a descriptor becomes "patches",
+    float32 grey, (N, 1, 32, 32) -> "descriptors" (N, 128).
+
+    Args:
+        model: a loaded run or bundle, on the CPU.
+        path: of the program.
+        digest: of the model's weights, see `weights_digest`.
+
+    Returns:
+        The largest absolute difference between the features of the program and of the model, on three random inputs.
+
+    Raises:
+        ExportError: the network cannot be exported, or its features differ from the model's.
+    """
+    try:
+        return write_program(_onnx_target(model, digest), path)
+    except ExportError as error:
+        raise ExportError(f"{model.experiment.recipe}: {error}; write the bundle with onnx=False") from error
+
+
+def _onnx_target(model: Embedder, digest: str) -> ExportTarget:
+    if isinstance(model, PatchEmbedder):
+        return ExportTarget(
+            network=fold_batch_norm(model.model),
+            input_name="patches",
+            output_name="descriptors",
+            shape=(1, PATCH_SIDE, PATCH_SIDE),
+            convention="grey patches in any range of values; normalised inside",
+            digest=digest,
+        )
+    return image_target(model.model, model.experiment.data.height, model.experiment.data.width, digest)
 
 
 def _is_bundle(folder: Path) -> bool:

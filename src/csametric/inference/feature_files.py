@@ -223,7 +223,9 @@ def _import_parquet() -> Any:
 
 def _model_digest(model: ImageEmbedder, options: FeatureOptions) -> str:
     """A digest of all that features depend on beside the files."""
-    digest = hashlib.sha256(json.dumps([asdict(options), asdict(model.experiment), model.precision.name]).encode())
+    digest = hashlib.sha256(
+        json.dumps([asdict(options), asdict(model.experiment), model.precision.name, model.engine.name]).encode()
+    )
     for tensor in model.model.state_dict().values():
         digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
     if options.dimensions is not None:

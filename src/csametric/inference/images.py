@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Mapping, Sequence
 from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from csametric.attention.catalogue import PEERS
 from csametric.attention.recording import recorded_attention
@@ -17,12 +17,13 @@ from csametric.data.transforms import read_image, resize
 from csametric.errors import UserError
 from csametric.inference.attended import AttendedImage, attended_image
 from csametric.inference.compact import CompactFeatures, read_compact
-from csametric.models.backbone import Normalization, normalization
+from csametric.inference.engines import Engine, TorchEngine, folded_engine
+from csametric.models.backbone import normalization
 from csametric.models.pcb import PCB
 from csametric.models.weights import load_strictly, read_state
 from csametric.runs.experiment import ATTENTION_SETTINGS, PCBSettings, ReidExperiment
 from csametric.runs.folder import WEIGHTS, fit_weights, read_weights, weights_of
-from csametric.runs.precision import Precision, autocast, choose_precision
+from csametric.runs.precision import choose_precision
 from csametric.runs.stored_calibration import StoredCalibration, read_calibration
 
 EMBED_BATCH = 64
@@ -77,48 +78,6 @@ def start_from_trained(model: PCB, weights: Path, new_heads: bool = False) -> No
     load_strictly(model, taken | own, weights)
 
 
-def prepare_images(images_NHW3: NDArray, normalization: Normalization, device: torch.device) -> Tensor:
-    """Normalise images for a network.
-
-    Args:
-        images_NHW3: RGB, uint8 (N, H, W, 3).
-        normalization: what the network expects.
-        device: where to put the result.
-
-    Returns:
-        fp32 (N, 3, H, W) in channels_last.
-    """
-    images = torch.from_numpy(np.ascontiguousarray(images_NHW3)).to(device).permute(0, 3, 1, 2).float() / 255
-    mean, deviation = (torch.tensor(values, device=device)[:, None, None] for values in normalization)
-    return (images - mean) / deviation
-
-
-@torch.inference_mode()
-def embed_images(model: PCB, images_NHW3: NDArray, device: torch.device, precision: Precision, flip: bool = False) -> NDArray:
-    """Embed images that have the model's size already.
-
-    Args:
-        model: used in evaluation mode; its mode is restored afterwards.
-        images_NHW3: RGB, uint8 (N, H, W, 3).
-        device: of the model.
-        precision: of the arithmetic.
-        flip: whether to average the features of each image and its mirror image; each part gets unit length again.
-
-    Returns:
-        float32 (N, D).
-    """
-    was_training = model.training
-    model.eval()
-    images = prepare_images(images_NHW3, model.backbone.normalization, device)
-    with autocast(device, precision):
-        features = model(images).features
-        if flip:
-            summed = features + model(images.flip(3)).features
-            features = nn.functional.normalize(summed.unflatten(1, (model.parts, -1)), dim=2).flatten(1)
-    model.train(was_training)
-    return features.float().cpu().numpy()
-
-
 class ImageEmbedder:
     """A trained re-identification model with its preprocessing, as returned by `load`."""
 
@@ -133,6 +92,34 @@ class ImageEmbedder:
         self.model, self.experiment, self.device = model.to(device).eval(), experiment, device
         self._calibration, self._compact = calibration, compact
         self.precision = choose_precision(experiment.precision, device)
+        self._engine: Engine | None = None  # made at first use
+
+    def to(self, device: torch.device) -> Self:
+        """Move the model to another device; an engine of ONNX Runtime stays on the CPU."""
+        self.model.to(device)
+        self.device, self.precision = device, choose_precision(self.experiment.precision, device)
+        if isinstance(self._engine, TorchEngine):
+            self._engine = None
+        return self
+
+    @property
+    def engine(self) -> Engine:
+        """What computes the features for `embed`: PyTorch with folded BatchNorms, unless another one was assigned."""
+        if self._engine is None:
+            data = self.experiment.data
+            self._engine = folded_engine(self.model, data.height, data.width, self.device, self.precision)
+        return self._engine
+
+    @engine.setter
+    def engine(self, engine: Engine) -> None:
+        self._engine = engine
+
+    @property
+    def scoring_engine(self) -> Engine:
+        """What computes the features for scores: PyTorch as training scores a model, unless another one was assigned."""
+        if self._engine is None or isinstance(self._engine, TorchEngine):
+            return TorchEngine(self.model, self.device, self.precision)
+        return self._engine
 
     def embed(self, images: Images, flip: bool = False, dimensions: int | None = None, whiten: bool = False) -> Tensor:
         """Embed images.
@@ -154,7 +141,7 @@ class ImageEmbedder:
         """
         compact = None if dimensions is None else self.compact_for(dimensions)
         batches = self._resized_batches([images] if isinstance(images, str | Path) else images)
-        features = [embed_images(self.model, batch, self.device, self.precision, flip) for batch in batches]
+        features = [self.engine.embed(batch, flip) for batch in batches]
         if not features:
             raise UserError("need at least 1 image to embed, got 0; pass paths or arrays of images")
         full = finite_features(np.concatenate(features))
@@ -233,7 +220,7 @@ class ImageEmbedder:
         """
         image = resize(image_HW3, self.experiment.data.height, self.experiment.data.width)
         with recorded_attention(self.model) as recorded:
-            embed_images(self.model, np.stack([image]), self.device, self.precision)
+            TorchEngine(self.model, self.device, self.precision).embed(np.stack([image]))
         stages = [f"stage {number}" for number in sorted(self.experiment.model.stages)]
         return attended_image(image, recorded.values(), stages, self.experiment.recipe)
 

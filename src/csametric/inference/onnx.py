@@ -1,4 +1,4 @@
-"""Export a model to ONNX and check the exported program against it."""
+"""Write networks as ONNX programs, and check the output of the programs against theirs."""
 
 import logging
 from dataclasses import dataclass
@@ -11,12 +11,10 @@ from torch import Tensor, nn
 
 from csametric.errors import UserError
 from csametric.files import write_atomically
-from csametric.inference.load import Embedder
-from csametric.inference.patches import PatchEmbedder
-from csametric.models.l2net import PATCH_SIDE, fold_batch_norm
 from csametric.models.pcb import PCB
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
+WEIGHTS_DIGEST = "weights"  # key of the digest in the metadata of a program
 LARGEST_DIFFERENCE = 1e-4  # allowed between the features of the ONNX program and the model's
 
 
@@ -41,24 +39,6 @@ def check_onnx_packages() -> None:
         )
 
 
-def write_onnx(model: Embedder, path: Path) -> float:
-    """Write the model as an ONNX program for batches of any size, and check its output against the model's.
-
-    An image model becomes "images", float32 RGB in [0, 1], (N, 3, H, W) -> "features" (N, D); a descriptor becomes "patches",
-    float32 grey, (N, 1, 32, 32) -> "descriptors" (N, 128).
-
-    Returns:
-        The largest absolute difference between the features of the program and of the model, on three random inputs.
-
-    Raises:
-        ExportError: the network cannot be exported, or its features differ from the model's.
-    """
-    try:
-        return write_program(_target(model), path)
-    except ExportError as error:
-        raise ExportError(f"{model.experiment.recipe}: {error}; write the bundle with onnx=False") from error
-
-
 @dataclass(frozen=True, kw_only=True)
 class ExportTarget:
     """A network whose input needs no further preparation, and what its ONNX program calls its input and output."""
@@ -69,6 +49,7 @@ class ExportTarget:
     shape: tuple[int, int, int]  # of one input: channels, height, width
     largest_input: float = 1.0  # its values are from 0 to this
     convention: str  # which values the input has
+    digest: str = ""  # of the weights, see `weights_digest`
 
 
 def write_program(target: ExportTarget, path: Path) -> float:
@@ -99,7 +80,8 @@ def write_program(target: ExportTarget, path: Path) -> float:
     for node in proto.graph.node:
         del node.metadata_props[:]  # they quote lines and paths of source files
     proto.doc_string = target.convention
-    proto.metadata_props.add(key="input", value=target.convention)
+    for key, value in (("input", target.convention), (WEIGHTS_DIGEST, target.digest)):
+        proto.metadata_props.add(key=key, value=value)
     write_atomically(path, lambda out: out.write(proto.SerializeToString()))
     difference = _largest_difference(target, path, torch.cat([example, example.flip(3)])[:3])
     if not difference <= LARGEST_DIFFERENCE:  # also true for NaN
@@ -109,21 +91,27 @@ def write_program(target: ExportTarget, path: Path) -> float:
     return difference
 
 
-def _target(model: Embedder) -> ExportTarget:
-    if isinstance(model, PatchEmbedder):
-        return ExportTarget(
-            network=fold_batch_norm(model.model),
-            input_name="patches",
-            output_name="descriptors",
-            shape=(1, PATCH_SIDE, PATCH_SIDE),
-            convention="grey patches in any range of values; normalised inside",
-        )
+def weights_digest(program: Path) -> str:
+    """The `runs.folder.digest_of_weights` from which an ONNX program was written; "" if unknown or unreadable."""
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        properties = onnx.load(program).metadata_props
+    except (OSError, DecodeError):
+        return ""
+    return next((item.value for item in properties if item.key == WEIGHTS_DIGEST), "")
+
+
+def image_target(model: PCB, height: int, width: int, digest: str) -> ExportTarget:
+    """A PCB as a program that takes images in [0, 1]."""
     return ExportTarget(
-        network=FromUnitRange(model.model).eval(),
+        network=FromUnitRange(model).eval(),
         input_name="images",
         output_name="features",
-        shape=(3, model.experiment.data.height, model.experiment.data.width),
+        shape=(3, height, width),
         convention="RGB in [0, 1]; normalised inside, so do not subtract a mean",
+        digest=digest,
     )
 
 

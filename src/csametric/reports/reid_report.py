@@ -76,6 +76,8 @@ def conventions(scores: Mapping[str, Any]) -> str:
     if scores.get("dimensions"):
         whitened = ", whitened" if scores["whiten"] else ""
         parts.append(f"compact features of {scores['dimensions']:,} dimensions{whitened}")
+    if scores.get("engine", "torch") != "torch":  # older runs lack it
+        parts.append(f"features computed by {scores['engine']}")
     copies = scores.get("queries_in_gallery", 0)  # older runs lack it
     if copies:
         parts.append(f"WARNING: {copies:,} queries are in the gallery too, as the same file or a copy, which raises the scores")

@@ -14,7 +14,7 @@ from csametric.data.datasets import read_dataset
 from csametric.data.records import hold_back
 from csametric.data.sampling import PairBatch, image_steps_per_epoch
 from csametric.files import write_text
-from csametric.inference.images import embed_images
+from csametric.inference.engines import TorchEngine
 from csametric.inference.patches import build_descriptor, make_embedder
 from csametric.models.pcb import PCB
 from csametric.reproduction.plan import Run
@@ -142,7 +142,7 @@ def measure_reid(experiment: ReidExperiment, machine: Machine) -> Pace:
 
     def score() -> None:
         assert isinstance(model, PCB)
-        embed_images(model, batch.images, machine.device, machine.precision)
+        TorchEngine(model, machine.device, machine.precision).embed(batch.images)
 
     return Pace(_seconds(step) / batch_size, _seconds(score) / batch_size)
 

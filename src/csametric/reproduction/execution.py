@@ -157,7 +157,7 @@ def score_again(run: Run) -> None:
         raise UserError(f"{run.folder / SCORES_BY_QUERY} is missing; remove the folder to train the run again")
     dataset = read_dataset(experiment.data.kind, experiment.data.path, experiment.data.camera_pattern)
     machine = join_processes(experiment.precision)
-    write_scores(run.folder, score_dataset(model.model, dataset, experiment.data, machine))
+    write_scores(run.folder, score_dataset(model.scoring_engine, dataset, experiment.data, machine))
 
 
 def _is_scored_on(release: Path, scores: Path) -> bool:

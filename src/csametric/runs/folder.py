@@ -34,6 +34,7 @@ CHECKPOINT = Path("state") / "checkpoint.pt"
 WEIGHTS, BUNDLED_WEIGHTS = "weights.safetensors", "model.safetensors"
 DIGEST = "sha256"  # key of the digest in the metadata of weights
 SCORES, SCORES_BY_QUERY = "scores.json", "scores.npz"
+PROGRAM, INT8_PROGRAM = "model.onnx", "model_int8.onnx"  # written by exports and by the engine onnxruntime
 CONFIG = "config.json"  # in bundles only
 RENAME = "choose another folder for this run"
 
@@ -137,6 +138,11 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except (SafetensorError, ValueError) as error:
         advice = "get the bundle again" if bundled else "remove it and train again"
         raise UserError(f"{path} is damaged ({error}); {advice}") from error
+
+
+def digest_of_weights(folder: Path) -> str:
+    """SHA-256 of the values of the weights of a run or bundle."""
+    return _split_safetensors(weights_of(folder).read_bytes()).digest
 
 
 def weights_of(folder: Path) -> Path:

@@ -9,7 +9,7 @@ from csametric.data.records import Record, ReidDataset, hold_back
 from csametric.errors import UserError
 from csametric.evaluation.calibration import Calibration, calibrate_distances
 from csametric.evaluation.verification_pairs import labelled_distances
-from csametric.models.pcb import PCB
+from csametric.inference.engines import Engine
 from csametric.runs.experiment import ReidData, ReidExperiment
 from csametric.runs.stored_calibration import FMRS, StoredCalibration, StoredThreshold
 from csametric.training.machine import Machine
@@ -20,12 +20,12 @@ LARGEST_FMR = 0.5
 
 
 def calibrate_reid(
-    model: PCB, records: Sequence[Record], data: ReidData, machine: Machine, fitted_on: str, prior: float = 0.5
+    engine: Engine, records: Sequence[Record], data: ReidData, machine: Machine, fitted_on: str, prior: float = 0.5
 ) -> StoredCalibration:
     """Learn thresholds and probabilities from labelled images; every process takes part.
 
     Args:
-        model: a PCB.
+        engine: computes the features.
         records: images that the model was not trained on; junk and distractors are left out.
         data: the size of images.
         machine: the processes.
@@ -38,7 +38,7 @@ def calibrate_reid(
     people = [record for record in records if record.identity > 0]
     if len({record.identity for record in people}) < 2:
         raise UserError(f"calibration needs images of at least 2 identities, got {len(people)} images of fewer; add identities")
-    features = embed_records(model, people, data.height, data.width, machine)
+    features = embed_records(engine, people, data.height, data.width, machine)
     identities, cameras = [record.identity for record in people], [record.camera for record in people]
     labelled = labelled_distances(features, identities, cameras)
     calibration = calibrate_distances(*labelled, prior=prior)

@@ -19,8 +19,8 @@ from csametric.evaluation.reid import ReidMetrics, evaluate_distances, evaluate_
 from csametric.evaluation.rerank import k_reciprocal_distances
 from csametric.evaluation.verification_pairs import measure_rates
 from csametric.inference.compact import CompactFeatures
-from csametric.inference.images import EMBED_BATCH, embed_images
-from csametric.models.pcb import PCB
+from csametric.inference.engines import Engine
+from csametric.inference.images import EMBED_BATCH
 from csametric.progress import show_progress
 from csametric.runs.experiment import ReidData
 from csametric.training.machine import Machine
@@ -51,12 +51,12 @@ class EvaluationOptions:
 
 
 def embed_records(
-    model: PCB, records: Sequence[Record], height: int, width: int, machine: Machine, flip: bool = False
+    engine: Engine, records: Sequence[Record], height: int, width: int, machine: Machine, flip: bool = False
 ) -> NDArray:
     """Embed image files; each process embeds a share of the batches, and all of them get all features.
 
     Args:
-        model: a PCB.
+        engine: computes the features.
         records: N image files.
         height: of the model's input, in pixels.
         width: of the model's input, in pixels.
@@ -75,13 +75,13 @@ def embed_records(
         len(own_batches),
         machine.is_main,
     )
-    features = [embed_images(model, batch, machine.device, machine.precision, flip) for batch in images]
-    rows = np.concatenate(features) if features else np.zeros((0, model.dimensions), np.float32)
+    features = [engine.embed(batch, flip) for batch in images]
+    rows = np.concatenate(features) if features else np.zeros((0, engine.dimensions), np.float32)
     return machine.gather_rows(rows, len(records))
 
 
 def score_dataset(
-    model: PCB,
+    engine: Engine,
     dataset: ReidDataset,
     data: ReidData,
     machine: Machine,
@@ -92,7 +92,7 @@ def score_dataset(
     """Evaluate a model on the query and gallery of a dataset.
 
     Args:
-        model: a PCB.
+        engine: computes the features.
         dataset: with query and gallery.
         data: the size of images, the camera filter, and the path of the dataset.
         machine: the processes.
@@ -104,7 +104,7 @@ def score_dataset(
         The metrics and the ranked lists of some queries. Apart from arrays, all values are ready for JSON.
     """
     options = options or EvaluationOptions()
-    query, gallery = (_features(model, split, data, machine, options, compact) for split in (dataset.query, dataset.gallery))
+    query, gallery = (_features(engine, split, data, machine, options, compact) for split in (dataset.query, dataset.gallery))
     camera_filter = filters_cameras(dataset, data)
     labels = (*_labels(dataset.query), *_labels(dataset.gallery))
 
@@ -123,6 +123,7 @@ def score_dataset(
         sample_distances = euclidean_distances(torch.from_numpy(query[sample]), torch.from_numpy(gallery)).numpy()
     return {
         "dataset": dataset.name,
+        "engine": engine.name,
         "digest": data_digest([*dataset.query, *dataset.gallery]),
         "camera_filter": camera_filter,
         "queries_in_gallery": len(queries_in_gallery(dataset, camera_filter)),
@@ -142,14 +143,14 @@ def score_dataset(
 
 
 def _features(
-    model: PCB,
+    engine: Engine,
     records: Sequence[Record],
     data: ReidData,
     machine: Machine,
     options: EvaluationOptions,
     compact: CompactFeatures | None,
 ) -> NDArray:
-    features = embed_records(model, records, data.height, data.width, machine, options.flip)
+    features = embed_records(engine, records, data.height, data.width, machine, options.flip)
     if options.dimensions is None:
         return features
     assert compact is not None

@@ -17,7 +17,8 @@ from csametric.data.sampling import identity_batch, image_steps_per_epoch, shuff
 from csametric.data.transforms import Augmentation
 from csametric.errors import UserError
 from csametric.inference.compact import CompactFeatures, fit_compact, images_to_fit, write_compact
-from csametric.inference.images import build_pcb, embed_images, prepare_images
+from csametric.inference.engines import TorchEngine, prepare_images
+from csametric.inference.images import build_pcb
 from csametric.losses.parts import parts_loss
 from csametric.losses.triplet import batch_hard_triplet_loss
 from csametric.models.pcb import PCB
@@ -166,17 +167,17 @@ class ReidTask:
         query = self.dataset.query
         records = [query[index] for index in np.linspace(0, len(query) - 1, min(IMAGES, len(query))).astype(int)]
         images = read_images(records, self.experiment.data.height, self.experiment.data.width)
-        return snapshot_attention(model, lambda images: embed_images(model, images, machine.device, machine.precision), images)
+        return snapshot_attention(model, _engine(model, machine).embed, images)
 
     def score(self, model: nn.Module, machine: Machine) -> dict[str, Any]:
         assert isinstance(model, PCB)
-        return score_dataset(model, self.dataset, self.experiment.data, machine, compact=self._compact)
+        return score_dataset(_engine(model, machine), self.dataset, self.experiment.data, machine, compact=self._compact)
 
     def fit_embedding(self, model: nn.Module, machine: Machine, folder: Path) -> None:
         assert isinstance(model, PCB)
         data = self.experiment.data
         records = [self.train[index] for index in images_to_fit(len(self.train))]
-        self._compact = fit_compact(embed_records(model, records, data.height, data.width, machine))
+        self._compact = fit_compact(embed_records(_engine(model, machine), records, data.height, data.width, machine))
         calibration = self._calibrate(model, machine)
         if machine.is_main:
             write_compact(folder, self._compact)
@@ -189,11 +190,15 @@ class ReidTask:
             return None
         fitted_on = f"{count(self.held_back)} of {self.dataset.name}, held back from training"
         try:
-            return calibrate_reid(model, self.held_back, self.experiment.data, machine, fitted_on)
+            return calibrate_reid(_engine(model, machine), self.held_back, self.experiment.data, machine, fitted_on)
         except UserError as error:  # the run is finished and useful without it
             if machine.is_main:
                 print(f"note: verification is not calibrated: {error}")
             return None
+
+
+def _engine(model: PCB, machine: Machine) -> TorchEngine:
+    return TorchEngine(model, machine.device, machine.precision)
 
 
 def train_only_parts(model: PCB, only_parts: bool) -> None:
