@@ -6,6 +6,7 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+import typer
 
 from csametric.cli.app import COMMANDS
 from tests import processes
@@ -132,3 +133,14 @@ def test_recipes_and_doctor_print_tables(tmp_path, called_here):
     described = called_here("doctor", cwd=tmp_path)
     assert described.returncode == 0
     assert "reordered" in described.stdout
+
+
+def test_help_has_no_brackets_which_would_not_be_printed():
+    """Text in brackets is taken for markup; a default belongs in show_default."""
+    from csametric.cli.app import app
+
+    commands = [typer.main.get_command(app)]
+    for command in commands:
+        commands += getattr(command, "commands", {}).values()
+        for parameter in command.params:
+            assert "[" not in (getattr(parameter, "help", None) or ""), (command.name, parameter.name)

@@ -22,7 +22,7 @@ with lazy_imports():
     from csametric.training import machine as machines
 
 Dimensions = Annotated[
-    int | None, typer.Option("--dimensions", help="Compact features with this many dimensions, e.g. 512. [default: all]")
+    int | None, typer.Option("--dimensions", help="Compact features with this many dimensions, e.g. 512.", show_default="all")
 ]
 Engine = Annotated[
     Literal["torch", "onnxruntime", "onnxruntime-int8"],

@@ -27,15 +27,16 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         help="Fit a homography (planes, panoramas), a fundamental matrix (other scenes), or the one that COLMAP would choose "
-        "for the pair (auto). [default: homography; with --colmap auto]",
+        "for the pair (auto).",
+        show_default="homography; with --colmap auto",
     ),
 ]
 ImageRoot = Annotated[
     Path | None,
     typer.Option(
         "--image-root",
-        help="Names in a list and in the COLMAP database are relative to this folder. [default: that of the list; else "
-        "the one that holds all photographs]",
+        help="Names in a list and in the COLMAP database are relative to this folder.",
+        show_default="that of the list; else the one that holds all photographs",
         metavar="FOLDER",
     ),
 ]

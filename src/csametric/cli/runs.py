@@ -35,8 +35,8 @@ TrainingData = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help=f"{IDENTITIES}. For descriptors: photos, brown. "
-        "[default: for descriptors, the photographs that come with scikit-image; for identities, none]",
+        help=f"{IDENTITIES}. For descriptors: photos, brown.",
+        show_default="for descriptors, the photographs that come with scikit-image; for identities, none",
         metavar="KIND:PATH",
     ),
 ]
@@ -44,12 +44,13 @@ EvaluationData = Annotated[
     str | None,
     typer.Option(
         "--data",
-        help=f"{IDENTITIES}. For descriptors: {', '.join(DESCRIPTOR_KINDS)}. [default: the run's own data]",
+        help=f"{IDENTITIES}. For descriptors: {', '.join(DESCRIPTOR_KINDS)}.",
+        show_default="the run's own data",
         metavar="KIND:PATH",
     ),
 ]
 SeedOption = Annotated[
-    int | None, typer.Option("--seed", help="Random seed for initial weights, data order and augmentation. [default: 0]")
+    int | None, typer.Option("--seed", help="Random seed for initial weights, data order and augmentation.", show_default="0")
 ]
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Override a setting, e.g. optimizer.lr=5; repeatable.", metavar="NAME=VALUE")
@@ -60,7 +61,7 @@ def train(
     recipe: Annotated[str, typer.Argument(help="A name that `csametric recipes` lists.")],
     data: TrainingData = None,
     name: Annotated[
-        str | None, typer.Option("--name", help="Name of the run: its folder is runs/NAME. [default: the recipe's name]")
+        str | None, typer.Option("--name", help="Name of the run: its folder is runs/NAME.", show_default="the recipe's name")
     ] = None,
     seed: SeedOption = None,
     settings: SetOption = None,

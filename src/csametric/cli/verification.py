@@ -36,8 +36,8 @@ def calibrate(
         str | None,
         typer.Option(
             "--data",
-            help=f"Labelled images: {', '.join(READERS)}; of the run's own dataset, only query and gallery are used. "
-            "[default: the identities that training held back]",
+            help=f"Labelled images: {', '.join(READERS)}; of the run's own dataset, only query and gallery are used.",
+            show_default="the identities that training held back",
             metavar="KIND:PATH",
         ),
     ] = None,
