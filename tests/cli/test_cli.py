@@ -6,9 +6,8 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
-import typer
 
-from csametric.cli.app import COMMANDS
+from csametric.cli.app import COMMANDS, load_command
 from tests import processes
 from tests.training import tiny
 
@@ -137,9 +136,7 @@ def test_recipes_and_doctor_print_tables(tmp_path, called_here):
 
 def test_help_has_no_brackets_which_would_not_be_printed():
     """Text in brackets is taken for markup; a default belongs in show_default."""
-    from csametric.cli.app import app
-
-    commands = [typer.main.get_command(app)]
+    commands = [load_command(name) for name in COMMANDS]
     for command in commands:
         commands += getattr(command, "commands", {}).values()
         for parameter in command.params:
