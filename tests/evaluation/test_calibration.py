@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import chi2
 
 from csametric.errors import UserError
 from csametric.evaluation.calibration import calibrate_distances
@@ -95,6 +96,41 @@ def test_intervals_by_identity_are_wider_than_by_pair_and_cover_the_truth():
     assert np.mean(covered) >= 0.8
     by_pair = calibrate_distances(distances, same).interval(1e-2)
     assert interval.high - interval.low > 1.5 * (by_pair.high - by_pair.low)
+
+
+# Squared distances of the Gaussian points of `pairs` are chi-squared with 8 degrees of freedom, times these factors.
+GENUINE_FACTOR, IMPOSTOR_FACTOR = 2 * 0.6**2, 2 * (1 + 0.6**2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("identities", "fmr"), [(60, 1e-2), (80, 1e-3)])
+def test_200_intervals_cover_the_threshold_in_closed_form(identities, fmr):
+    threshold = np.sqrt(IMPOSTOR_FACTOR * chi2.ppf(fmr, 8))
+    covered, fnmrs = [], []
+    for seed in range(200):
+        calibration = calibrate_distances(*pairs(identities, seed=seed))
+        interval = calibration.interval(fmr)
+        covered.append(interval.low <= threshold <= interval.high)
+        fnmrs.append(calibration.fnmr(fmr))
+    print(f"{identities} identities, FMR {fmr:g}: covered {np.mean(covered):.3f}")
+    assert 0.92 <= np.mean(covered) <= 0.98
+    assert np.mean(fnmrs) == pytest.approx(chi2.sf(threshold**2 / GENUINE_FACTOR, 8), abs=0.02)
+
+
+@pytest.mark.slow
+def test_200_probability_curves_have_a_calibration_error_of_at_most_2_percent():
+    """The error is computed from the densities of distances, so that it holds no noise of test pairs."""
+    distances = np.linspace(0, 12, 4001)
+    genuine, impostor = (
+        2 * distances * chi2.pdf(distances**2 / factor, 8) / factor for factor in (GENUINE_FACTOR, IMPOSTOR_FACTOR)
+    )
+    errors = []
+    for seed in range(200):
+        predicted = calibrate_distances(*pairs(200, images=3, seed=seed)).probability(distances)
+        gaps = np.bincount((predicted * 14.99).astype(int), predicted * (genuine + impostor) - genuine)
+        errors.append(np.abs(gaps).sum() / (genuine + impostor).sum())
+    print(f"ECE {np.mean(errors):.4f}, 95 % below {np.percentile(errors, 95):.4f}")
+    assert np.mean(errors) <= 0.02
 
 
 def test_probabilities_are_calibrated_on_other_pairs():
