@@ -7,7 +7,7 @@ setup: .venv/.installed
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev,docs,onnx,kornia,lite0,openvino,parquet,web]"
+	PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev,docs,onnx,kornia,lite0,openvino,parquet,search,web]"
 	touch $@
 
 demo: setup

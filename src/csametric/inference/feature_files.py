@@ -223,14 +223,8 @@ def _import_parquet() -> Any:
 
 def _model_digest(model: ImageEmbedder, options: FeatureOptions) -> str:
     """A digest of all that features depend on beside the files."""
-    digest = hashlib.sha256(
-        json.dumps([asdict(options), asdict(model.experiment), model.precision.name, model.engine.name]).encode()
-    )
-    for tensor in model.model.state_dict().values():
-        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
-    if options.dimensions is not None:
-        digest.update(model.compact_for(options.dimensions).components.tobytes())
-    return digest.hexdigest()
+    about = [asdict(options), model.precision.name, model.engine.name, model.fingerprint(options.dimensions)]
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
 def _chunk_digest(model_digest: str, root: Path, chunk: Sequence[Path]) -> str:

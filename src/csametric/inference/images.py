@@ -1,6 +1,9 @@
 """Embed images with a trained re-identification model and its preprocessing."""
 
+import hashlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from inspect import signature
 from pathlib import Path
 from typing import Any, Self
@@ -27,6 +30,7 @@ from csametric.runs.precision import choose_precision
 from csametric.runs.stored_calibration import StoredCalibration, read_calibration
 
 EMBED_BATCH = 64
+INITIAL_WEIGHTS = ("pretrained", "start_from", "new_heads")  # settings that do not matter once a model is trained
 BACKBONE = "backbone."  # prefix of the tensors of the backbone and its attention
 
 Images = ArrayLike | Tensor | str | Path | Sequence[str | Path]
@@ -148,6 +152,27 @@ class ImageEmbedder:
         if compact is None or dimensions is None:
             return full
         return torch.from_numpy(compact.project(full.numpy(), dimensions, whiten))
+
+    def fingerprint(self, dimensions: int | None = None) -> str:
+        """What identifies the features of this model: a digest of its weights and settings, image size, and projection.
+
+        Features that different engines compute have the same fingerprint.
+
+        Args:
+            dimensions: of compact features; None for all.
+
+        Raises:
+            UserError: no such compact features.
+        """
+        settings = {name: value for name, value in asdict(self.experiment.model).items() if name not in INITIAL_WEIGHTS}
+        about = [self.experiment.data.height, self.experiment.data.width, dimensions, settings]
+        digest = hashlib.sha256(json.dumps(about).encode())
+        tensors = [tensor.detach().cpu().contiguous().view(-1).numpy() for tensor in self.model.state_dict().values()]
+        if dimensions is not None:
+            tensors.append(self.compact_for(dimensions).components[:dimensions])
+        for tensor in tensors:
+            digest.update(tensor.tobytes())
+        return digest.hexdigest()
 
     def compact_for(self, dimensions: int) -> CompactFeatures:
         """The projection to compact features.

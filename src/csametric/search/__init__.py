@@ -1,0 +1,1 @@
+"""A gallery of embedded images: index, search, find doubles, remove."""
