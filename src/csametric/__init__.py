@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from csametric.losses.ralnet import ral_loss
     from csametric.models.l2net import L2Net
     from csametric.models.pcb import PCB
+    from csametric.search.gallery import Gallery
 
 __version__ = "0.1.0"
 __all__ = [
     "PCB",
     "Bundle",
     "CompressedSelfAttention",
+    "Gallery",
     "L2Net",
     "SelfAttention",
     "calibrate_distances",
@@ -53,6 +55,7 @@ _MODULES = {
     "k_reciprocal_distances": "evaluation.rerank",
     "fpr95": "evaluation.verification",
     "Bundle": "inference.bundle",
+    "Gallery": "search.gallery",
     "load": "inference.load",
 }
 

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from csametric.errors import BusyError, UserError
 from csametric.search import gallery as galleries
-from csametric.search.gallery import Gallery, row_key
+from csametric.search.gallery import Gallery
+from csametric.search.rows import row_key
 
 DIMENSIONS = 8
 

@@ -15,6 +15,7 @@ from csametric.errors import UserError
 
 with lazy_imports():
     from csametric.reports import attention_report
+    from csametric.visualization import figures
 
 FORMATS = (".png", ".pdf", ".svg", ".html")
 SHEET_IMAGES = 24
@@ -73,9 +74,9 @@ def attend(
     if out.suffix == ".html":
         attention_report.write_attention_page(out, run.resolve().name, attended, selection)
     elif is_folder:
-        attention_report.save_figure(attention_report.contact_sheet(attended, [path.stem for path in drawn], selection), out)
+        figures.save_figure(attention_report.contact_sheet(attended, [path.stem for path in drawn], selection), out)
     else:
-        attention_report.save_figure(attention_report.attention_figure(attended, selection), out)
+        figures.save_figure(attention_report.attention_figure(attended, selection), out)
     table = attention_report.statistics_table(attended)
     print_table(f"{run}, images: {len(drawn)}; drawn: {selection.layer}, group {group}", table.header, table.rows)
     print(f"written: {out}")

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
+    from csametric.inference.engines import EngineName
+
 with lazy_imports():
     from csametric import distances as metrics
     from csametric.data import datasets
@@ -150,13 +152,13 @@ def _verdict(distance: SupportsFloat, probability: SupportsFloat, threshold: flo
     return separator.join([verdict, f"distance {float(distance):.4f}", f"probability {float(probability):.3f}"])
 
 
-def load_people(run: Path) -> images.ImageEmbedder:
+def load_people(run: Path, engine: EngineName = "torch") -> images.ImageEmbedder:
     """Load a re-identification run or bundle.
 
     Raises:
         UserError: it is a descriptor, or no run.
     """
-    model = csametric.load(run)
+    model = csametric.load(run, engine=engine)
     if not isinstance(model, images.ImageEmbedder):
         raise UserError(f"{run} is a descriptor; name a re-identification run")
     return model

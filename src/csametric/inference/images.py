@@ -174,6 +174,11 @@ class ImageEmbedder:
             digest.update(tensor.tobytes())
         return digest.hexdigest()
 
+    @property
+    def compact_dimensions(self) -> int:
+        """The largest number of dimensions of compact features; 0 if the run has none."""
+        return 0 if self._compact is None else len(self._compact.components)
+
     def compact_for(self, dimensions: int) -> CompactFeatures:
         """The projection to compact features.
 

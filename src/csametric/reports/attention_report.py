@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
 import torch
 from matplotlib.figure import Figure
@@ -16,7 +15,7 @@ from csametric.attention.statistics import attention_statistics, cosines_to_base
 from csametric.data.datasets import read_dataset
 from csametric.data.decoding import UnreadableImageError, decode_colours
 from csametric.errors import UserError
-from csametric.files import write_atomically, write_text
+from csametric.files import write_text
 from csametric.inference.attended import AttendedImage
 from csametric.inference.images import ImageEmbedder
 from csametric.inference.load import load
@@ -180,14 +179,6 @@ def grey_to_colours(patch_HW: NDArray) -> NDArray:
 def heaviest_layer(image: AttendedImage) -> str:
     """The place of the layer with the largest absolute alpha."""
     return max(image.layers, key=lambda place: abs(image.layers[place].alpha))
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a figure in the format of the path's suffix; the same figure gives the same bytes."""
-    kind = path.suffix[1:]
-    with matplotlib.rc_context({"svg.hashsalt": "csametric", "svg.fonttype": "path"}):
-        no_date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
-        write_atomically(path, lambda out: figure.savefig(out, format=kind, dpi=figures.DOTS_PER_INCH, metadata=no_date))
 
 
 def contact_sheet(images: Sequence[AttendedImage], names: Sequence[str], selection: Selection) -> Figure:

@@ -7,8 +7,7 @@ import numpy as np
 from csametric.data.inspection import Inspection
 from csametric.data.records import ReidDataset
 from csametric.data.transforms import read_image
-from csametric.reports.attention_report import save_figure
-from csametric.visualization.figures import contact_sheet
+from csametric.visualization.figures import contact_sheet, save_figure
 from csametric.visualization.page import Table
 
 SHEET_IMAGES = 48

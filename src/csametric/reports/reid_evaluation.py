@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from csametric.files import write_text
-from csametric.reports.attention_report import save_figure
 from csametric.reports.reid_report import ranked_picture
 from csametric.runs.experiment import ReidData
 from csametric.runs.folder import BUNDLED_WEIGHTS, weights_of
+from csametric.visualization.figures import save_figure
 
 
 def write_evaluation(run: Path, scores: Mapping[str, Any], data: ReidData, options: Sequence[str]) -> tuple[Path, Path]:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from csametric.errors import BusyError, UserError
 from csametric.files import lock_folder, write_atomically
-from csametric.reports.attention_report import figure_5, save_figure
+from csametric.reports.attention_report import figure_5
 from csametric.reproduction import diagrams
 from csametric.reproduction.comparison import FilledTable
 from csametric.reproduction.execution import execute_runs
@@ -16,7 +16,7 @@ from csametric.reproduction.rendering import as_text
 from csametric.reproduction.speed import measure
 from csametric.runs.environment import describe_environment
 from csametric.training.machine import join_processes
-from csametric.visualization.figures import data_uri
+from csametric.visualization.figures import data_uri, save_figure
 
 Announce = Callable[[str], None]  # called with each line that the user should see
 

@@ -4,8 +4,7 @@ Legend: N images or queries, D dimensions of a feature.
 """
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -16,30 +15,16 @@ from csametric.data.loading import in_batches
 from csametric.errors import UserError
 from csametric.inference.images import ImageEmbedder
 from csametric.search import milvus
+from csametric.search.rows import FIELDS, Hit, hit_of, rows_of, schema
 
 NAME = "images"  # of the collection
 VERSION = 1
+DIMENSIONS = 512  # of a new gallery
 ABOUT = "csametric"  # the property of the collection that says which features it holds
 MESSAGE_BYTES = 16 * 2**20  # of the features in one message; Milvus takes 64 MiB
 QUERIES = 256  # searched in one message
 HNSW_ROWS = 100_000  # from here on an index answers sooner than a comparison with all rows
 HNSW = {"M": 32, "efConstruction": 200}
-LONGEST_PATH = 4096  # bytes
-FIELDS = ("path", "identity", "camera", "time", "box", "digest")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Hit:
-    """An image that a search found."""
-
-    path: str
-    distance: float  # Euclidean, lower is nearer
-    identity: int | None
-    camera: int | None
-    time: float | None  # seconds
-    box: tuple[float, ...] | None  # x, y, width, height in pixels, if the feature is of a part of the image
-    digest: str  # SHA-256 of the file, or ""
-    key: str  # of the row: the path, and the box if there is one
 
 
 class Gallery:
@@ -50,8 +35,9 @@ class Gallery:
 
     Args:
         uri: a file whose name ends in .db, or the address of a server, `http://HOST:19530`.
-        dimensions: D, of the features.
+        dimensions: D, of the features; None for those that the gallery holds, and for 512 in a new one.
         model: the fingerprint of the model whose features it holds (`ImageEmbedder.fingerprint`); "" if unknown.
+        run: the run or bundle of this model, which a new gallery remembers.
         name: of the collection; a server can hold several galleries.
         create: whether to create the gallery if it is missing.
 
@@ -69,20 +55,27 @@ class Gallery:
     """
 
     def __init__(
-        self, uri: str | Path, dimensions: int = 512, *, model: str = "", name: str = NAME, create: bool = True
+        self,
+        uri: str | Path,
+        dimensions: int | None = None,
+        *,
+        model: str = "",
+        run: str | Path = "",
+        name: str = NAME,
+        create: bool = True,
     ) -> None:
         self.uri, self.name = str(uri), name
         if milvus.is_file(self.uri) and not create and not Path(self.uri).exists():
             raise UserError(f"the gallery {uri} does not exist; make one with `csametric index`")
         self._client = milvus.connect(self.uri)
         try:
-            self.about = self._open(dimensions, model, create)
+            self.about = self._open(dimensions, model, str(run), create)
         except BaseException:
             self.close()
             raise
-        self.dimensions, self.model = self.about["dimensions"], self.about["model"]
+        self.dimensions, self.model, self.run = (self.about[name] for name in ("dimensions", "model", "run"))
 
-    def _open(self, dimensions: int, model: str, create: bool) -> dict[str, Any]:
+    def _open(self, dimensions: int | None, model: str, run: str, create: bool) -> dict[str, Any]:
         """Find or create the collection, load it, and return what it says about itself."""
         self._finish_erasing()
         with milvus.explained():
@@ -90,9 +83,9 @@ class Gallery:
         if is_new and not create:
             raise UserError(f"{self.uri} holds no gallery {self.name}; make one with `csametric index`")
         if is_new:
-            self._create(self.name, {"version": VERSION, "model": model, "dimensions": dimensions})
+            self._create(self.name, {"version": VERSION, "model": model, "run": run, "dimensions": dimensions or DIMENSIONS})
         about = self._read_about()
-        if dimensions != about["dimensions"]:
+        if dimensions not in (None, about["dimensions"]):
             raise UserError(
                 f"{self.uri} holds features of {about['dimensions']:,} dimensions, not {dimensions:,}; use another gallery"
             )
@@ -157,7 +150,7 @@ class Gallery:
         for name, values in columns.items():
             if len(values) != count:
                 raise UserError(f"need one {name} per path, got {len(values)} for {count} paths")
-        rows = [_row(feature, values) for feature, values in zip(features_ND, _by_row(columns), strict=True)]
+        rows = rows_of(features_ND, columns)
         with milvus.explained():
             for batch in in_batches(rows, max(1, MESSAGE_BYTES // (4 * self.dimensions + 1024))):
                 self._client.upsert(self.name, batch)
@@ -195,7 +188,7 @@ class Gallery:
                     output_fields=list(FIELDS),
                     search_params={"metric_type": "L2", "params": {"ef": max(128, 4 * k)}},
                 )
-                found += [[_hit(answer["entity"], answer["distance"], answer["key"]) for answer in hits] for hits in answers]
+                found += [[hit_of(answer["entity"], answer["distance"], answer["key"]) for answer in hits] for hits in answers]
         return found
 
     def add(
@@ -273,8 +266,20 @@ class Gallery:
         with milvus.explained(where):
             found = self._client.query_iterator(self.name, batch, filter=where, output_fields=[*FIELDS, "feature"])
             while rows := found.next():
-                yield [(_hit(row, 0.0, row["key"]), np.asarray(row["feature"], np.float32)) for row in rows]
+                yield [(hit_of(row, 0.0, row["key"]), np.asarray(row["feature"], np.float32)) for row in rows]
             found.close()
+
+    def features(self, keys: Sequence[str]) -> NDArray:
+        """The features of the rows with these keys, in their order, float32 (N, D).
+
+        Raises:
+            KeyError: a row is missing.
+        """
+        found: dict[str, Any] = {}
+        with milvus.explained():
+            for batch in in_batches(keys, 1000):
+                found |= {row["key"]: row["feature"] for row in self._client.get(self.name, batch, output_fields=["feature"])}
+        return np.asarray([found[key] for key in keys], np.float32).reshape(-1, self.dimensions)
 
     def check_model(self, model: ImageEmbedder) -> None:
         """Check that the features here are of this model.
@@ -291,20 +296,12 @@ class Gallery:
         return None if self.dimensions == model.model.dimensions else self.dimensions
 
     def _create(self, name: str, about: dict[str, Any]) -> None:
-        from pymilvus import DataType, MilvusClient
-
-        schema = MilvusClient.create_schema(auto_id=False, enable_dynamic_field=False)
-        schema.add_field("key", DataType.VARCHAR, max_length=LONGEST_PATH + 100, is_primary=True)
-        schema.add_field("path", DataType.VARCHAR, max_length=LONGEST_PATH)
-        schema.add_field("identity", DataType.INT64, nullable=True)
-        schema.add_field("camera", DataType.INT64, nullable=True)
-        schema.add_field("time", DataType.DOUBLE, nullable=True)
-        schema.add_field("box", DataType.ARRAY, element_type=DataType.FLOAT, max_capacity=4, nullable=True)
-        schema.add_field("digest", DataType.VARCHAR, max_length=64)
-        schema.add_field("feature", DataType.FLOAT_VECTOR, dim=about["dimensions"])
         with milvus.explained():
             self._client.create_collection(
-                name, schema=schema, index_params=self._index("FLAT"), properties={ABOUT: json.dumps(about)}
+                name,
+                schema=schema(about["dimensions"]),
+                index_params=self._index("FLAT"),
+                properties={ABOUT: json.dumps(about)},
             )
 
     def _index(self, kind: str) -> Any:
@@ -365,52 +362,3 @@ class Gallery:
                 self._client.drop_collection(self._new_name)
             else:
                 self._client.rename_collection(self._new_name, self.name)
-
-
-def row_key(path: str, box: Sequence[float] | None = None) -> str:
-    """What identifies a row: the path of its image, and the box if there is one.
-
-    Examples:
-        >>> row_key("a.jpg"), row_key("a.jpg", (1, 2, 30, 60))
-        ('a.jpg', 'a.jpg#1,2,30,60')
-    """
-    return path if box is None else f"{path}#{','.join(f'{value:g}' for value in box)}"
-
-
-def _by_row(columns: dict[str, Any]) -> Iterable[dict[str, Any]]:
-    return (dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True))
-
-
-def _row(feature: NDArray, values: dict[str, Any]) -> dict[str, Any]:
-    """A row as Milvus stores it, which knows only Python's own numbers.
-
-    Raises:
-        UserError: the path is too long.
-    """
-    path, box = values["path"], values["box"]
-    if len(path.encode(errors="surrogateescape")) > LONGEST_PATH:
-        raise UserError(f"a path of more than {LONGEST_PATH:,} bytes cannot be stored; move the image: {path}")
-    return {
-        "key": row_key(path, box),
-        "path": path,
-        "identity": None if values["identity"] is None else int(values["identity"]),
-        "camera": None if values["camera"] is None else int(values["camera"]),
-        "time": None if values["time"] is None else float(values["time"]),
-        "box": None if box is None else [float(value) for value in box],
-        "digest": values["digest"],
-        "feature": feature,
-    }
-
-
-def _hit(row: Any, squared_distance: float, key: str) -> Hit:
-    box = row["box"]
-    return Hit(
-        path=row["path"],
-        distance=float(max(squared_distance, 0.0)) ** 0.5,
-        identity=row["identity"],
-        camera=row["camera"],
-        time=row["time"],
-        box=None if box is None else tuple(box),
-        digest=row["digest"],
-        key=key,
-    )

@@ -3,7 +3,9 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
@@ -12,6 +14,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from csametric.errors import printable
+from csametric.files import write_atomically
 
 RIGHT, WRONG = "#21d19f", "#ff6a13"
 DOTS_PER_INCH = 110
@@ -280,6 +283,14 @@ def contact_sheet(images: Sequence[NDArray], captions: Sequence[str], columns: i
         axis.imshow(image, cmap="gray", vmin=0, vmax=255)
         axis.set_title(literal(caption), fontsize=7)
     return figure
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure in the format of the path's suffix; the same figure gives the same bytes."""
+    kind = path.suffix[1:]
+    with matplotlib.rc_context({"svg.hashsalt": "csametric", "svg.fonttype": "path"}):
+        no_date = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+        write_atomically(path, lambda out: figure.savefig(out, format=kind, dpi=DOTS_PER_INCH, metadata=no_date))
 
 
 def _draw_loss(axis: Axes, label: str, rows: Sequence[Mapping[str, float]]) -> None:
