@@ -191,7 +191,7 @@ def test_unusable_values_are_refused(filled):
 def test_files_that_are_no_gallery_are_explained(tmp_path):
     (tmp_path / "old.db").write_bytes(b"SQLite format 3\0")
     for uri, words in (
-        (tmp_path / "old.db", "no gallery of this version"),
+        (tmp_path / "old.db", "was written by another version"),
         (tmp_path / "gallery", "must end in .db"),
         (tmp_path / "nowhere" / "x.db", "does not exist; create it first"),
         ("http://127.0.0.1:1", "server http://127.0.0.1:1 cannot be reached"),

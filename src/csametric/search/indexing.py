@@ -54,7 +54,7 @@ def find_images(source: str, split: str = "gallery") -> FoundImages:
     """Find the images to put into a gallery.
 
     Args:
-        source: a folder, whose images have no identity or camera; a .csv with the columns path and optionally identity, camera
+        source: a folder, whose images lack identity and camera; a .csv with the columns path and optionally identity, camera
             and time, paths relative to it; or a dataset, KIND:PATH.
         split: of a dataset: "query", "gallery", "train" or "all"; junk is left out.
 
@@ -82,7 +82,7 @@ def _images_of_dataset(kind: str, path: str, split: str) -> FoundImages:
     names = SPLITS[:-1] if split == "all" else (split,)
     records = [record for name in names for record in getattr(dataset, name) if record.identity >= 0]
     if not records:
-        raise UserError(f"{path} has no {split} images; choose another split ({', '.join(SPLITS)})")
+        raise UserError(f"{path} lacks {split} images; choose another split ({', '.join(SPLITS)})")
     return FoundImages([IndexedImage(*record) for record in records], list(dataset.notes))
 
 
@@ -90,7 +90,7 @@ def read_table(path: Path) -> list[IndexedImage]:
     """Read a .csv with the columns path and optionally identity, camera and time.
 
     Raises:
-        UserError: the file or a column is missing, or a value is no number.
+        UserError: the file or a column is missing, or a value is not a number.
     """
     if not path.is_file():
         raise UserError(f"{wrong_path('file', path)}; write one with the column path and optionally {', '.join(COLUMNS[1:])}")
@@ -111,7 +111,7 @@ def _image_of_row(table: Path, line: int, row: dict[str, str]) -> IndexedImage:
         identity, camera = (int(row[name]) if row.get(name) else None for name in ("identity", "camera"))
         seconds = float(row["time"]) if row.get("time") else None
     except ValueError as error:
-        raise UserError(f"{table} has a value that is no number in line {line} ({error}); correct it") from error
+        raise UserError(f"line {line} of {table} has a value that is not a number ({error}); correct it") from error
     return IndexedImage(table.parent / row["path"], identity, camera, seconds)
 
 

@@ -14,7 +14,7 @@ SCHEMES = ("http://", "https://", "tcp://", "unix:")
 TIMEOUT = 10.0  # seconds to wait for a server
 LOCK = "LOCK"  # the file by which Milvus Lite locks a gallery
 
-Client = Any  # a pymilvus.MilvusClient; pymilvus has no types
+Client = Any  # a pymilvus.MilvusClient, which lacks types
 
 
 def is_file(uri: str) -> bool:
@@ -62,8 +62,8 @@ def check_file(path: Path) -> None:
     """Check that a gallery's file can be opened or created, because Milvus Lite does not say why it cannot.
 
     Raises:
-        UserError: its name does not end in .db, its folder does not exist or may not be written, or it is no gallery of this
-            version.
+        UserError: its name does not end in .db, its folder does not exist or may not be written, or it was not written by
+            this version.
         BusyError: another process has opened it.
     """
     if path.suffix != ".db":
@@ -71,7 +71,7 @@ def check_file(path: Path) -> None:
     if not path.parent.is_dir():
         raise UserError(f"the folder {path.parent} does not exist; create it first")
     if path.is_file():
-        raise UserError(f"{path} is no gallery of this version, perhaps one of Milvus Lite 2; index again into another file")
+        raise UserError(f"{path} was written by another version, perhaps Milvus Lite 2; index again into another file")
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise UserError(f"{path} may not be written; change its permissions, or choose another folder")
     if (path / LOCK).exists() and _is_locked(path / LOCK):
