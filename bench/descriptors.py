@@ -11,7 +11,7 @@ import torch
 from bench.measure import best_device, interleaved, middle, ratio, write_results
 from csametric.cli.tables import print_table
 from csametric.inference.patches import Describe, build_descriptor, make_embedder
-from csametric.models.l2net import fold_batch_norm
+from csametric.models.l2net import fold_l2net
 from csametric.recipes import find_recipe
 from csametric.runs.experiment import PatchExperiment
 from csametric.runs.precision import Precision, choose_precision
@@ -23,7 +23,7 @@ KORNIA = "kornia HardNet, eager fp32"
 def _describe(recipe: str, device: torch.device, precision: Precision) -> Describe:
     experiment = find_recipe(recipe)
     assert isinstance(experiment, PatchExperiment)
-    return make_embedder(fold_batch_norm(build_descriptor(experiment.model)).to(device), device, precision)
+    return make_embedder(fold_l2net(build_descriptor(experiment.model)).to(device), device, precision)
 
 
 def main() -> None:

@@ -68,7 +68,7 @@ def engines_of(backbone: str, folder: Path) -> dict[str, Embed]:
     height, width = SIZES[backbone]
     precision = choose_precision("auto", CPU)
     program, int8 = folder / "model.onnx", folder / "int8.onnx"
-    onnx.write_program(onnx.image_target(model, height, width, ""), program)
+    onnx.write_onnx_model(onnx.image_target(model, height, width, ""), program)
     quantization.write_int8(program, noise(64, height, width), int8)
     return {
         PLAIN: plain(copy.deepcopy(model)),

@@ -145,7 +145,7 @@ def test_probabilities_are_calibrated_on_other_pairs():
     [
         (([0.1, 0.2], [True]), "must be lists of the same length"),
         (([0.1, np.nan], [True, False]), "NaN or infinite"),
-        (([0.1, 0.2], [True, True]), "needs pairs of one identity and pairs of two"),
+        (([0.1, 0.2], [True, True]), "needs pairs of the same identity and pairs of different identities"),
         (([0.1, 0.2], [True, False], None, 1.0), r"prior must be in \(0, 1\), got 1.0"),
         (([0.1, 0.2], [True, False], [[1, 1]]), r"identities must be \(2, 2\), one row per pair, got \(1, 2\)"),
         (([0.1, 0.2], [True, False], [[1, 2], [1, 2]]), "identities contradict is_same in 1 pairs, first in row 0"),

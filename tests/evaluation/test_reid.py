@@ -202,7 +202,7 @@ def test_invalid_arguments_are_refused():
         evaluate_reid(**problem, distance="cosine", rerank=True)
     with pytest.raises(UserError, match="distance must be one of euclidean, cosine, got 'hamming'"):
         evaluate_reid(**problem, distance="hamming")
-    with pytest.raises(UserError, match=r"query_features must be \(20, D\), one row per identity, got \(19, 6\)"):
+    with pytest.raises(UserError, match=r"query_features must be \(20, D\), one row per image, got \(19, 6\)"):
         evaluate_reid(**problem | {"query_features": problem["query_features"][1:]})
     with pytest.raises(UserError, match="queries have 4 dimensions and gallery entries 6"):
         evaluate_reid(**problem | {"query_features": problem["query_features"][:, :4]})

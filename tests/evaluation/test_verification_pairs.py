@@ -57,10 +57,10 @@ def test_pairs_and_rates_agree_with_loops(seed, images, several_cameras, block):
 def test_whole_identities_are_drawn_from_many_images():
     features = np.random.default_rng(0).normal(size=(60, 3))
     identities = np.repeat(np.arange(20), 3)
-    labelled = labelled_distances(features, identities, most_images=30)
+    labelled = labelled_distances(features, identities, max_images=30)
     assert len(np.unique(labelled.identities)) == 10
     assert labelled.is_same.sum() == 10 * 3
-    again = labelled_distances(features, identities, most_images=30)
+    again = labelled_distances(features, identities, max_images=30)
     np.testing.assert_array_equal(labelled.distances, again.distances)
 
 

@@ -22,7 +22,7 @@ from csametric.runs.folder import (
     CONFIG,
     ENVIRONMENT,
     EXPERIMENT,
-    PROGRAM,
+    ONNX_MODEL,
     read_environment,
     read_experiment,
     read_scores,
@@ -73,9 +73,9 @@ def test_saving_a_bundle_copies_all_its_files(bundled, tmp_path):
 def test_saving_a_bundle_into_another_folder_removes_nothing_there(people_run, tmp_path):
     write_bundle(people_run, tmp_path / "bundle", onnx=False)
     (tmp_path / "other").mkdir()
-    (tmp_path / "other" / PROGRAM).write_text("my own")
+    (tmp_path / "other" / ONNX_MODEL).write_text("my own")
     Bundle(tmp_path / "bundle").save_pretrained(tmp_path / "other")
-    assert (tmp_path / "other" / PROGRAM).read_text() == "my own"
+    assert (tmp_path / "other" / ONNX_MODEL).read_text() == "my own"
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
@@ -91,7 +91,7 @@ def test_only_bundles_are_replaced(people_run, tmp_path):
         write_bundle(people_run, tmp_path / "other", onnx=False)
     for _ in range(2):
         write_bundle(people_run, tmp_path / "bundle", onnx=False)
-    assert not (tmp_path / "bundle" / PROGRAM).exists()
+    assert not (tmp_path / "bundle" / ONNX_MODEL).exists()
     assert "onnxruntime" not in (tmp_path / "bundle" / CARD).read_text()
 
 

@@ -14,7 +14,7 @@ from csametric.errors import UserError
 from csametric.files import write_text
 from csametric.inference.bundle import write_bundle
 from csametric.inference.engines import TorchEngine
-from csametric.runs.folder import EXPERIMENT, INT8_PROGRAM, PROGRAM, save_weights, weights_of
+from csametric.runs.folder import EXPERIMENT, INT8_MODEL, ONNX_MODEL, save_weights, weights_of
 from csametric.runs.overrides import to_json
 from tests.inference.inputs import random_inputs
 
@@ -37,7 +37,7 @@ def features(run, images):
     return TorchEngine(model.model, model.device, model.precision).embed(images)
 
 
-def least_cosine(a, b) -> float:
+def min_cosine(a, b) -> float:
     return float(np.min(np.sum(a * b, 1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)))
 
 
@@ -45,9 +45,9 @@ def least_cosine(a, b) -> float:
 def test_every_engine_computes_the_models_features(run, images, features, engine, cosine):
     model = load(run, engine=engine)
     assert model.engine.name == engine
-    assert least_cosine(model.embed(images).numpy(), features) > cosine
+    assert min_cosine(model.embed(images).numpy(), features) > cosine
     flipped = TorchEngine(model.model, model.device, model.precision).embed(images, flip=True)
-    assert least_cosine(model.embed(images, flip=True).numpy(), flipped) > cosine
+    assert min_cosine(model.embed(images, flip=True).numpy(), flipped) > cosine
     parts = model.embed(images, flip=True).unflatten(1, (model.model.parts, -1)).norm(dim=2)
     torch.testing.assert_close(parts, torch.ones_like(parts))
 
@@ -60,9 +60,9 @@ def test_8_bits_are_not_those_of_32(run, images):
 def test_a_program_is_written_once_and_again_for_other_weights(run, images, tmp_path):
     copy = shutil.copytree(run, tmp_path / "copy")
     load(copy, engine="onnxruntime-int8")
-    written = [(copy / name).stat().st_mtime_ns for name in (PROGRAM, INT8_PROGRAM)]
+    written = [(copy / name).stat().st_mtime_ns for name in (ONNX_MODEL, INT8_MODEL)]
     model = load(copy, engine="onnxruntime-int8")
-    assert [(copy / name).stat().st_mtime_ns for name in (PROGRAM, INT8_PROGRAM)] == written
+    assert [(copy / name).stat().st_mtime_ns for name in (ONNX_MODEL, INT8_MODEL)] == written
     before = load(copy, engine="onnxruntime").embed(images)
     with torch.no_grad():
         for parameter in model.model.parameters():
@@ -70,20 +70,20 @@ def test_a_program_is_written_once_and_again_for_other_weights(run, images, tmp_
     save_weights(weights_of(copy), model.model)
     after = load(copy, engine="onnxruntime").embed(images)
     assert not torch.allclose(before, after, atol=1e-5)
-    assert least_cosine(after.numpy(), load(copy).embed(images).numpy()) > 0.999999
+    assert min_cosine(after.numpy(), load(copy).embed(images).numpy()) > 0.999999
 
 
 def test_a_bundle_uses_the_programs_that_it_carries(run, images, tmp_path):
     features = load(run, engine="onnxruntime-int8").embed(images)
     write_bundle(run, tmp_path / "bundle")
-    written = {name: (tmp_path / "bundle" / name).stat().st_mtime_ns for name in (PROGRAM, INT8_PROGRAM)}
+    written = {name: (tmp_path / "bundle" / name).stat().st_mtime_ns for name in (ONNX_MODEL, INT8_MODEL)}
     torch.testing.assert_close(load(tmp_path / "bundle", engine="onnxruntime-int8").embed(images), features, rtol=0, atol=0)
     assert {name: (tmp_path / "bundle" / name).stat().st_mtime_ns for name in written} == written
 
 
 def test_8_bits_without_the_training_images_say_so(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "copy")
-    (copy / INT8_PROGRAM).unlink(missing_ok=True)
+    (copy / INT8_MODEL).unlink(missing_ok=True)
     experiment = load(copy).experiment
     moved = replace(experiment, data=replace(experiment.data, path=str(tmp_path / "gone")))
     write_text(copy / EXPERIMENT, to_json(moved))
@@ -100,7 +100,7 @@ def test_unknown_engines_and_descriptors_are_refused(run, patch_run):
 
 def test_a_folder_that_may_not_be_written_is_named(run, tmp_path, monkeypatch):
     copy = shutil.copytree(run, tmp_path / "copy")
-    (copy / PROGRAM).unlink(missing_ok=True)
+    (copy / ONNX_MODEL).unlink(missing_ok=True)
 
     def refuse(*_):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))

@@ -36,7 +36,7 @@ def exported(model, tmp_path_factory):
     """An export for each consumer, with 12 dimensions."""
     root = tmp_path_factory.mktemp("exported")
     for name in CONSUMERS:
-        assert export_for(model, name, root / name, dimensions=12) > CONSUMERS[name].least_cosine
+        assert export_for(model, name, root / name, dimensions=12) > CONSUMERS[name].min_cosine
     return root
 
 
@@ -103,7 +103,7 @@ def test_mistakes_leave_nothing(model, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="dimensions must be from 1 to"):
         export_for(model, "onnx", tmp_path / "export", dimensions=5000)
     monkeypatch.setattr(exports, "_check", lambda *_: float("nan"))
-    with pytest.raises(ExportError, match=r"computes other features than the model \(cosine nan\)"):
+    with pytest.raises(ExportError, match=r"gives other features than the model \(cosine nan\)"):
         export_for(model, "onnx", tmp_path / "export")
     monkeypatch.setattr(exports, "find_spec", lambda _: None)
     with pytest.raises(UserError, match=r"needs the package openvino; pip install 'csametric\[openvino\]'"):

@@ -6,7 +6,7 @@ import pytest
 from csametric import load
 from csametric.inference.bundle import write_bundle
 from csametric.inference.onnx import ExportError, MissingOnnxError
-from csametric.runs.folder import PROGRAM
+from csametric.runs.folder import ONNX_MODEL
 from tests.inference.inputs import random_inputs
 
 
@@ -15,7 +15,7 @@ def test_the_onnx_program_gives_the_models_features_for_any_batch_size(bundled):
 
     run, folder = bundled
     model = load(run)
-    session = onnxruntime.InferenceSession(str(folder / PROGRAM))
+    session = onnxruntime.InferenceSession(str(folder / ONNX_MODEL))
     (program_input,), (program_output,) = session.get_inputs(), session.get_outputs()
     for count in (1, 5):
         images = random_inputs(model)[:count]

@@ -5,7 +5,7 @@ import torch
 
 from csametric import CompressedSelfAttention, L2Net, SelfAttention
 from csametric.errors import UserError
-from csametric.models.l2net import fold_batch_norm, normalize_patches
+from csametric.models.l2net import fold_l2net, normalize_patches
 from csametric.models.weights import from_hardnet, load_strictly
 
 
@@ -91,7 +91,7 @@ def test_folding_batchnorm_keeps_the_descriptors(attention):
     net = L2Net(attention)
     for _ in range(3):
         net(torch.rand(16, 1, 32, 32))
-    folded, patches = fold_batch_norm(net), torch.rand(6, 1, 32, 32)
+    folded, patches = fold_l2net(net), torch.rand(6, 1, 32, 32)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
     torch.testing.assert_close(folded(patches), net.eval()(patches), rtol=0, atol=1e-5)
     assert sum(isinstance(module, torch.nn.BatchNorm2d) for module in net.modules()) == 7

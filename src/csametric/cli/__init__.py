@@ -1,1 +1,1 @@
-"""The command: parse, call, print; one file a command group. Nothing heavy is imported before a command runs."""
+"""The command: parse, call, print; one file per command group. Nothing heavy is imported before a command runs."""

@@ -41,10 +41,10 @@ COMMANDS = {
     "doctor": ("system", "doctor"),
 }
 DEBUG = "--debug"
-LONGEST_FAILURE = 300  # characters of an error that is not the user's
+MAX_ERROR_LENGTH = 300  # characters of an internal error
 INTERRUPTED = 128 + signal.SIGINT  # the exit status after Ctrl-C
 HINTS: dict[type[UserError], str] = {  # which options fix an error of the library
-    FolderInUseError: "(--name of train, --out of demo)",
+    FolderInUseError: "(use --name with train, --out with demo)",
     NoDatasetError: "(--data KIND:PATH)",
 }
 FIXABLE = {errno.ENOENT, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST, errno.EISDIR, errno.ENAMETOOLONG}
@@ -157,7 +157,7 @@ def main() -> None:
         sys.exit(128 + stop.signal_number)
     except SystemExit as end:
         if end.code == INTERRUPTED:
-            _print_error("interrupted; the same command goes on where it can", debug)
+            _print_error("interrupted; run the same command again to resume where it can", debug)
         raise
     except Exception as error:
         _print_error(_failure(error), debug)
@@ -165,7 +165,7 @@ def main() -> None:
 
 
 def _failure(error: Exception) -> str:
-    problem = shortened(f"{type(error).__name__}: {error}", LONGEST_FAILURE)
+    problem = shortened(f"{type(error).__name__}: {error}", MAX_ERROR_LENGTH)
     return f"csametric failed: {problem}; run it again with {DEBUG} and report the error"
 
 

@@ -55,18 +55,18 @@ def attend(
         raise UserError(f"--out must end in .png, .pdf, .svg or .html, got {out}")
     is_folder = len(images) == 1 and images[0].is_dir()
     if not is_folder and (folder := next((path for path in images if path.is_dir()), None)):
-        raise UserError(f"{folder} is a folder; name one folder alone, or only image files")
+        raise UserError(f"{folder} is a folder; give one folder alone, or only image files")
     model = csametric.load(run)
     files = _sheet_files(images[0]) if is_folder else images
     if not files:
-        raise UserError(f"{images[0]} contains no images; name another folder")
+        raise UserError(f"{images[0]} contains no images; choose another folder")
     attended, problems = attention_report.attend_files(model, files, skip_unreadable=is_folder)
     for problem in problems.values():
         print(f"skipped: {problem}")
     if not attended:
-        raise UserError(f"none of the images in {images[0]} can be read; name another folder")
+        raise UserError(f"none of the images in {images[0]} can be read; choose another folder")
     selection = attention_report.Selection(
-        layer=layer or attention_report.heaviest_layer(attended[0]),
+        layer=layer or attention_report.layer_with_largest_alpha(attended[0]),
         group=group - 1,
         positions=[_position(text) for text in at or ()] or attention_report.SIX_POSITIONS,
     )

@@ -29,7 +29,7 @@ Engine = Annotated[
     typer.Option(
         "--engine",
         help="What computes the features: onnxruntime is faster on processors without bf16 units, onnxruntime-int8 is faster "
-        "still and less accurate. Their first use writes a program into the run.",
+        "still and less accurate. Their first use writes an ONNX model into the run.",
     ),
 ]
 Whiten = Annotated[bool, typer.Option("--whiten", help="Give each dimension of compact features the same variance.")]
@@ -95,7 +95,9 @@ def _print_problems(checked: inspection.Inspection) -> None:
 def embed(
     run: Annotated[Path, typer.Argument(help="A re-identification run, e.g. runs/pcb_csa.")],
     folder: Annotated[Path, typer.Argument(help="A folder of images; its subfolders are searched too.")],
-    out: Annotated[Path, typer.Option("--out", help="x.npy (the file names go to x.txt) or x.parquet.")],
+    out: Annotated[
+        Path, typer.Option("--out", help="The file to write: .npy, with the image names in a .txt beside it, or .parquet.")
+    ],
     flip: Annotated[bool, typer.Option("--flip", help="Average the features of each image and its mirror image.")] = False,
     dimensions: Dimensions = None,
     whiten: Whiten = False,
@@ -104,15 +106,15 @@ def embed(
 ) -> None:
     """Write the features of all images in a folder, one row per image, to be compared by Euclidean distance.
 
-    The feature of each part of a person has unit length. The same command goes on where it was interrupted. Processes under
-    torchrun share the images.
+    A feature consists of one unit-length vector per horizontal part of the image. After an interruption, run the same command
+    again to resume. Processes under torchrun share the images.
 
     Example: csametric embed runs/pcb_csa photos --out features.npy
     """
     if out.suffix not in feature_files.SUFFIXES:
         raise UserError(f"--out must end in .npy or .parquet, got {out}")
     if not folder.is_dir():
-        raise UserError(f"{wrong_path('folder', folder)}; name a folder of images")
+        raise UserError(f"{wrong_path('folder', folder)}; give a folder of images")
     machine = machines.join_processes()
     model = csametric.load(run, machine.device, engine)
     if not isinstance(model, images.ImageEmbedder):
@@ -120,7 +122,7 @@ def embed(
     listing = list_images(folder)
     files = listing.images
     if not files:
-        raise UserError(f"{folder} contains no images ({', '.join(sorted(SUFFIXES))}); name another folder")
+        raise UserError(f"{folder} contains no images ({', '.join(sorted(SUFFIXES))}); choose another folder")
     options = feature_files.FeatureOptions(flip=flip, dimensions=dimensions, whiten=whiten, fp16=fp16)
     share = feature_files.Share(machine.rank, machine.world_size, machine.accelerator.wait_for_everyone)
     written = feature_files.write_features(model, folder, files, out, options, share)

@@ -33,7 +33,7 @@ def export(
     whiten: Whiten = False,
     no_onnx: Annotated[bool, typer.Option("--no-onnx", help="Do not write model.onnx.")] = False,
 ) -> None:
-    """Export a run as a bundle to share: weights (safetensors), an ONNX model, the experiment, and a model card with scores.
+    """Export a run as a bundle to share: weights (safetensors), an ONNX model, the training settings, and a model card.
 
     `csametric.load(FOLDER)` loads it. A bundle contains no paths from your machine. With --for, export the model alone for
     ONNX Runtime, BoxMOT, DeepStream or OpenVINO, which each normalise images in their own way.

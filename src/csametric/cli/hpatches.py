@@ -1,4 +1,4 @@
-"""hpatches: write descriptors in the benchmark's layout, and score them by its three tasks."""
+"""hpatches: write descriptors in the benchmark's layout, and score them on its three tasks."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def score(
     tasks: Annotated[Path, typer.Option("--tasks", help="The folder of the benchmark's task files, or the folder above it.")],
     split: Annotated[str | None, typer.Option("--split", help="a, b, c, illum, view or full; by default a and full.")] = None,
 ) -> None:
-    """Score extracted descriptors by the benchmark's three tasks: verification, matching and retrieval.
+    """Score extracted descriptors on the benchmark's three tasks: verification, matching and retrieval.
 
     Example: csametric hpatches score descriptors/hardnet_csa --tasks /data/hpatches-benchmark/tasks
     """
@@ -65,7 +65,7 @@ def score(
         raise UserError(f"unknown split {split}; use one of {', '.join(benchmark.read_splits())}")
     if not tasks.is_dir():
         raise UserError(
-            f"{wrong_path('folder', tasks)}; name the folder of the benchmark's task files, or any folder to do without"
+            f"{wrong_path('folder', tasks)}; give the folder of the task files, or any other folder to run without them"
         )
     names = benchmark.find_sequences(descriptors)
     progress = show_progress(names, "reading", len(names), enabled=True)

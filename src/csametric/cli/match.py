@@ -67,12 +67,12 @@ def match(
     one_way: Annotated[bool, typer.Option("--one-way", help="Also keep neighbours that are not mutual.")] = False,
     model: ModelOption = None,
     threshold: Annotated[float, typer.Option("--threshold", help="Largest reprojection error of an inlier, pixels.")] = 2.0,
-    max_side: Annotated[int, typer.Option("--max-side", help="Scale larger photographs down to this side, pixels.")] = 2048,
+    max_side: Annotated[int, typer.Option("--max-side", help="Scale photographs down to this longer side, pixels.")] = 2048,
     pictures: Annotated[bool, typer.Option("--pictures", help="Also draw every pair of a list or a folder.")] = False,
     colmap: Annotated[Path | None, typer.Option("--colmap", help="Also write a COLMAP database.", metavar="FILE")] = None,
     image_root: ImageRoot = None,
 ) -> None:
-    """Match two photographs, or all pairs of a list or folder, and keep the inliers of the geometry between them (MAGSAC++).
+    """Match two photographs, or all pairs of a list or folder, and keep the matches that fit one geometry (MAGSAC++).
 
     Example: csametric match runs/hardnet_csa desk1.jpg desk2.jpg
     """

@@ -65,7 +65,7 @@ def reproduce(
     if target in diagrams.DIAGRAMS:
         production.draw_diagrams([target], out, print)
         return
-    is_in_group = execution.leave_torchrun_group()
+    was_in_group = execution.leave_torchrun_group()
     tables = tables_for(target, paper_only)
     selected = select_rows(target, tables, row)
     out = out / budget
@@ -77,7 +77,7 @@ def reproduce(
     try:
         _produce(target, tables, selected, plan, out)
     except UserError as error:
-        if not is_in_group:
+        if not was_in_group:
             raise
         print(f"csametric: {error}", file=sys.stderr)  # an exit status other than 0 would make torchrun stop all processes
 
@@ -96,13 +96,13 @@ def _check_root(data_root: Path | None, tables: Sequence[paper.PaperTable]) -> P
         places.check_root(data_root)
         return data_root
     if any(planning.data_of(table) for table in tables):
-        raise UserError("name the folder that holds the datasets with --data-root ROOT")
+        raise UserError("give the folder that holds the datasets with --data-root ROOT")
     return Path()
 
 
 def _check_weights(weights: Path | None) -> Path | None:
     if weights is not None and not weights.is_file():
-        raise UserError(f"{wrong_path('--weights', weights)}; name a .pth or .safetensors of ResNet-50's ImageNet weights")
+        raise UserError(f"{wrong_path('--weights', weights)}; give a .pth or .safetensors with ResNet-50's ImageNet weights")
     return weights
 
 

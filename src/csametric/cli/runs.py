@@ -138,7 +138,10 @@ def evaluate(
         bool, typer.Option("--flip", help="Average the features of each image and its mirror image (re-identification).")
     ] = False,
     no_camera_filter: Annotated[
-        bool, typer.Option("--no-camera-filter", help="Keep gallery images from the query's camera (re-identification).")
+        bool,
+        typer.Option(
+            "--no-camera-filter", help="Keep gallery images of the query's identity from its own camera (re-identification)."
+        ),
     ] = False,
     camera_pattern: CameraPattern = None,
     dimensions: Dimensions = None,

@@ -13,7 +13,7 @@ import typer
 from csametric.cli.datasets import Engine
 from csametric.cli.lazy import lazy_imports
 from csametric.cli.tables import print_table
-from csametric.cli.verification import load_people
+from csametric.cli.verification import load_reid_model
 from csametric.errors import UserError
 from csametric.files import write_text
 
@@ -72,7 +72,7 @@ def index(
     Example: csametric index runs/mine photos --gallery people.db
     """
     found = indexing.find_images(source, split)
-    model = load_people(run, engine)
+    model = load_reid_model(run, engine)
     size = _dimensions(model, dimensions)
     fingerprint = model.fingerprint(None if size == model.model.dimensions else size)
     with gallery.Gallery(to, size, model=fingerprint, run=run.expanduser().resolve()) as opened:
@@ -139,7 +139,7 @@ def _model_of(opened: gallery.Gallery, run: Path | None) -> images.ImageEmbedder
         raise UserError(f"{opened.uri} does not say which run it was indexed with; name it with --run")
     if not folder.exists():
         raise UserError(f"the run {folder} has moved; name it with --run")
-    return load_people(folder)
+    return load_reid_model(folder)
 
 
 def _print_hits(title: str, hits: list[rows.Hit]) -> None:

@@ -1,4 +1,4 @@
-"""calibrate, verify: do two images show one identity?"""
+"""calibrate, verify: do two images show the same identity?"""
 
 from __future__ import annotations
 
@@ -38,24 +38,24 @@ def calibrate(
         str | None,
         typer.Option(
             "--data",
-            help=f"Labelled images: {', '.join(READERS)}; of the run's own dataset, only query and gallery are used.",
+            help=f"Labelled images: {', '.join(READERS)}; of the run's own dataset, query and gallery are used.",
             show_default="the identities that training held back",
             metavar="KIND:PATH",
         ),
     ] = None,
     prior: Annotated[
-        float, typer.Option("--prior", help="The share of pairs that will show one identity, which the probabilities assume.")
+        float, typer.Option("--prior", help="Share of pairs of the same identity that the probabilities assume.")
     ] = 0.5,
     camera_pattern: CameraPattern = None,
 ) -> None:
-    """Learn from labelled images at which distance two images show one identity, and write calibration.json into the run.
+    """Learn from labelled images up to which distance two images show the same identity; write calibration.json into the run.
 
     `train` does this by itself if the recipe holds identities back (data.calibration). Genuine pairs are from different cameras
     where there are several.
 
     Example: csametric calibrate runs/pcb_csa --data folder:people
     """
-    model = load_people(run)
+    model = load_reid_model(run)
     settings = model.experiment.data
     own_path = str(Path(settings.path).expanduser().resolve())
     kind, path = (settings.kind, own_path) if data is None else split_data(data, READERS)
@@ -79,7 +79,7 @@ def print_calibration(calibration: stored_calibration.StoredCalibration) -> None
     """Print the thresholds of a calibration, and what they rest on."""
     table = reid_report.thresholds_table(calibration)
     print_table("Verification", table.header, table.rows)
-    where = "from different cameras" if calibration.across_cameras else "cameras unknown or one"
+    where = "from different cameras" if calibration.across_cameras else "single camera, or cameras unknown"
     print(
         f"calibrated on {calibration.fitted_on}: "
         f"{calibration.genuine:,} genuine pairs ({where}), {calibration.impostor:,} impostor pairs"
@@ -97,15 +97,15 @@ def verify(
     run: Annotated[Path, typer.Argument(help="A calibrated re-identification run or bundle, e.g. runs/mine.")],
     files: Annotated[list[Path], typer.Argument(help="Two or more image files.", metavar="IMAGE IMAGE...")],
     fmr: Annotated[
-        float, typer.Option("--fmr", help="The share of pairs of strangers that may be taken for one identity.")
+        float, typer.Option("--fmr", help="Largest share of pairs of different identities that may be accepted as the same.")
     ] = 1e-3,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")] = False,
 ) -> None:
-    """Say whether images show the same identity: distance, probability, and the verdict at a false match rate.
+    """Say whether images show the same identity: distance, probability, and a verdict for a given false match rate.
 
     Example: csametric verify runs/mine anna1.jpg anna2.jpg
     """
-    model = load_people(run)
+    model = load_reid_model(run)
     if len(files) < 2:
         raise UserError("verify needs at least two images; name another one")
     calibration, threshold = model.calibration, model.threshold(fmr)
@@ -152,11 +152,11 @@ def _verdict(distance: SupportsFloat, probability: SupportsFloat, threshold: flo
     return separator.join([verdict, f"distance {float(distance):.4f}", f"probability {float(probability):.3f}"])
 
 
-def load_people(run: Path, engine: EngineName = "torch") -> images.ImageEmbedder:
+def load_reid_model(run: Path, engine: EngineName = "torch") -> images.ImageEmbedder:
     """Load a re-identification run or bundle.
 
     Raises:
-        UserError: it is a descriptor, or no run.
+        UserError: it is a descriptor, or not a run.
     """
     model = csametric.load(run, engine=engine)
     if not isinstance(model, images.ImageEmbedder):

@@ -40,7 +40,7 @@ def mean_differences(values: ArrayLike, baseline: ArrayLike, seed: int = 0, resa
     Args:
         values, baseline: (S, Q), one score per query: its average precision, or whether its first match is at rank 1. The
             two may have different numbers of seeds.
-        seed: of the resampling.
+        seed: random seed of the resampling.
         resamples: B.
 
     Raises:
@@ -67,7 +67,7 @@ def fpr95_differences(
     Args:
         distances, baseline: (S, M), lower is nearer. The two may have different numbers of seeds.
         is_match: (M,), true or 1 for matches.
-        seed: of the resampling.
+        seed: random seed of the resampling.
         resamples: B.
 
     Raises:

@@ -1,8 +1,8 @@
-"""Decision thresholds and probabilities for verification: are two images of one identity?
+"""Decision thresholds and probabilities for verification: do two images show the same identity?
 
-Terms are those of ISO/IEC 19795-1. A pair of one identity is genuine, a pair of two an impostor. A comparison says "same" if
-the distance is at most the threshold. The false match rate (FMR) is the share of impostors called same, the false non-match
-rate (FNMR) the share of genuine pairs called different.
+Terms are those of ISO/IEC 19795-1. A pair of images of the same identity is genuine, of different ones an impostor. A
+comparison says "same" if the distance is at most the threshold. The false match rate (FMR) is the share of impostors called
+same, the false non-match rate (FNMR) the share of genuine pairs called different.
 
 Legend: N pairs, I impostors among them, K knots of the probability curve, B resamples.
 """
@@ -30,11 +30,11 @@ class Interval(NamedTuple):
 
 
 class DetCurve(NamedTuple):
-    """Both error rates at every threshold that changes one of them, from the strictest on."""
+    """Both error rates at every threshold that changes one of them, the strictest first."""
 
     thresholds: NDArray  # ascending
-    fmr: NDArray  # in [0, 1], rising
-    fnmr: NDArray  # in [0, 1], falling
+    fmr: NDArray  # in [0, 1], increasing
+    fnmr: NDArray  # in [0, 1], decreasing
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -45,7 +45,7 @@ class Calibration:
     impostor: NDArray  # (I,), sorted distances
     prior: float  # the probability of a genuine pair that `probability` assumes
     knots: NDArray  # (K,), distances at which the probability curve is known, ascending
-    probabilities: NDArray  # (K,), falling
+    probabilities: NDArray  # (K,), decreasing
     genuine_identities: NDArray  # the identity of each genuine distance, as numbers from 0
     impostor_identities: NDArray  # (I, 2), the identities of each impostor distance
 
@@ -53,7 +53,7 @@ class Calibration:
         """The largest distance at which at most a share `fmr` of the impostors is called same.
 
         Raises:
-            UserError: fewer than 1/fmr impostors, or pairs of fewer identities than have 1/fmr pairs.
+            UserError: fewer than 1/fmr impostors, or too few identities to form 1/fmr pairs.
         """
         if 0 < fmr < 1 and self.identity_pairs < 1 / fmr - 1e-9:
             identities = math.ceil((1 + math.sqrt(1 + 8 / fmr)) / 2)  # n (n - 1) / 2 pairs
@@ -63,7 +63,7 @@ class Calibration:
 
     @cached_property
     def identity_pairs(self) -> float:
-        """How many pairs of identities have impostor pairs; infinite where identities are unknown."""
+        """The number of different pairs of identities among the impostors; infinite where identities are unknown."""
         first_I, second_I = self.impostor_identities.T
         if (first_I == second_I).all():
             return math.inf
@@ -112,9 +112,9 @@ class Calibration:
         return np.interp(np.asarray(distances, np.float64), self.knots, self.probabilities)
 
     def calibration_error(self, distances: ArrayLike, is_same: ArrayLike, bins: int = BINS) -> float:
-        """The expected calibration error on other pairs (Guo et al. 2017): mean gap of probability and share that is genuine.
+        """The expected calibration error on other pairs (Guo et al. 2017): the gap of probability and genuine share.
 
-        Pairs are weighted so that genuine ones have the share `prior`; bins are of equal width.
+        Pairs are weighted so that genuine ones make up the share `prior` of the total; bins are of equal width.
 
         Args:
             distances: (N,).
@@ -140,7 +140,7 @@ def calibrate_distances(
         is_same: (N,), true for genuine pairs.
         identities: (N, 2), the identities of both images, any labels, for intervals by identity; without them every pair
             counts as independent, which makes intervals too narrow if identities occur in several pairs.
-        prior: the probability of a genuine pair where the probabilities will be used, in (0, 1).
+        prior: the expected share of genuine pairs in the application, in (0, 1).
 
     Raises:
         UserError: sizes that do not agree, distances that are not finite, pairs of one kind only, identities that contradict
@@ -159,7 +159,7 @@ def calibrate_distances(
     if not np.isfinite(distances_N).all():
         raise UserError("some distances are NaN or infinite; check the features")
     if same_N.all() or not same_N.any():
-        raise UserError("calibration needs pairs of one identity and pairs of two; give both")
+        raise UserError("calibration needs pairs of the same identity and pairs of different identities; give both")
     if not 0 < prior < 1:
         raise UserError(f"prior must be in (0, 1), got {prior}")
     numbers_N2 = _identity_numbers(identities, same_N)
@@ -178,7 +178,7 @@ def calibrate_distances(
 
 
 def _identity_numbers(identities: ArrayLike | None, same_N: NDArray) -> NDArray:
-    """Numbers from 0 of the identities of each pair, (N, 2); without identities, one of its own for each pair."""
+    """The identities of each pair as numbers from 0, (N, 2); without identities, every pair gets a number of its own."""
     if identities is None:
         first_N = np.arange(len(same_N))
         return np.stack([first_N, first_N], 1)
@@ -202,7 +202,7 @@ def _threshold(impostor_I: NDArray, fmr: float) -> float:
         raise UserError(
             f"FMR {fmr:g} needs at least {int(np.ceil(1 / fmr)):,} impostor pairs, got {len(impostor_I):,}; add pairs"
         )
-    return float(np.nextafter(impostor_I[allowed], -np.inf))  # below the first impostor that is too many
+    return float(np.nextafter(impostor_I[allowed], -np.inf))  # just below the first impostor beyond the limit
 
 
 def _weighted_threshold(impostor_I: NDArray, weights_I: NDArray, fmr: float) -> float:
@@ -212,7 +212,7 @@ def _weighted_threshold(impostor_I: NDArray, weights_I: NDArray, fmr: float) -> 
 
 
 def _class_weights(same_N: NDArray, prior: float) -> NDArray:
-    """Weights by which genuine pairs have the share `prior`; they sum to 1."""
+    """Weights that give genuine pairs the share `prior`; they sum to 1."""
     return np.where(same_N, prior / same_N.sum(), (1 - prior) / (~same_N).sum())
 
 

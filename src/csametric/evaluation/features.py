@@ -11,7 +11,7 @@ Array = ArrayLike | Tensor
 
 
 def finite_tensor(features: Array) -> Tensor:
-    """Features (N, D) as an fp32 tensor on the CPU; a memory-mapped array is read.
+    """Features (N, D) as an fp32 tensor on the CPU; a memory-mapped array is loaded into memory.
 
     Raises:
         UserError: some values are NaN or infinite.

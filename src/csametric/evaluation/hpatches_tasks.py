@@ -70,7 +70,7 @@ def evaluate_verification(
 
     Args:
         sequences: the descriptors of each sequence.
-        positives, within, across: pairs (M, 6): sequence, image (0 is the reference) and patch of both.
+        positives, within, across: pairs (M, 6): sequence, image (0 is the reference) and patch of each side.
     """
     scores = {}
     for level, letter in LEVELS.items():
@@ -191,7 +191,7 @@ def _pool_precisions(own_Q5: NDArray, distances_QR: NDArray, ends_QK: NDArray) -
             [np.zeros((len(own_Q5), 1), np.int32), (distances_QR <= own_Q5[:, target, None]).cumsum(1, np.int32)], 1
         )
         nearer_QK5[..., target] = np.take_along_axis(nearer_QR, ends_QK, 1)
-    # precision before and at each target; their mean is the trapezoid over its step of recall
+    # precision before and at each target; their mean is the height of the trapezoid of that step of recall
     hits_5 = np.arange(1, own_Q5.shape[1] + 1)
     before = np.where(nearer_QK5 + hits_5 > 1, (hits_5 - 1) / np.maximum(nearer_QK5 + hits_5 - 1, 1), 1.0)
     return ((before + hits_5 / (nearer_QK5 + hits_5)) / 2).mean(2)

@@ -18,7 +18,7 @@ def rotation_error(estimated: ArrayLike, true: ArrayLike) -> float:
 
 
 def translation_error(estimated: ArrayLike, true: ArrayLike) -> float:
-    """The angle between two directions (3,) up to sign, degrees, in [0, 90]: an essential matrix leaves the sign open."""
+    """The angle between two directions (3,) up to sign, degrees, in [0, 90]: an essential matrix does not tell the sign."""
     a, b = np.asarray(estimated, np.float64), np.asarray(true, np.float64)
     length = np.linalg.norm(a) * np.linalg.norm(b)
     if length == 0:
@@ -27,5 +27,5 @@ def translation_error(estimated: ArrayLike, true: ArrayLike) -> float:
 
 
 def pose_error(rotation: ArrayLike, translation: ArrayLike, true_rotation: ArrayLike, true_translation: ArrayLike) -> float:
-    """The larger of both errors, degrees, used by the pose AUC at 5, 10 and 20 degrees (Yi et al. 2018; SuperGlue)."""
+    """The larger of the two errors, degrees, used by the pose AUC at 5, 10 and 20 degrees (Yi et al. 2018; SuperGlue)."""
     return max(rotation_error(rotation, true_rotation), translation_error(translation, true_translation))

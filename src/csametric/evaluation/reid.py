@@ -1,8 +1,8 @@
-"""Re-identification metrics: CMC, average precision in both forms of the field, mINP; single query.
+"""Re-identification metrics: CMC, average precision in both common definitions, mINP; single query.
 
 Conventions: gallery entries of identity -1 (junk) are dropped, those of 0 (distractors) stay. Entries of a query's identity
 and camera are dropped too, unless the camera filter is off. Among equal distances non-matches rank first, so that results do
-not depend on the order of the gallery. Queries without a match are left out of all means and listed.
+not depend on the order of the gallery. Queries without a match are left out of all means and reported separately.
 
 Legend: Q queries, G gallery entries, B of them in a block, D dimensions, M matches of a query, S pairs of one identity.
 """
@@ -28,7 +28,7 @@ JUNK = -1
 CMC_LENGTH = 1000
 BLOCK_BYTES = 256 << 20  # of distances at a time
 QUERIES_AT_ONCE = 64
-MANY = 64  # with more matches per query, sorting the row is faster than counting once per match
+SORT_ABOVE_MATCHES = 64  # with more matches per query, sorting the row is faster than counting once per match
 
 LabelList = Array | Sequence[Hashable]  # one label per image
 Blocks = Callable[[], Iterable[tuple[int, NDArray]]]  # yields (first gallery column, distances (Q, B))
@@ -84,8 +84,8 @@ def evaluate_reid(
         rerank: True applies k-reciprocal re-ranking first (Zhong et al. 2017); needs Euclidean distances.
 
     Raises:
-        UserError: sizes that do not agree, labels that are fractions, an unknown distance, re-ranking of cosines, features
-            that are not finite, or no query with a match.
+        UserError: sizes that do not agree, labels that are floating-point numbers, an unknown distance, re-ranking of cosines,
+            features that are not finite, or no query with a match.
 
     Examples:
         >>> features = torch.eye(3)
@@ -263,7 +263,7 @@ def _counts(row_B: NDArray, threshold_M: NDArray) -> NDArray:
     """The number of distances at or below each of the sorted thresholds, (M,)."""
     is_near_B = row_B <= threshold_M[-1]  # distances beyond the last threshold never count
     near = row_B[is_near_B] if 4 * np.count_nonzero(is_near_B) < len(row_B) else row_B
-    if len(threshold_M) > MANY:
+    if len(threshold_M) > SORT_ABOVE_MATCHES:
         return np.searchsorted(np.sort(near), threshold_M, side="right")
     # counting bits 64 at a time, then the bytes that do not fill a word
     bits = np.packbits(near <= threshold_M[:, None], axis=1)
@@ -273,7 +273,7 @@ def _counts(row_B: NDArray, threshold_M: NDArray) -> NDArray:
 
 
 def _distance_blocks(query_features: Array, gallery_features: Array, measure: Measure) -> Blocks:
-    """Blocks of gallery columns: a single one is kept, several are recomputed in each pass, to the same bits."""
+    """Blocks of gallery columns: a single one is kept, several are recomputed in each pass, bit-identically."""
     query_QD = finite_tensor(query_features)
     width = max(1, BLOCK_BYTES // (4 * max(1, *query_QD.shape)))
     size = len(gallery_features)  # type: ignore[arg-type]
@@ -320,9 +320,7 @@ def _numbers(what: str, query: LabelList, gallery: LabelList) -> tuple[NDArray, 
     labels = [label.item() if isinstance(label, np.generic | Tensor) else label for values in lists for label in values]
     fractions = [label for label in labels if isinstance(label, float)]
     if fractions:
-        raise UserError(
-            f"{what} must be whole numbers or names, got {fractions[0]}; convert floats that are whole by astype(int)"
-        )
+        raise UserError(f"{what} must be whole numbers or names, got {fractions[0]}; use astype(int) if they are whole")
     if any(not isinstance(label, Hashable) for label in labels):
         raise UserError(f"{what} must be one list of labels, got nested lists; give one label per image")
     if all(isinstance(label, int) and abs(label) < 2**63 for label in labels):
@@ -336,4 +334,4 @@ def _numbers(what: str, query: LabelList, gallery: LabelList) -> tuple[NDArray, 
 def _check_size(name: str, features: Array, labels: Labels) -> None:
     shape = tuple(features.shape) if hasattr(features, "shape") else np.shape(features)
     if len(shape) != 2 or shape[0] != len(labels.ids):
-        raise UserError(f"{name} must be ({len(labels.ids)}, D), one row per identity, got {shape}")
+        raise UserError(f"{name} must be ({len(labels.ids)}, D), one row per image, got {shape}")

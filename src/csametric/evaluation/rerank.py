@@ -25,7 +25,7 @@ def k_reciprocal_distances(
 ) -> NDArray:
     """Re-ranked distances of features (Q, D) and (G, D), float32 (Q, G) in about [0, 1]; lower is nearer.
 
-    d* = (1 - lambda) Jaccard distance of the k-reciprocal neighbours + lambda times the squared Euclidean distance over
+    d* = (1 - lambda) Jaccard distance of the k-reciprocal neighbours + lambda times the squared Euclidean distance divided by
     the query's largest. Peak memory is a few times (Q, G) plus the sparse neighbours, never (Q+G)^2.
 
     Args:
@@ -43,7 +43,8 @@ def k_reciprocal_distances(
     query_QD, gallery_GD = finite_tensor(query_features), finite_tensor(gallery_features)
     if query_QD.shape[1:] != gallery_GD.shape[1:]:
         raise UserError(
-            f"both features must have the same dimensions, got {tuple(query_QD.shape)} and {tuple(gallery_GD.shape)}"
+            "query and gallery features must have the same dimensions, "
+            f"got {tuple(query_QD.shape)} and {tuple(gallery_GD.shape)}"
         )
     all_ND = torch.cat([query_QD, gallery_GD])
 
@@ -99,7 +100,7 @@ def _reciprocal(neighbours_NK: NDArray) -> sparse.csr_matrix:
 
 
 def _expanded_reciprocal(neighbours_NK: NDArray, k1: int) -> sparse.csr_matrix:
-    """R*(i, k1): R(i, k1) and the R(c, k1/2) of those members c that share more than two thirds of theirs with it."""
+    """R*(i, k1): R(i, k1), and R(c, k1/2) of each member c for which more than two thirds of it lie in R(i, k1)."""
     reciprocal = _reciprocal(neighbours_NK)
     half = _reciprocal(neighbours_NK[:, : int(np.around(k1 / 2)) + 1])
     shared = (reciprocal @ half.T).multiply(reciprocal).tocoo()

@@ -1,7 +1,7 @@
-"""Genuine and impostor pairs of a labelled set of images, as verification is calibrated and measured on them.
+"""Genuine and impostor pairs of labelled images, to calibrate and measure verification.
 
-A genuine pair shows one identity, an impostor pair two. Where images come from several cameras, genuine pairs are across
-cameras: two frames of one camera are more alike than what verification will see.
+A genuine pair shows the same identity, an impostor pair different ones. Where images come from several cameras, genuine
+pairs are across cameras: two frames of one camera are more alike than what verification will see.
 
 Legend: N images, D dimensions of a feature, P pairs, T thresholds.
 """
@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from csametric.distances import euclidean_distances
 from csametric.errors import UserError
 
-MOST_IMAGES = 2000  # above this number, identities are sampled
+MAX_IMAGES = 2000  # above this number, identities are sampled
 BLOCK = 1024  # rows of distances computed at once
 
 
@@ -36,18 +36,18 @@ class Rates(NamedTuple):
 
 
 def labelled_distances(
-    features: ArrayLike, identities: ArrayLike, cameras: ArrayLike | None = None, most_images: int = MOST_IMAGES, seed: int = 0
+    features: ArrayLike, identities: ArrayLike, cameras: ArrayLike | None = None, max_images: int = MAX_IMAGES, seed: int = 0
 ) -> LabelledDistances:
     """The Euclidean distances of all pairs of images, except genuine pairs from the same camera.
 
-    Of more than `most_images` images, whole identities are drawn at random until there are so many.
+    If there are more than `max_images` images, whole identities are sampled at random up to that number.
 
     Args:
         features: (N, D).
         identities: (N,), any labels.
         cameras: (N,), or None if unknown. If there is only one, genuine pairs from the same camera are kept.
-        most_images: above this number, identities are sampled; the number of pairs grows with its square.
-        seed: of the draw.
+        max_images: above this number, identities are sampled; the number of pairs grows with its square.
+        seed: random seed of the sampling.
 
     Raises:
         UserError: sizes that do not agree, a single identity, or none with two images from different cameras.
@@ -58,7 +58,7 @@ def labelled_distances(
         ([3.0, 7.0, 4.0], [True, False, False])
     """
     features_ND, identity_N, camera_N = _numbered(features, identities, cameras)
-    kept = _draw_identities(identity_N, most_images, seed)
+    kept = _draw_identities(identity_N, max_images, seed)
     features_ND, identity_N, camera_N = features_ND[kept], identity_N[kept], camera_N[kept]
     distances, same, owners = [], [], []
     for start, block in _upper_blocks(features_ND):
@@ -75,7 +75,7 @@ def labelled_distances(
 def measure_rates(
     features: ArrayLike, identities: ArrayLike, thresholds: ArrayLike, cameras: ArrayLike | None = None
 ) -> list[Rates]:
-    """The error rates over all pairs of images at given thresholds; arguments and exceptions as of `labelled_distances`.
+    """The error rates over all pairs of images at given thresholds; arguments and exceptions are those of `labelled_distances`.
 
     Examples:
         >>> measure_rates([[0.0], [3.0], [7.0]], ["anna", "anna", "bert"], thresholds=[3.5, 5.0])
@@ -101,7 +101,7 @@ def measure_rates(
 
 
 def _numbered(features: ArrayLike, identities: ArrayLike, cameras: ArrayLike | None) -> tuple[NDArray, NDArray, NDArray]:
-    """Features, and numbers from 0 of identities and cameras; without several cameras every image has one of its own."""
+    """Features, and identities and cameras as numbers from 0; unless there are several cameras, each image gets its own."""
     features_ND = np.asarray(features, np.float32)
     labels = np.asarray(identities)
     if features_ND.ndim != 2 or labels.shape != features_ND.shape[:1]:
@@ -121,16 +121,16 @@ def _numbered(features: ArrayLike, identities: ArrayLike, cameras: ArrayLike | N
     return features_ND, identity_N, camera_N
 
 
-def _draw_identities(identity_N: NDArray, most_images: int, seed: int) -> NDArray:
-    """Indices of the images of identities drawn at random until the images would be more than `most_images`, ascending."""
+def _draw_identities(identity_N: NDArray, max_images: int, seed: int) -> NDArray:
+    """Sorted indices of the images of randomly sampled identities, at most `max_images` images."""
     images_of = np.bincount(identity_N)
     order = np.random.default_rng(seed).permutation(len(images_of))
-    number = max(2, int(np.searchsorted(images_of[order].cumsum(), most_images, side="right")))
+    number = max(2, int(np.searchsorted(images_of[order].cumsum(), max_images, side="right")))
     return np.flatnonzero(np.isin(identity_N, order[:number]))
 
 
 def _upper_blocks(features_ND: NDArray) -> Iterator[tuple[int, NDArray]]:
-    """Blocks of the matrix of distances, each from its diagonal on: (first row, (at most BLOCK, N - first row))."""
+    """Blocks of the matrix of distances, each starting at its diagonal: (first row, (at most BLOCK, N - first row))."""
     features = torch.from_numpy(features_ND)
     for start in range(0, len(features), BLOCK):
         yield start, euclidean_distances(features[start : start + BLOCK], features[start:]).numpy()

@@ -14,7 +14,7 @@ class AttendedImage:
     """An image as a network saw it, and the attention maps of its compressed self-attention layers."""
 
     image: NDArray  # uint8 (H, W) or (H, W, 3)
-    layers: Mapping[str, Attended]  # by their place in the network, from the first on; maps of one image, N = 1
+    layers: Mapping[str, Attended]  # by their place, in network order; maps of one image, N = 1
 
 
 def attended_image(image: NDArray, recorded: Iterable[Attended], places: Sequence[str], recipe: str) -> AttendedImage:
@@ -22,7 +22,7 @@ def attended_image(image: NDArray, recorded: Iterable[Attended], places: Sequenc
 
     Args:
         image: uint8 (H, W) or (H, W, 3).
-        recorded: the attention maps of the layers, from the first on.
+        recorded: the attention maps of the layers, in network order.
         places: one name per layer, in the same order.
         recipe: the recipe of the model, for the error message.
 

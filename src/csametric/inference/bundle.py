@@ -1,12 +1,12 @@
-"""Bundles: a trained model as a folder to publish, with its weights, ONNX program, experiment and model card.
+"""Bundles: a trained model as a folder to publish, with its weights, ONNX model, training settings and model card.
 
 config.json         what the folder is, and a digest of the training data
-experiment.json     the experiment
+experiment.json     the training settings
 environment.json    where and with which versions it was trained
 scores.json         its scores
 model.safetensors   its weights
-model.onnx          its ONNX program, unless it was left out
-model_int8.onnx     the program in 8-bit integers, if the run has one
+model.onnx          the ONNX model, unless it was left out
+model_int8.onnx     the ONNX model with 8-bit integers, if the run has one
 README.md           the model card
 
 None of the files contains a path of the machine on which the bundle was written.
@@ -30,9 +30,16 @@ from csametric.files import copy_atomically, lock_folder, replace_folder, write_
 from csametric.inference.compact import COMPACT
 from csametric.inference.images import ImageEmbedder, Images
 from csametric.inference.load import Embedder, load
-from csametric.inference.onnx import ExportError, ExportTarget, check_onnx_packages, image_target, weights_digest, write_program
+from csametric.inference.onnx import (
+    ExportError,
+    ExportTarget,
+    check_onnx_packages,
+    image_target,
+    weights_digest,
+    write_onnx_model,
+)
 from csametric.inference.patches import PatchEmbedder
-from csametric.models.l2net import PATCH_SIDE, fold_batch_norm
+from csametric.models.l2net import PATCH_SIDE, fold_l2net
 from csametric.models.pcb import PCB
 from csametric.runs.experiment import Experiment, PatchExperiment
 from csametric.runs.folder import (
@@ -40,8 +47,8 @@ from csametric.runs.folder import (
     CONFIG,
     ENVIRONMENT,
     EXPERIMENT,
-    INT8_PROGRAM,
-    PROGRAM,
+    INT8_MODEL,
+    ONNX_MODEL,
     SCORES,
     digest_of_weights,
     read_environment,
@@ -53,7 +60,7 @@ from csametric.runs.overrides import from_json, to_json
 from csametric.runs.stored_calibration import CALIBRATION, read_calibration, write_calibration
 
 CARD = "README.md"
-FILES = (CONFIG, EXPERIMENT, ENVIRONMENT, SCORES, CALIBRATION, COMPACT, BUNDLED_WEIGHTS, CARD, PROGRAM, INT8_PROGRAM)
+FILES = (CONFIG, EXPERIMENT, ENVIRONMENT, SCORES, CALIBRATION, COMPACT, BUNDLED_WEIGHTS, CARD, ONNX_MODEL, INT8_MODEL)
 
 
 class Table(Protocol):
@@ -178,7 +185,7 @@ def write_bundle(run: Path, folder: Path, onnx: bool = True) -> None:
 
 
 def _check_replaceable(folder: Path) -> None:
-    """Raise `UserError` unless the folder is missing, empty, or a bundle without other files, such as a clone's .git."""
+    """Raise `UserError` unless the folder is missing, empty, or a bundle without extra files, such as .git."""
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is not a folder; choose another path")
     if folder.is_mount() or folder == Path.cwd():
@@ -199,7 +206,7 @@ def _check_same_model(folder: Path, experiment: Experiment, data_digest: str) ->
     config = json.loads((folder / CONFIG).read_text())
     existing = config.get("experiment") or {}
     try:
-        is_same_experiment = from_json(json.dumps(existing)) == experiment.without_paths()  # settings added since have defaults
+        is_same_experiment = from_json(json.dumps(existing)) == experiment.without_paths()  # newer settings take their defaults
     except ValueError:
         is_same_experiment = False
     is_same_data = data_digest != "" and config.get("data_digest", "") == data_digest
@@ -234,29 +241,29 @@ def _write_files(name: str, run: Path, model: Embedder, folder: Path, table: Tab
         trained_on = call(model.experiment, "describe_data", model.experiment, environment.pop("data"), scores)
         commit = environment.get("commit", commit)
         write_text(folder / ENVIRONMENT, json.dumps(environment, indent=1))
-        scores = {name: value for name, value in scores.items() if name != "ranked"}  # the ranked lists name files
+        scores = {name: value for name, value in scores.items() if name != "ranked"}  # the ranked lists contain file names
         write_text(folder / SCORES, json.dumps(scores, indent=1))
     calibration = read_calibration(run)
     if calibration is not None:
         write_calibration(folder, calibration)
     if (run / COMPACT).is_file():
         copy_atomically(run / COMPACT, folder / COMPACT)
-    difference = write_onnx(model, folder / PROGRAM, digest_of_weights(folder)) if onnx else None
-    if onnx and weights_digest(run / INT8_PROGRAM) == digest_of_weights(folder):
-        copy_atomically(run / INT8_PROGRAM, folder / INT8_PROGRAM)
+    difference = write_onnx(model, folder / ONNX_MODEL, digest_of_weights(folder)) if onnx else None
+    if onnx and weights_digest(run / INT8_MODEL) == digest_of_weights(folder):
+        copy_atomically(run / INT8_MODEL, folder / INT8_MODEL)
     write_text(folder / CARD, card(name, model, commit, trained_on, table, difference))
 
 
 def write_onnx(model: Embedder, path: Path, digest: str = "") -> float:
-    """Write the model as an ONNX program for batches of any size, and check its output against the model's.
+    """Write the model as an ONNX model for batches of any size, and check its output against the model's.
 
-    An image model becomes "images", float32 RGB in [0, 1], (N, 3, H, W) -> "features" (N, D); a descriptor becomes "patches",
-    float32 grey, (N, 1, 32, 32) -> "descriptors" (N, 128).
+    For images, the input is "images", float32 RGB in [0, 1], (N, 3, H, W), and the output "features", (N, D). For a descriptor,
+    the input is "patches", float32 grey, (N, 1, 32, 32), and the output "descriptors", (N, 128).
 
     Args:
         model: a loaded run or bundle, on the CPU.
-        path: of the program.
-        digest: of the model's weights, see `weights_digest`.
+        path: where to write it.
+        digest: the digest of the model's weights, see `weights_digest`.
 
     Returns:
         The largest absolute difference between the features of the program and of the model, on three random inputs.
@@ -265,7 +272,7 @@ def write_onnx(model: Embedder, path: Path, digest: str = "") -> float:
         ExportError: the network cannot be exported, or its features differ from the model's.
     """
     try:
-        return write_program(_onnx_target(model, digest), path)
+        return write_onnx_model(_onnx_target(model, digest), path)
     except ExportError as error:
         raise ExportError(f"{model.experiment.recipe}: {error}; write the bundle with onnx=False") from error
 
@@ -273,7 +280,7 @@ def write_onnx(model: Embedder, path: Path, digest: str = "") -> float:
 def _onnx_target(model: Embedder, digest: str) -> ExportTarget:
     if isinstance(model, PatchEmbedder):
         return ExportTarget(
-            network=fold_batch_norm(model.model),
+            network=fold_l2net(model.model),
             input_name="patches",
             output_name="descriptors",
             shape=(1, PATCH_SIDE, PATCH_SIDE),
@@ -314,10 +321,10 @@ def code(text: object) -> str:
 def card(
     name: str, model: Embedder, commit: str, trained_on: str | None, table: Table | None, onnx_difference: float | None
 ) -> str:
-    """Render the model card: Markdown, with the metadata of the hub in front.
+    """Render the model card: Markdown, with the hub's metadata as YAML in front.
 
     Args:
-        name: of the bundle.
+        name: the bundle's name.
         model: the bundled model.
         commit: the commit of csametric that trained it, or "unknown".
         trained_on: a description of the training data; None if unknown.

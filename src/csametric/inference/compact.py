@@ -16,8 +16,8 @@ from csametric.errors import UserError
 from csametric.files import write_atomically
 
 COMPACT = "compact.safetensors"
-MOST_COMPONENTS = 1024
-MOST_IMAGES = 8192  # that components are fitted on, which bounds the memory
+MAX_COMPONENTS = 1024
+MAX_IMAGES = 8192  # to fit components on; this bounds the memory
 ITERATIONS = 4  # of the randomised decomposition (Halko et al. 2011)
 
 
@@ -26,14 +26,14 @@ class CompactFeatures:
     """A projection of features onto their principal components."""
 
     mean: NDArray  # float32 (D,)
-    components: NDArray  # float32 (K, D), orthonormal rows, by falling variance
-    deviations: NDArray  # float32 (K,), of the projected training features
+    components: NDArray  # float32 (K, D), orthonormal rows, in order of decreasing variance
+    deviations: NDArray  # float32 (K,), standard deviations of the projected training features
 
     def project(self, features: NDArray, dimensions: int, whiten: bool = False) -> NDArray:
         """Features (N, D) as compact features (N, dimensions), float32.
 
         Euclidean distances approximate those of the full features. Whitened features have unit length and the same
-        variance in every dimension, and distances of their own.
+        variance in every dimension; their distances do not approximate those of the full features.
 
         Args:
             features: (N, D).
@@ -57,7 +57,7 @@ class CompactFeatures:
         return whitened / np.maximum(np.linalg.norm(whitened, axis=1, keepdims=True), 1e-12)
 
     def check(self, dimensions: int) -> None:
-        """Raise `UserError` unless so many components are stored."""
+        """Raise `UserError` unless at least `dimensions` components are stored."""
         if not 1 <= dimensions <= len(self.components):
             raise UserError(
                 f"dimensions must be from 1 to {len(self.components):,}, the number of components fitted, got {dimensions:,}"
@@ -65,17 +65,17 @@ class CompactFeatures:
 
 
 def images_to_fit(number: int) -> NDArray:
-    """Which of `number` training images to fit components on: evenly spread indices, at most `MOST_IMAGES`.
+    """Which of `number` training images to fit components on: evenly spread indices, at most `MAX_IMAGES`.
 
     Examples:
         >>> images_to_fit(3).tolist()
         [0, 1, 2]
     """
-    return np.linspace(0, number - 1, min(number, MOST_IMAGES)).astype(int)
+    return np.linspace(0, number - 1, min(number, MAX_IMAGES)).astype(int)
 
 
 def fit_compact(features: NDArray) -> CompactFeatures:
-    """Fit principal components, at most `MOST_COMPONENTS` and fewer than images.
+    """Fit principal components, at most `MAX_COMPONENTS` and fewer than the number of images.
 
     Args:
         features: (N, D), of training images.
@@ -87,12 +87,14 @@ def fit_compact(features: NDArray) -> CompactFeatures:
         raise UserError(f"compact features need at least 2 training images, got {len(features)}")
     values_ND = torch.from_numpy(np.asarray(features, np.float32))
     mean_D = values_ND.mean(0)
-    components = min(MOST_COMPONENTS, len(features) - 1, features.shape[1])
+    components = min(MAX_COMPONENTS, len(features) - 1, features.shape[1])
     candidates = min(components + 32, *features.shape)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         _, scales, axes_DK = torch.svd_lowrank(values_ND - mean_D, q=candidates, niter=ITERATIONS)
-    axes_KD = axes_DK.T[:components].half().float()  # as they are stored, so that a model gives the same before and after
+    axes_KD = (
+        axes_DK.T[:components].half().float()
+    )  # as stored, so that results do not change when the model is saved and loaded
     deviations = (scales[:components] / (len(features) - 1) ** 0.5).clamp(min=1e-6)
     return CompactFeatures(
         mean=mean_D.numpy(), components=axes_KD.contiguous().numpy(), deviations=deviations.contiguous().numpy()
@@ -114,8 +116,8 @@ def read_compact(folder: Path, dimensions: int) -> CompactFeatures | None:
     """The compact features of a run or bundle; None if it has none.
 
     Args:
-        folder: of the run or bundle.
-        dimensions: D of the model's features.
+        folder: the run or bundle.
+        dimensions: D, of the model's features.
 
     Raises:
         UserError: the file is damaged, or belongs to another model.

@@ -1,6 +1,6 @@
-"""Engines compute the features of images of a model's size: PyTorch, and ONNX Runtime for processors, also in 8-bit integers.
+"""Engines compute features: PyTorch, or ONNX Runtime on the CPU, optionally with 8-bit integers.
 
-The programs of ONNX Runtime are written into the run or bundle at first use, and again if its weights change.
+The ONNX models are written into the run or bundle at first use, and again if its weights change.
 """
 
 from abc import ABC, abstractmethod
@@ -18,7 +18,7 @@ from csametric.models.backbone import Normalization
 from csametric.models.folding import fold_batch_norms
 from csametric.models.pcb import PCB
 from csametric.runs.experiment import ReidExperiment
-from csametric.runs.folder import INT8_PROGRAM, PROGRAM, digest_of_weights
+from csametric.runs.folder import INT8_MODEL, ONNX_MODEL, digest_of_weights
 from csametric.runs.precision import Precision, autocast
 
 EngineName = Literal["torch", "onnxruntime", "onnxruntime-int8"]
@@ -37,7 +37,7 @@ class Engine(ABC):
         self.name, self.dimensions, self.parts = name, dimensions, parts
 
     def embed(self, images_NHW3: NDArray, flip: bool = False) -> NDArray:
-        """Embed images that have the model's size already.
+        """Embed images that have the model's input size already.
 
         Args:
             images_NHW3: RGB, uint8 (N, H, W, 3).
@@ -57,7 +57,7 @@ class Engine(ABC):
 
 
 class TorchEngine(Engine):
-    """Computes with a PyTorch model, which is in evaluation mode meanwhile."""
+    """Computes with a PyTorch model, which is put into evaluation mode for the call."""
 
     def __init__(self, model: PCB, device: torch.device, precision: Precision) -> None:
         super().__init__("torch", model.dimensions, model.parts)
@@ -75,7 +75,7 @@ class TorchEngine(Engine):
 
 
 class OnnxEngine(Engine):
-    """Computes with a program of ONNX Runtime that takes RGB in [0, 1], on the processor."""
+    """Computes with ONNX Runtime on the CPU; the ONNX model takes RGB in [0, 1]."""
 
     def __init__(self, name: EngineName, program: Path, dimensions: int, parts: int) -> None:
         import onnxruntime
@@ -108,7 +108,7 @@ def prepare_images(images_NHW3: NDArray, normalization: Normalization, device: t
 
 
 def folded_engine(model: PCB, height: int, width: int, device: torch.device, precision: Precision) -> TorchEngine:
-    """An engine of PyTorch with each BatchNorm folded into its convolution: the same features up to rounding, sooner."""
+    """A PyTorch engine with each BatchNorm folded into its convolution: the same features up to rounding, faster."""
     example = torch.zeros(1, 3, height, width, device=device)
     folded = fold_batch_norms(model, example)
     assert isinstance(folded, PCB)
@@ -116,35 +116,35 @@ def folded_engine(model: PCB, height: int, width: int, device: torch.device, pre
 
 
 def onnx_engine(name: EngineName, folder: Path, model: PCB, experiment: ReidExperiment) -> OnnxEngine:
-    """An engine of ONNX Runtime for a run or bundle, whose program is written there unless it is there already.
+    """An ONNX Runtime engine for a run or bundle; writes the ONNX model into it unless it is there already.
 
     Args:
         name: "onnxruntime" or "onnxruntime-int8".
-        folder: of the run or bundle.
-        model: on the CPU.
-        experiment: of the run; for 8 bits, it names the training images.
+        folder: the run or bundle.
+        model: the network, on the CPU.
+        experiment: the run's settings; 8-bit integers need the training images that they name.
 
     Raises:
         MissingOnnxError: packages are missing.
         ExportError: the network cannot be exported.
-        UserError: the program cannot be written, or, for 8 bits, the training images cannot be read.
+        UserError: the ONNX model cannot be written, or, for 8-bit integers, the training images cannot be read.
     """
     from csametric.inference import onnx, quantization
 
     onnx.check_onnx_packages()
-    program, digest = folder / PROGRAM, digest_of_weights(folder)
+    program, digest = folder / ONNX_MODEL, digest_of_weights(folder)
     try:
-        with lock_folder(folder, wait=True):  # processes under torchrun share one program
+        with lock_folder(folder, wait=True):  # processes under torchrun share one ONNX model
             if onnx.weights_digest(program) != digest:
                 data = experiment.data
-                onnx.write_program(onnx.image_target(model, data.height, data.width, digest), program)
+                onnx.write_onnx_model(onnx.image_target(model, data.height, data.width, digest), program)
             if name == "onnxruntime-int8":
-                program = folder / INT8_PROGRAM
+                program = folder / INT8_MODEL
                 if onnx.weights_digest(program) != digest:
-                    quantization.write_int8(folder / PROGRAM, quantization.training_images(experiment.data), program)
+                    quantization.write_int8(folder / ONNX_MODEL, quantization.training_images(experiment.data), program)
     except OSError as error:
         raise UserError(
-            f"the program for {name} cannot be written into {folder} ({error.strerror}); "
+            f"the ONNX model for {name} cannot be written into {folder} ({error.strerror}); "
             "make the folder writable, or use the engine torch"
         ) from error
     return OnnxEngine(name, program, model.dimensions, model.parts)

@@ -1,7 +1,7 @@
-"""Exports of a re-identification model for other programs, its consumers, each of which normalises images in its own way.
+"""Exports of a re-identification model for other programs ("consumers"), each of which normalises images in its own way.
 
-An export is a folder with the model, `embed.py`, a short script that prepares images exactly as the consumer does, and the
-files that the consumer reads beside the model.
+An export is a folder with the model; with `embed.py`, a short script that prepares images exactly as the consumer does; and
+with any other files that the consumer reads.
 """
 
 import json
@@ -26,7 +26,7 @@ from csametric.errors import UserError
 from csametric.files import replace_folder, write_text
 from csametric.inference.compact import CompactFeatures
 from csametric.inference.images import ImageEmbedder
-from csametric.inference.onnx import ExportError, ExportTarget, FromUnitRange, check_onnx_packages, write_program
+from csametric.inference.onnx import ExportError, ExportTarget, NormalizingPCB, check_onnx_packages, write_onnx_model
 
 IMAGENET_MEAN, IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 ONNX = "model.onnx"
@@ -45,11 +45,11 @@ ConsumerName = Literal["onnx", "boxmot", "deepstream", "openvino"]
 class Consumer:
     """A program that runs exported models."""
 
-    convention: str  # the input that it gives to the model
+    convention: str  # order of colours and range of values that it gives to the model
     to_unit_range: Callable[[Tensor], Tensor]  # from this input, (N, 3, H, W), to RGB in [0, 1]
-    largest_input: float  # of the range in which the export is tried
+    max_input: float  # upper end of the range in which the export is tried
     has_unit_length: bool  # whether features get unit length, because the consumer compares them by cosine
-    least_cosine: float = 0.9999  # with the features of the model
+    min_cosine: float = 0.9999  # between the features of the export and of the model
 
 
 def _from_imagenet(images: Tensor) -> Tensor:
@@ -65,9 +65,7 @@ CONSUMERS: dict[str, Consumer] = {
     "onnx": Consumer("RGB in [0, 1]", lambda images: images, 1.0, has_unit_length=False),
     "boxmot": Consumer("RGB, normalised by ImageNet's mean and deviation", _from_imagenet, 1.0, has_unit_length=True),
     "deepstream": Consumer("RGB in [0, 1]", lambda images: images, 1.0, has_unit_length=True),
-    "openvino": Consumer(
-        "BGR in [0, 255]", _from_bgr_bytes, 255.0, has_unit_length=True, least_cosine=0.999
-    ),  # weights of 16 bits
+    "openvino": Consumer("BGR in [0, 255]", _from_bgr_bytes, 255.0, has_unit_length=True, min_cosine=0.999),  # 16-bit weights
 }
 
 
@@ -78,7 +76,7 @@ class _Exported(nn.Module):
         self, model: ImageEmbedder, consumer: Consumer, compact: CompactFeatures | None, dimensions: int, whiten: bool
     ) -> None:
         super().__init__()
-        self.embed, self.to_unit_range = FromUnitRange(model.model), consumer.to_unit_range
+        self.embed, self.to_unit_range = NormalizingPCB(model.model), consumer.to_unit_range
         self.has_unit_length = consumer.has_unit_length or whiten
         self.is_compact = compact is not None
         if compact is not None:
@@ -97,15 +95,15 @@ class _Exported(nn.Module):
 def export_for(
     model: ImageEmbedder, name: ConsumerName, folder: Path, dimensions: int | None = None, whiten: bool = False
 ) -> float:
-    """Write the export of a model for a consumer, and check it through the consumer's own preparation of a real image.
+    """Write the export of a model for a consumer, and check it on a photograph that the script in it prepares.
 
     The input is called "images", float32 (N, 3, H, W); the output "features", (N, D); N is free.
 
     Args:
         model: a loaded run or bundle.
-        name: of the consumer, a key of `CONSUMERS`.
-        folder: to create; a folder with files is refused.
-        dimensions: of compact features, which become part of the model; None for all.
+        name: the consumer, a key of `CONSUMERS`.
+        folder: where to write it; a folder with files is refused.
+        dimensions: the number of compact features, which become part of the model; None for all.
         whiten: whether to whiten compact features.
 
     Returns:
@@ -126,7 +124,7 @@ def export_for(
         input_name="images",
         output_name="features",
         shape=(3, data.height, data.width),
-        largest_input=consumer.largest_input,
+        max_input=consumer.max_input,
         convention=consumer.convention,
     )
     values = {
@@ -139,12 +137,12 @@ def export_for(
         "deviation": list(IMAGENET_DEVIATION),
     }
     with replace_folder(folder.expanduser().resolve()) as new:
-        write_program(target, new / ONNX)
+        write_onnx_model(target, new / ONNX)
         _write_consumer_files(name, new, values)
         cosine = _check(model, new / SCRIPT, dimensions, whiten)
-        if not cosine >= consumer.least_cosine:  # also true for NaN
+        if not cosine >= consumer.min_cosine:  # also true for NaN
             raise ExportError(
-                f"the export for {name} computes other features than the model (cosine {cosine:.5f}); report this"
+                f"the export for {name} gives other features than the model (cosine {cosine:.5f}); please file a bug report"
             )
     return cosine
 
@@ -156,7 +154,7 @@ def _check_packages(name: str) -> None:
 
 
 def _write_consumer_files(name: str, folder: Path, values: dict[str, Any]) -> None:
-    """Write the script and what the consumer reads beside the model, whose ONNX program has been written."""
+    """Write the script and the consumer's other files; model.onnx must exist already."""
     templates = Environment(
         loader=PackageLoader("csametric.inference"), undefined=StrictUndefined, trim_blocks=True, keep_trailing_newline=True
     )
@@ -176,13 +174,13 @@ def _write_consumer_files(name: str, folder: Path, values: dict[str, Any]) -> No
 
 
 def _convert_to_openvino(folder: Path) -> None:
-    """Replace the ONNX program by an intermediate representation with weights of 16 bits."""
+    """Replace the ONNX model by an intermediate representation with 16-bit weights."""
     _run_python("-c", OPENVINO_CONVERSION, str(folder / ONNX), str(folder / "model.xml"))
     (folder / ONNX).unlink()
 
 
 def _run_python(*arguments: str) -> str:
-    """What Python prints in a process of its own, because OpenVINO ends a process that later handles an interrupt.
+    """Run Python in another process and return its output, because once OpenVINO is loaded an interrupt kills the process.
 
     Raises:
         ExportError: Python failed.
@@ -198,7 +196,9 @@ def _check(model: ImageEmbedder, script: Path, dimensions: int | None, whiten: b
     """The cosine between the features of the script and of the model, for a crop of a real photograph."""
     data = model.experiment.data
     photograph = Path(str(files("skimage") / "data" / "astronaut.png"))
-    image = read_image(photograph, data.height, data.width)  # of the model's size, so that the consumer does not resize it
+    image = read_image(
+        photograph, data.height, data.width
+    )  # of the model's input size, so that the consumer does not resize it
     with TemporaryDirectory() as folder:
         crop = Path(folder, "crop.png")
         Image.fromarray(image).save(crop)

@@ -1,4 +1,4 @@
-"""Features of any number of image files, written to one file in bounded memory; an interrupted call goes on where it stopped.
+"""Features of any number of image files, written to one file in bounded memory; an interrupted call resumes.
 
 The files are embedded in chunks. A finished chunk is kept in the folder `.NAME.parts` beside the output until all are finished,
 under a digest of everything that its features depend on. Processes share the chunks.
@@ -31,7 +31,7 @@ CHUNK = 64 * EMBED_BATCH  # images whose features are in memory at once
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureOptions:
-    """What to write of each image; see `ImageEmbedder.embed`."""
+    """What to write for each image; see `ImageEmbedder.embed`."""
 
     flip: bool = False
     dimensions: int | None = None
@@ -40,11 +40,11 @@ class FeatureOptions:
 
 
 class Share(NamedTuple):
-    """Which of several processes this one is."""
+    """The part of the work that this process does, if several share it."""
 
     rank: int = 0
     processes: int = 1
-    wait: Callable[[], object] = lambda: None  # until all processes have called it
+    wait: Callable[[], object] = lambda: None  # a barrier: returns once all processes have called it
 
 
 class WrittenFeatures(NamedTuple):
@@ -64,13 +64,13 @@ def write_features(
     Args:
         model: as returned by `load`.
         root: the folder to which names are relative.
-        paths: of the images, at least one.
+        paths: the images, at least one.
         out: ends in .npy, with the names in a .txt beside it, one per line; or in .parquet, with columns path and features.
-        options: what to write of each image.
-        share: of this process, if several share the work; the first one writes the file.
+        options: what to write for each image.
+        share: the part of this process, if several share the work; the first one writes the file.
 
     Raises:
-        UserError: no file can be read, .parquet without pyarrow, or more dimensions than were fitted.
+        UserError: no file can be read, pyarrow is missing for .parquet, or fewer dimensions were fitted.
         BusyError: another call is writing the same file.
     """
     if out.suffix == ".parquet":
@@ -222,7 +222,7 @@ def _import_parquet() -> Any:
 
 
 def _model_digest(model: ImageEmbedder, options: FeatureOptions) -> str:
-    """A digest of all that features depend on beside the files."""
+    """A digest of everything that features depend on apart from the files."""
     about = [asdict(options), model.precision.name, model.engine.name, model.fingerprint(options.dimensions)]
     return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 

@@ -45,7 +45,7 @@ def build_pcb(settings: PCBSettings, num_ids: int, trained: bool = False) -> PCB
         trained: whether the caller will load trained weights; initial weights are then not read.
 
     Raises:
-        UserError: what `PCB` refuses, or initial weights that cannot be read or do not fit.
+        UserError: as `PCB`; or initial weights cannot be read or do not fit.
     """
     arguments = {name: getattr(settings, name) for name in signature(PCB).parameters if hasattr(settings, name)}
     if settings.attention == "none":
@@ -108,7 +108,7 @@ class ImageEmbedder:
 
     @property
     def engine(self) -> Engine:
-        """What computes the features for `embed`: PyTorch with folded BatchNorms, unless another one was assigned."""
+        """What computes the features for `embed`: PyTorch with folded BatchNorms, unless another engine was assigned."""
         if self._engine is None:
             data = self.experiment.data
             self._engine = folded_engine(self.model, data.height, data.width, self.device, self.precision)
@@ -120,7 +120,7 @@ class ImageEmbedder:
 
     @property
     def scoring_engine(self) -> Engine:
-        """What computes the features for scores: PyTorch as training scores a model, unless another one was assigned."""
+        """What computes the features for scores: the unfolded model, as in training, unless another engine was assigned."""
         if self._engine is None or isinstance(self._engine, TorchEngine):
             return TorchEngine(self.model, self.device, self.precision)
         return self._engine
@@ -132,7 +132,7 @@ class ImageEmbedder:
             images: the path of an image file, or paths; or RGB images of any size, uint8 (N, H, W, 3) or (N, 3, H, W), or
                 floating-point numbers in [0, 1] of the same shapes. They are resized to the size the model was trained with.
             flip: whether to average the features of each image and its mirror image.
-            dimensions: of compact features, the principal components of features of the training images; None for all.
+            dimensions: the number of compact features, the principal components of the training features; None for all.
             whiten: whether each dimension of compact features has the same variance; they then have unit length.
 
         Returns:
@@ -183,7 +183,7 @@ class ImageEmbedder:
         """The projection to compact features.
 
         Raises:
-            UserError: the run has none, because it is of an older version, or none with so many dimensions.
+            UserError: the run has none, because it is of an older version, or fewer dimensions were fitted.
         """
         if self._compact is None:
             raise UserError(
@@ -206,7 +206,7 @@ class ImageEmbedder:
         return self._calibration
 
     def threshold(self, fmr: float = 1e-3) -> float:
-        """The distance up to which two images are taken for one identity, if a share `fmr` of strangers may be.
+        """The largest distance at which two images count as the same identity, for a false match rate of at most `fmr`.
 
         Raises:
             UserError: the run was not calibrated, or on too few identities for this rate.
@@ -214,21 +214,21 @@ class ImageEmbedder:
         return self.calibration.threshold(fmr)
 
     def same(self, a: str | Path | ArrayLike, b: str | Path | ArrayLike) -> float:
-        """The probability in [0, 1] that two images show one identity, where half of the pairs do (see `calibration.prior`).
+        """The probability in [0, 1] that two images show the same identity, if half of all pairs do (see `calibration.prior`).
 
         Args:
             a: the path of an image, or RGB uint8 (H, W, 3).
             b: the other image.
 
         Raises:
-            UserError: the run was not calibrated, or what `embed` refuses.
+            UserError: the run was not calibrated; or as `embed`.
         """
         calibration = self.calibration
         first, second = (self.embed(image if isinstance(image, str | Path) else np.asarray(image)[None])[0] for image in (a, b))
         return float(calibration.probability((first - second).norm().item()))
 
     def _resized_batches(self, images: ArrayLike | Tensor | Sequence[str | Path]) -> Iterable[NDArray]:
-        """Read or convert images and resize them to the model's size, uint8 (at most EMBED_BATCH, H, W, 3)."""
+        """Read or convert images and resize them to the model's input size, uint8 (at most EMBED_BATCH, H, W, 3)."""
         height, width = self.experiment.data.height, self.experiment.data.width
         if isinstance(images, Sequence) and all(isinstance(image, str | Path) for image in images):
 

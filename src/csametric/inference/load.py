@@ -22,7 +22,7 @@ def load(run: str | Path, device: str | torch.device | None = None, engine: Engi
         device: where to put the model; by default a GPU if available, otherwise the CPU.
         engine: what computes the features of a re-identification model. "onnxruntime" is faster than "torch" on processors
             without bf16 units, and computes on the CPU in fp32; "onnxruntime-int8" is faster still and less accurate. Their
-            first use writes a program into the run or bundle.
+            first use writes an ONNX model into the run or bundle.
 
     Raises:
         UserError: the folder is neither a run nor a bundle, the run is not finished, its weights do not fit its experiment, or
@@ -37,6 +37,6 @@ def load(run: str | Path, device: str | torch.device | None = None, engine: Engi
         return call(experiment, "load_model", folder, experiment, target)
     model = call(experiment, "load_model", folder, experiment, torch.device("cpu"))
     if not isinstance(model, ImageEmbedder):
-        raise UserError(f"{folder} is a descriptor, which is computed by the engine torch alone; leave the engine out")
+        raise UserError(f"{folder} is a descriptor, which only the engine torch can compute; leave the engine out")
     model.engine = onnx_engine(engine, folder, model.model, model.experiment)
     return model

@@ -1,4 +1,4 @@
-"""Write networks as ONNX programs, and check the output of the programs against theirs."""
+"""Write networks as ONNX models, and check their output against the networks' own."""
 
 import logging
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ from csametric.models.pcb import PCB
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 WEIGHTS_DIGEST = "weights"  # key of the digest in the metadata of a program
-LARGEST_DIFFERENCE = 1e-4  # allowed between the features of the ONNX program and the model's
+MAX_DIFFERENCE = 1e-4  # allowed between the features of the ONNX model and the model's
 
 
 class ExportError(RuntimeError):
-    """ONNX export failed, or the output of the ONNX program differs from the model's."""
+    """ONNX export failed, or the output of the ONNX model differs from the model's."""
 
 
 class MissingOnnxError(UserError):
@@ -41,19 +41,19 @@ def check_onnx_packages() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ExportTarget:
-    """A network whose input needs no further preparation, and what its ONNX program calls its input and output."""
+    """A network whose input needs no further preparation, and the names of its input and output."""
 
     network: nn.Module
     input_name: str
     output_name: str
     shape: tuple[int, int, int]  # of one input: channels, height, width
-    largest_input: float = 1.0  # its values are from 0 to this
-    convention: str  # which values the input has
+    max_input: float = 1.0  # its values are from 0 to this
+    convention: str  # order of colours and range of values of the input
     digest: str = ""  # of the weights, see `weights_digest`
 
 
-def write_program(target: ExportTarget, path: Path) -> float:
-    """Write a network as an ONNX program for batches of any size, and check its output against the network's.
+def write_onnx_model(target: ExportTarget, path: Path) -> float:
+    """Write a network as an ONNX model for batches of any size, and check its output against the network's.
 
     Returns:
         The largest absolute difference between the outputs of the program and of the network, on three random inputs.
@@ -61,7 +61,7 @@ def write_program(target: ExportTarget, path: Path) -> float:
     Raises:
         ExportError: the network cannot be exported, or the program's output differs.
     """
-    example = target.largest_input * torch.rand(2, *target.shape, generator=torch.Generator().manual_seed(0))
+    example = target.max_input * torch.rand(2, *target.shape, generator=torch.Generator().manual_seed(0))
     logging.getLogger("onnxscript.optimizer").setLevel(logging.ERROR)  # it warns of every Split that it leaves as it is
     try:
         program = torch.onnx.export(
@@ -84,15 +84,15 @@ def write_program(target: ExportTarget, path: Path) -> float:
         proto.metadata_props.add(key=key, value=value)
     write_atomically(path, lambda out: out.write(proto.SerializeToString()))
     difference = _largest_difference(target, path, torch.cat([example, example.flip(3)])[:3])
-    if not difference <= LARGEST_DIFFERENCE:  # also true for NaN
+    if not difference <= MAX_DIFFERENCE:  # also true for NaN
         raise ExportError(
-            f"the features of the ONNX program differ from the model's by {difference:.1e}, more than {LARGEST_DIFFERENCE}"
+            f"the features of the ONNX model differ from the model's by {difference:.1e}, more than {MAX_DIFFERENCE}"
         )
     return difference
 
 
 def weights_digest(program: Path) -> str:
-    """The `runs.folder.digest_of_weights` from which an ONNX program was written; "" if unknown or unreadable."""
+    """The digest of the weights that an ONNX model was written from; "" if unknown or unreadable."""
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -106,7 +106,7 @@ def weights_digest(program: Path) -> str:
 def image_target(model: PCB, height: int, width: int, digest: str) -> ExportTarget:
     """A PCB as a program that takes images in [0, 1]."""
     return ExportTarget(
-        network=FromUnitRange(model).eval(),
+        network=NormalizingPCB(model).eval(),
         input_name="images",
         output_name="features",
         shape=(3, height, width),
@@ -115,7 +115,7 @@ def image_target(model: PCB, height: int, width: int, digest: str) -> ExportTarg
     )
 
 
-class FromUnitRange(nn.Module):
+class NormalizingPCB(nn.Module):
     """A PCB that normalises its images itself: (N, 3, H, W) in [0, 1] -> features (N, D)."""
 
     mean: Tensor

@@ -16,7 +16,7 @@ from csametric.data.transforms import resize
 from csametric.errors import UserError
 from csametric.inference.attended import AttendedImage, attended_image
 from csametric.inference.images import finite_features, to_array
-from csametric.models.l2net import PATCH_SIDE, L2Net, fold_batch_norm
+from csametric.models.l2net import PATCH_SIDE, L2Net, fold_l2net
 from csametric.runs.experiment import BrownExperiment, DescriptorExperiment, DescriptorSettings, PatchExperiment
 from csametric.runs.folder import load_weights, weights_of
 from csametric.runs.precision import Precision, autocast, choose_precision
@@ -70,7 +70,7 @@ class PatchEmbedder:
         self.model, self.experiment, self.device = model.to(device).eval(), experiment, device
         self.support = experiment.data.support if isinstance(experiment, DescriptorExperiment) else SUPPORT
         precision = choose_precision(experiment.precision, device)
-        self.describe = make_embedder(fold_batch_norm(self.model), device, precision)
+        self.describe = make_embedder(fold_l2net(self.model), device, precision)
 
     def embed(self, images: ArrayLike | Tensor) -> Tensor:
         """Describe grey patches.

@@ -1,4 +1,4 @@
-"""An ONNX program in 8-bit integers, whose ranges are measured on training images."""
+"""An ONNX model in 8-bit integers; the ranges of its activations are measured on training images."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +13,7 @@ from csametric.errors import UserError
 from csametric.files import write_atomically
 from csametric.runs.experiment import ReidData
 
-IMAGES, BATCH = 256, 16  # training images whose ranges are measured, and how many at once
+IMAGES, BATCH = 256, 16  # training images to measure ranges on, and how many at once
 
 
 def training_images(data: ReidData) -> NDArray:
@@ -28,19 +28,19 @@ def training_images(data: ReidData) -> NDArray:
         return read_images([records[index] for index in chosen], data.height, data.width)
     except UserError as error:
         raise UserError(
-            f"8-bit integers need the training images, to measure their ranges ({error}); use the engine onnxruntime"
+            f"8-bit integers need the training images, to measure activations ({error}); use the engine onnxruntime"
         ) from error
 
 
 def write_int8(program: Path, images_NHW3: NDArray, path: Path) -> None:
-    """Write an ONNX program for 8-bit integers: convolutions and sums, with one range per output channel of weights.
+    """Write an ONNX model whose convolutions and sums use 8-bit integers, with one range per output channel of weights.
 
-    Weights use 7 bits, because processors without VNNI saturate at 8.
+    Weights use 7 bits, because sums of products with 8-bit weights saturate on processors without VNNI.
 
     Args:
-        program: takes "images", RGB in [0, 1].
+        program: the fp32 ONNX model; takes "images", RGB in [0, 1].
         images_NHW3: RGB, uint8 (N, H, W, 3), to measure the ranges on.
-        path: to write; keeps the metadata of the program.
+        path: where to write; keeps the metadata of the fp32 model.
     """
     import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static

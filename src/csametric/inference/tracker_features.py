@@ -14,15 +14,15 @@ class TrackerFeatures:
 
     Args:
         model: as returned by `load`.
-        dimensions: of compact features; None for all.
+        dimensions: the number of compact features; None for all.
 
     Examples:
-        A tracker of BoxMOT takes it as `reid_model=TrackerFeatures(load("runs/mine"))`.
+        A BoxMOT tracker takes it as `reid_model=TrackerFeatures(load("runs/mine"))`.
     """
 
     def __init__(self, model: ImageEmbedder, dimensions: int | None = None) -> None:
         self.model, self.dimensions = model, dimensions
-        self.width = model.model.dimensions if dimensions is None else dimensions
+        self.feature_dimensions = model.model.dimensions if dimensions is None else dimensions
         if dimensions is not None:
             model.compact_for(dimensions)  # raises if there are none
 
@@ -47,7 +47,7 @@ class TrackerFeatures:
         height, width = image_bgr.shape[:2]
         corners_N4 = np.round(np.nan_to_num(boxes_N4)).clip(0, [width, height, width, height]).astype(int)
         is_visible = (corners_N4[:, 2] > corners_N4[:, 0]) & (corners_N4[:, 3] > corners_N4[:, 1])
-        features = np.zeros((len(boxes_N4), self.width), np.float32)
+        features = np.zeros((len(boxes_N4), self.feature_dimensions), np.float32)
         if is_visible.any():
             data = self.model.experiment.data
             crops = [

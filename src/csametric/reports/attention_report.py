@@ -124,7 +124,7 @@ def attend_queries(run: Path, count: int = 4) -> list[AttendedImage]:
 def figure_5(run: Path, count: int = 4) -> tuple[Figure, str]:
     """The paper's Figure 5, drawn from a run on queries of the dataset it was trained on, and its caption."""
     images = attend_queries(run, count)
-    selection = Selection(layer=heaviest_layer(images[0]))
+    selection = Selection(layer=layer_with_largest_alpha(images[0]))
     cosines = torch.cat([cosines_to_base_maps(_layer(image, selection).maps).amax(2).flatten() for image in images])
     caption = (
         f"Figure 5: queries, the two base maps of {selection.layer} (group 1) that are nearest to the most maps, and the "
@@ -145,7 +145,7 @@ def attention_section(
         selection: which maps to draw; by default those of the layer with the largest alpha.
         explored: how many of the images can be explored.
     """
-    selection = selection or Selection(layer=heaviest_layer(images[0]))
+    selection = selection or Selection(layer=layer_with_largest_alpha(images[0]))
     caption = (
         f"{selection.layer}, group {selection.group + 1}: two base maps, then the maps of {len(selection.positions)} "
         "positions; the number above a map is its largest cosine similarity to a base map"
@@ -176,7 +176,7 @@ def grey_to_colours(patch_HW: NDArray) -> NDArray:
     return np.repeat(np.asarray(patch_HW)[..., None], 3, axis=2)
 
 
-def heaviest_layer(image: AttendedImage) -> str:
+def layer_with_largest_alpha(image: AttendedImage) -> str:
     """The place of the layer with the largest absolute alpha."""
     return max(image.layers, key=lambda place: abs(image.layers[place].alpha))
 

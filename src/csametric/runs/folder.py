@@ -34,7 +34,7 @@ CHECKPOINT = Path("state") / "checkpoint.pt"
 WEIGHTS, BUNDLED_WEIGHTS = "weights.safetensors", "model.safetensors"
 DIGEST = "sha256"  # key of the digest in the metadata of weights
 SCORES, SCORES_BY_QUERY = "scores.json", "scores.npz"
-PROGRAM, INT8_PROGRAM = "model.onnx", "model_int8.onnx"  # written by exports and by the engine onnxruntime
+ONNX_MODEL, INT8_MODEL = "model.onnx", "model_int8.onnx"  # written by exports and by the engine onnxruntime
 CONFIG = "config.json"  # in bundles only
 RENAME = "choose another folder for this run"
 
