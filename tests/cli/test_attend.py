@@ -47,7 +47,7 @@ def test_a_folder_gives_a_contact_sheet_without_its_damaged_file(called_here, wo
     [
         (["mixed/broken.png"], "is not a BMP, GIF, JPEG"),
         (["mixed/none.png"], "image mixed/none.png does not exist"),
-        (["mixed", "mixed/0.png"], "mixed is a folder; name one folder alone"),
+        (["mixed", "mixed/0.png"], "mixed is a folder; give one folder alone"),
         (
             ["mixed/0.png", "--layer", "stage 9"],
             "no compressed self-attention after stage 9; use one of stage 1, stage 2, stage 3",
