@@ -61,7 +61,7 @@ def index(
     ] = "gallery",
     dimensions: Annotated[
         int | None,
-        typer.Option("--dimensions", help="Of the compact features to store.", show_default="512, or all if the run has fewer"),
+        typer.Option("--dimensions", help="Of the compact features to store.", show_default="512, or as many as the run has"),
     ] = None,
     engine: Engine = "torch",
 ) -> None:
@@ -85,11 +85,11 @@ def index(
 
 
 def _dimensions(model: images.ImageEmbedder, dimensions: int | None) -> int:
-    """The number of dimensions to store: as asked for, or 512, or as many as the run offers if these are fewer."""
+    """The number of dimensions to store: as asked for; else 512, or as many as the run has."""
     if dimensions is not None:
         model.compact_for(dimensions)
         return dimensions
-    return min(gallery.DIMENSIONS, model.compact_dimensions or model.model.dimensions)
+    return min(gallery.DIMENSIONS, model.compact_dimensions) or model.model.dimensions
 
 
 def search(
