@@ -13,6 +13,7 @@ from csametric.errors import UserError
 from csametric.files import write_atomically
 from csametric.runs.experiment import ReidData
 
+EXACT = 2  # convolutions that stay in fp32
 IMAGES, BATCH = 256, 16  # training images to measure ranges on, and how many at once
 
 
@@ -33,9 +34,10 @@ def training_images(data: ReidData) -> NDArray:
 
 
 def write_int8(program: Path, images_NHW3: NDArray, path: Path) -> None:
-    """Write an ONNX model whose convolutions and sums use 8-bit integers, with one range per output channel of weights.
+    """Write an ONNX model whose convolutions use 8-bit integers, with one range per output channel of weights.
 
-    Weights use 7 bits, because sums of products with 8-bit weights saturate on processors without VNNI.
+    The first two convolutions stay in fp32, because they lose most. Weights use 7 bits, because sums of products with 8-bit
+    weights saturate on processors without VNNI.
 
     Args:
         program: the fp32 ONNX model; takes "images", RGB in [0, 1].
@@ -57,6 +59,7 @@ def write_int8(program: Path, images_NHW3: NDArray, path: Path) -> None:
     with TemporaryDirectory() as folder:
         prepared, quantized = Path(folder, "prepared.onnx"), Path(folder, "quantized.onnx")
         quant_pre_process(str(program), str(prepared), skip_symbolic_shape=True)
+        first_convolutions = [node.name for node in onnx.load(prepared).graph.node if node.op_type == "Conv"][:EXACT]
         quantize_static(
             str(prepared),
             str(quantized),
@@ -64,7 +67,8 @@ def write_int8(program: Path, images_NHW3: NDArray, path: Path) -> None:
             quant_format=QuantFormat.QDQ,
             per_channel=True,
             reduce_range=True,
-            op_types_to_quantize=["Conv", "Add"],
+            op_types_to_quantize=["Conv"],
+            nodes_to_exclude=first_convolutions,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
         )
