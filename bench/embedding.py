@@ -8,6 +8,8 @@ part if torchreid is installed.
 import argparse
 import copy
 from collections.abc import Callable
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -123,14 +125,13 @@ def file_call(embed: Embed, files: list[Path], batch: int, height: int, width: i
 
 def torchreid_call(files: list[Path], batch: int) -> dict[str, Callable[[], Any]]:
     """The extractor of torchreid with its own ResNet-50 on the files, if it is installed."""
-    try:
-        from torchreid.reid.models import build_model  # type: ignore[import-not-found]
-        from torchreid.reid.utils import FeatureExtractor  # type: ignore[import-not-found]
-    except ImportError:
+    if find_spec("torchreid") is None:
         return {}
+    build_model = import_module("torchreid.reid.models").build_model
+    extractor = import_module("torchreid.reid.utils").FeatureExtractor
     weights = files[0].with_name("torchreid.pth")
     torch.save(build_model("resnet50", 1, pretrained=False).state_dict(), weights)  # otherwise it would download some
-    extract = FeatureExtractor("resnet50", str(weights), image_size=SIZES["resnet50"], device="cpu", verbose=False)
+    extract = extractor("resnet50", str(weights), image_size=SIZES["resnet50"], device="cpu", verbose=False)
     return {"torchreid, ResNet-50": lambda: [extract([str(path) for path in paths]) for paths in in_batches(files, batch)]}
 
 

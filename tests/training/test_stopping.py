@@ -83,7 +83,7 @@ app.main()
 
 
 @pytest.mark.parametrize(
-    ("how", "status", "words"), [("term", 143, "at step 3 of 9"), ("int", 130, "interrupted; the same command")]
+    ("how", "status", "words"), [("term", 143, "at step 3 of 9"), ("int", 130, "interrupted; run the same command")]
 )
 def test_the_command_says_so_and_exits_with_the_signal(how, status, words):
     done = subprocess.run([sys.executable, "-c", STOPPED, how], capture_output=True, text=True, check=False)
