@@ -181,7 +181,7 @@ def test_mistakes_are_explained(folder, indexed, called_here, tmp_path):
         assert (done.returncode, words in done.stderr) == (2, True), done.stderr
     shutil.move(folder / "run", folder / "moved")
     done = called_here("search", path, query, cwd=folder)
-    assert "has moved; name it with --run" in done.stderr
+    assert "has moved; give its folder with --run" in done.stderr
     shutil.move(folder / "moved", folder / "run")
 
 
@@ -195,7 +195,7 @@ def test_an_index_that_is_killed_has_the_rows_of_an_undisturbed_one(folder, inde
     rng, killed = random.Random(0), 0
     while True:
         process = subprocess.Popen([sys.executable, "-c", program, *map(str, words)], stdout=subprocess.DEVNULL)
-        deadline = time.monotonic() + (rng.uniform(3.0, 6.0) if killed < 3 else 300)
+        deadline = time.monotonic() + (rng.uniform(3.0, 6.0) if killed < 2 else 300)
         while process.poll() is None and time.monotonic() < deadline:
             time.sleep(0.02)
         if process.returncode is not None:

@@ -67,7 +67,7 @@ def index(
 ) -> None:
     """Embed images into a gallery, to be searched.
 
-    Images that the gallery holds already are skipped, so that the same command goes on after an interruption.
+    Images that the gallery holds already are skipped. After an interruption, run the same command again to resume.
 
     Example: csametric index runs/mine photos --gallery people.db
     """
@@ -136,9 +136,9 @@ def _model_of(opened: gallery.Gallery, run: Path | None) -> images.ImageEmbedder
     """
     folder = run or (Path(opened.run) if opened.run else None)
     if folder is None:
-        raise UserError(f"{opened.uri} does not say which run it was indexed with; name it with --run")
+        raise UserError(f"{opened.uri} does not say which run it was indexed with; give it with --run")
     if not folder.exists():
-        raise UserError(f"the run {folder} has moved; name it with --run")
+        raise UserError(f"the run {folder} has moved; give its folder with --run")
     return load_reid_model(folder)
 
 
